@@ -1,0 +1,15 @@
+//! stagecast: who has moved on, who is about to leave, who has come back.
+//!
+//! The modules stand in the order in which an event meets them:
+//! it is decoded ([`event`]), merged with the other topics of its partition ([`merge`]), carried through
+//! windows, features, lifecycles, score and alerts ([`pipeline`], pure), by a model ([`model`]), and what is
+//! due goes out through Kafka ([`kafka`]) or to files ([`replay`]). Around it: [`config`], [`metrics`],
+//! [`http`], [`cli`].
+#![deny(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic))]
+
+pub mod error;
+pub mod time;
+pub mod event;
+pub mod pipeline;

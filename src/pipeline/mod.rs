@@ -1,0 +1,3 @@
+//! PURE: what one event, or one instant of silence, means for one customer. No IO, no clock, no randomness.
+
+pub mod facts;
