@@ -7,3 +7,5 @@ pub mod layout;
 pub mod varint;
 pub mod panes;
 pub mod windows;
+pub mod sessions;
+pub mod timers;
