@@ -14,3 +14,4 @@ pub mod time;
 pub mod event;
 pub mod pipeline;
 pub mod config;
+pub mod cli;

@@ -18,6 +18,7 @@ mod types;
 mod mask;
 mod print;
 
+pub use read::looks_like_path as is_path;
 pub use types::{
     AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Kafka, Lifecycles, ModelConfig, Money,
     Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
