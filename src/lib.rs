@@ -13,3 +13,5 @@ pub mod error;
 pub mod time;
 pub mod event;
 pub mod pipeline;
+pub mod config;
+pub mod cli;
