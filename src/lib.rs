@@ -13,5 +13,6 @@ pub mod error;
 pub mod time;
 pub mod event;
 pub mod pipeline;
+pub mod model;
 pub mod config;
 pub mod cli;

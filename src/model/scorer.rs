@@ -1,0 +1,838 @@
+//! From a feature vector to a logit, a probability, what each feature contributed, and what would change it.
+//!
+//! Owns the compiled form of a [`Model`]: flat arrays, no allocation, one logarithm per feature at most. The
+//! meaning of every transform stays in [`super::artifact`]; this file only computes it faster.
+//!
+//! Contributions lie on a grid of 2^-42 and within ±32, so that sums of them are exact in any order: they add
+//! up to the logit to the last bit, also for whoever adds up the numbers in a message.
+
+use std::collections::BTreeMap;
+
+use super::artifact::{FACTORS_MOST, FEATURES_MOST, LOGIT_MOST, Model, Transform, VALUE_MOST, signed_log};
+use crate::error::{Error, Result, did_you_mean};
+use crate::pipeline::facts::{FeatureId, FeatureNames};
+
+/// Golden vectors must come out this close.
+const GOLDEN_TOLERANCE: f64 = 1e-12;
+/// ln(1 + n) of small counts is looked up.
+const LOGS: usize = 256;
+
+/// A model compiled against a catalogue.
+#[derive(Clone, Debug)]
+pub struct Scorer {
+    /// One per feature, in the order of feature ids.
+    groups: Vec<Group>,
+    factors: Vec<Factor>,
+    products: Vec<Product>,
+    intercept: f64,
+    logs: Box<[f64; LOGS]>,
+}
+
+/// One feature: its factors are `factors[first..end]`, its means are folded into `offset`.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    feature: FeatureId,
+    first: usize,
+    end: usize,
+    offset: f64,
+    needs_log: bool,
+    /// The first term it occurs in: factor, partner in an interaction, deviation.
+    yardstick: Yardstick,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Yardstick {
+    factor: usize,
+    partner: Option<usize>,
+    deviation: f64,
+}
+
+/// One transformed feature and its weight over deviation, where it is a term of its own.
+#[derive(Clone, Copy, Debug)]
+struct Factor {
+    op: Op,
+    linear: f64,
+    /// Where the transform bends.
+    bend: Option<f64>,
+}
+
+/// An interaction: half of it goes to each of its features.
+#[derive(Clone, Copy, Debug)]
+struct Product {
+    factors: [usize; 2],
+    groups: [usize; 2],
+    half: f64,
+}
+
+/// A transform with what can be computed ahead.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Identity,
+    Log,
+    Cap(f64),
+    LogCap(f64),
+    Recency { cap: f64, per: f64 },
+    Never,
+    Hinge(f64),
+}
+
+/// What one feature (or the intercept: `None`) adds to the logit. `value` is the feature's, 1 for the intercept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Contribution {
+    pub feature: Option<FeatureId>,
+    pub value: f64,
+    pub contribution: f64,
+}
+
+/// The smallest single change that brings the probability under a target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Counterfactual {
+    pub feature: FeatureId,
+    pub from: f64,
+    pub to: f64,
+}
+
+/// Which values a feature can take, for proposing one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Unit {
+    pub integer: bool,
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Unit {
+    pub const COUNT: Unit = Unit { integer: true, least: 0.0, most: VALUE_MOST };
+    /// Spans, money and ratios that cannot fall below nothing.
+    pub const AMOUNT: Unit = Unit { integer: false, least: 0.0, most: VALUE_MOST };
+
+    pub const fn between(least: f64, most: f64) -> Unit {
+        Unit { integer: false, least, most }
+    }
+}
+
+/// Metadata that only counterfactuals need.
+pub trait Units {
+    /// `None` where no action can move the feature (the age of a customer).
+    fn unit(&self, id: FeatureId) -> Option<Unit>;
+}
+
+/// A feature that a counterfactual may change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Actionable {
+    pub feature: FeatureId,
+    pub unit: Unit,
+}
+
+impl Scorer {
+    /// Compiles a model; refuses one that this catalogue cannot feed or that does not score as it was trained.
+    pub fn new(model: &Model, names: &dyn FeatureNames) -> Result<Scorer> {
+        model.check()?;
+        let ids = resolve(model, names)?;
+        let scorer = Compiler::new(&ids).compile(model)?;
+        scorer.check_golden(model, &ids, names.names().len())?;
+        Ok(scorer)
+    }
+
+    /// The probability a model gives, before there are golden vectors to hold it to: for making them.
+    pub(super) fn p_of(model: &Model, names: &dyn FeatureNames, features: &[f64]) -> Result<f64> {
+        let scorer = Compiler::new(&resolve(model, names)?).compile(model)?;
+        Ok(scorer.p(scorer.logit(features)))
+    }
+
+    /// The calibrated logit of churn: the sum of the contributions. `features` is indexed by feature id.
+    pub fn logit(&self, features: &[f64]) -> f64 {
+        let mut sums = [0.0; FEATURES_MOST];
+        self.sums(features, &mut sums);
+        self.intercept + sums[..self.groups.len()].iter().map(|sum| on_grid(*sum)).sum::<f64>()
+    }
+
+    /// The probability that belongs to a logit.
+    pub fn p(&self, logit: f64) -> f64 {
+        1.0 / (1.0 + libm::exp(-logit))
+    }
+
+    /// What each feature added, the largest first (ties by feature id, the intercept before them).
+    pub fn contributions(&self, features: &[f64], out: &mut Vec<Contribution>) {
+        let mut sums = [0.0; FEATURES_MOST];
+        self.sums(features, &mut sums);
+        out.clear();
+        out.push(Contribution { feature: None, value: 1.0, contribution: self.intercept });
+        out.extend(self.groups.iter().zip(sums).map(|(group, sum)| Contribution {
+            feature: Some(group.feature),
+            value: features[group.feature.index()],
+            contribution: on_grid(sum),
+        }));
+        out.sort_unstable_by(|a, b| {
+            let largest_first = b.contribution.abs().total_cmp(&a.contribution.abs());
+            largest_first.then(a.feature.cmp(&b.feature))
+        });
+    }
+
+    /// The features the model looks at, by id.
+    pub fn features(&self) -> impl Iterator<Item = FeatureId> {
+        self.groups.iter().map(|group| group.feature)
+    }
+
+    /// Those of the model's features that an action can move.
+    pub fn actionable(&self, units: &dyn Units) -> Vec<Actionable> {
+        let movable = |feature| Some(Actionable { feature, unit: units.unit(feature)? });
+        self.features().filter_map(movable).collect()
+    }
+
+    /// Σ weight × value per feature, before the grid.
+    fn sums(&self, features: &[f64], sums: &mut [f64; FEATURES_MOST]) {
+        let mut values = [0.0; FACTORS_MOST];
+        for (group, sum) in self.groups.iter().zip(sums.iter_mut()) {
+            let x = features[group.feature.index()];
+            let log = if group.needs_log { self.log(x) } else { 0.0 };
+            let factors = &self.factors[group.first..group.end];
+            let mut total = group.offset;
+            for (factor, value) in factors.iter().zip(&mut values[group.first..group.end]) {
+                *value = factor.op.value(x, log);
+                total += factor.linear * *value;
+            }
+            *sum = total;
+        }
+        for product in &self.products {
+            let [a, b] = product.factors;
+            let half = product.half * values[a] * values[b];
+            sums[product.groups[0]] += half;
+            sums[product.groups[1]] += half;
+        }
+    }
+
+    /// ln(1 + |x|) with the sign of x; small counts are looked up, +inf stays.
+    fn log(&self, x: f64) -> f64 {
+        let n = x as usize;
+        if n < LOGS && n as f64 == x { self.logs[n] } else { slow_log(x) }
+    }
+
+    fn check_golden(&self, model: &Model, ids: &BTreeMap<&str, FeatureId>, width: usize) -> Result<()> {
+        for (i, golden) in model.golden.iter().enumerate() {
+            let mut features = vec![0.0; width];
+            for (name, value) in &golden.features {
+                if let Some(id) = ids.get(name.as_str()) {
+                    features[id.index()] = *value;
+                }
+            }
+            let p = self.p(self.logit(&features));
+            if (p - golden.p_churn).abs() > GOLDEN_TOLERANCE {
+                return Err(Error::user(format!(
+                    "model {} {}: golden[{i}] gives p_churn {p}, not the {} it gave in training",
+                    model.name, model.version, golden.p_churn
+                ))
+                .hint("the file was changed after training; train the model again"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Op {
+    fn value(self, x: f64, log: f64) -> f64 {
+        match self {
+            Op::Identity => Transform::Identity.apply(x),
+            Op::Log => {
+                if log.is_finite() {
+                    log
+                } else {
+                    0.0
+                }
+            }
+            Op::Cap(at) => Transform::Cap { at }.apply(x),
+            Op::LogCap(most) => log.min(most),
+            Op::Recency { cap, per } => (x.min(cap) * per).max(0.0),
+            Op::Never => Transform::Never.apply(x),
+            Op::Hinge(knot) => Transform::Hinge { knot }.apply(x),
+        }
+    }
+
+    fn uses_log(self) -> bool {
+        matches!(self, Op::Log | Op::LogCap(_))
+    }
+}
+
+impl From<Transform> for Op {
+    fn from(transform: Transform) -> Op {
+        match transform {
+            Transform::Identity => Op::Identity,
+            Transform::Log1p => Op::Log,
+            Transform::Cap { at } => Op::Cap(at),
+            Transform::Log1pCap { at } => Op::LogCap(signed_log(at)),
+            Transform::Recency { cap } => Op::Recency { cap, per: 1.0 / cap },
+            Transform::Never => Op::Never,
+            Transform::Hinge { knot } => Op::Hinge(knot),
+        }
+    }
+}
+
+fn slow_log(x: f64) -> f64 {
+    if x == f64::INFINITY { x } else { signed_log(x.clamp(-VALUE_MOST, VALUE_MOST)) }
+}
+
+/// The nearest multiple of 2^-42 within ±32: adding 1.5 × 2^10 leaves exactly that many bits for the fraction.
+fn on_grid(x: f64) -> f64 {
+    const SHIFT: f64 = 1536.0;
+    (x.clamp(-LOGIT_MOST, LOGIT_MOST) + SHIFT) - SHIFT
+}
+
+fn resolve<'m>(model: &'m Model, names: &dyn FeatureNames) -> Result<BTreeMap<&'m str, FeatureId>> {
+    let known = names.names();
+    let unknown = |name: &str| {
+        let near = did_you_mean(name, known.iter().copied());
+        Error::user(format!(
+            "model {} {}: the feature catalogue has no `{name}`{near}",
+            model.name, model.version
+        ))
+        .hint("declare the feature as it was in training, or train the model again on this catalogue")
+    };
+    model
+        .features()
+        .into_iter()
+        .map(|name| Ok((name, names.id(name).ok_or_else(|| unknown(name))?)))
+        .collect()
+}
+
+/// Collects factors per feature, then lays them out flat.
+struct Compiler<'m> {
+    ids: &'m BTreeMap<&'m str, FeatureId>,
+    factors: Vec<(FeatureId, Transform)>,
+}
+
+impl<'m> Compiler<'m> {
+    fn new(ids: &'m BTreeMap<&'m str, FeatureId>) -> Self {
+        Compiler { ids, factors: Vec::new() }
+    }
+
+    fn compile(mut self, model: &Model) -> Result<Scorer> {
+        for term in &model.terms {
+            self.need(&term.feature, term.transform)?;
+            if let Some(with) = &term.with {
+                self.need(&with.feature, with.transform)?;
+            }
+        }
+        // Stable: factors of one feature keep the order of the terms.
+        self.factors.sort_by_key(|(id, _)| *id);
+        let mut scorer = self.layout();
+        let slope = model.calibration.map_or(1.0, |c| c.slope);
+        let shift = model.calibration.map_or(0.0, |c| c.intercept);
+        scorer.intercept = on_grid(slope * model.intercept + shift);
+        for term in model.terms.iter().rev() {
+            // Backwards, so that the first term of a feature is the last to set its yardstick.
+            let scale = slope * term.weight / term.deviation;
+            let factor = self.find(&term.feature, term.transform)?;
+            let partner = match &term.with {
+                Some(with) => Some(self.find(&with.feature, with.transform)?),
+                None => None,
+            };
+            scorer.add(factor, partner, scale, term.mean, term.deviation);
+        }
+        scorer.products.reverse();
+        Ok(scorer)
+    }
+
+    fn id(&self, name: &str) -> Result<FeatureId> {
+        self.ids.get(name).copied().ok_or_else(|| Error::user(format!("`{name}` is not a known feature")))
+    }
+
+    fn need(&mut self, name: &str, transform: Transform) -> Result<()> {
+        let factor = (self.id(name)?, transform);
+        if !self.factors.contains(&factor) {
+            self.factors.push(factor);
+        }
+        Ok(())
+    }
+
+    fn find(&self, name: &str, transform: Transform) -> Result<usize> {
+        let factor = (self.id(name)?, transform);
+        let at = self.factors.iter().position(|f| *f == factor);
+        at.ok_or_else(|| Error::user(format!("`{name}` was not laid out")))
+    }
+
+    fn layout(&self) -> Scorer {
+        let mut groups: Vec<Group> = Vec::new();
+        for (i, (feature, transform)) in self.factors.iter().enumerate() {
+            if groups.last().is_none_or(|group| group.feature != *feature) {
+                let yardstick = Yardstick { factor: i, partner: None, deviation: 1.0 };
+                groups.push(Group {
+                    feature: *feature,
+                    first: i,
+                    end: i,
+                    offset: 0.0,
+                    needs_log: false,
+                    yardstick,
+                });
+            }
+            if let Some(group) = groups.last_mut() {
+                group.end = i + 1;
+                group.needs_log |= Op::from(*transform).uses_log();
+            }
+        }
+        let factor = |(_, transform): &(FeatureId, Transform)| Factor {
+            op: Op::from(*transform),
+            linear: 0.0,
+            bend: transform.bend(),
+        };
+        Scorer {
+            groups,
+            factors: self.factors.iter().map(factor).collect(),
+            products: Vec::new(),
+            intercept: 0.0,
+            logs: Box::new(std::array::from_fn(|n| slow_log(n as f64))),
+        }
+    }
+}
+
+impl Scorer {
+    fn add(&mut self, factor: usize, partner: Option<usize>, scale: f64, mean: f64, deviation: f64) {
+        let group = self.group_of(factor);
+        self.groups[group].yardstick = Yardstick { factor, partner, deviation };
+        let Some(partner) = partner else {
+            self.factors[factor].linear += scale;
+            self.groups[group].offset -= scale * mean;
+            return;
+        };
+        let other = self.group_of(partner);
+        self.groups[other].yardstick = Yardstick { factor: partner, partner: Some(factor), deviation };
+        for g in [group, other] {
+            self.groups[g].offset -= scale * mean / 2.0;
+        }
+        self.products.push(Product { factors: [factor, partner], groups: [group, other], half: scale / 2.0 });
+    }
+
+    fn group_of(&self, factor: usize) -> usize {
+        self.groups.partition_point(|group| group.end <= factor)
+    }
+
+    /// The smallest single change of an actionable feature that brings p strictly under `target_p`, measured
+    /// in deviations of the first term the feature occurs in. `None` when p is there already or no single
+    /// change suffices.
+    ///
+    /// Exact: along one feature the logit is a + b·x + c·ln(1 + x) between known bends, hence monotone between
+    /// bends and at most one turning point each, and every monotone piece is searched.
+    pub fn counterfactual(
+        &self,
+        features: &[f64],
+        target_p: f64,
+        actionable: &[Actionable],
+    ) -> Option<Counterfactual> {
+        if !(0.0..=1.0).contains(&target_p) || self.p(self.logit(features)) < target_p {
+            return None;
+        }
+        let mut changed = features.to_vec();
+        let mut best: Option<(f64, Counterfactual)> = None;
+        for Actionable { feature, unit } in actionable {
+            let Ok(group) = self.groups.binary_search_by_key(feature, |group| group.feature) else {
+                continue;
+            };
+            let from = features[feature.index()];
+            let curve = self.curve(group, features);
+            for to in curve.ways_under(target_p, from, *unit).into_iter().flatten() {
+                let Some(to) = self.settle(&mut changed, *feature, from, to, *unit, target_p) else {
+                    continue;
+                };
+                let distance = curve.distance(from, to);
+                let smaller = |(best_distance, best_change): &(f64, Counterfactual)| {
+                    let order = distance.total_cmp(best_distance);
+                    order.then(feature.cmp(&best_change.feature)).is_lt()
+                };
+                if best.as_ref().is_none_or(smaller) {
+                    best = Some((distance, Counterfactual { feature: *feature, from, to }));
+                }
+            }
+        }
+        best.map(|(_, change)| change)
+    }
+
+    /// Tries a value on the scorer itself; the grid may ask for a hair more than the curve says.
+    fn settle(
+        &self,
+        changed: &mut [f64],
+        feature: FeatureId,
+        from: f64,
+        to: f64,
+        unit: Unit,
+        target_p: f64,
+    ) -> Option<f64> {
+        let away = if to > from { 1.0 } else { -1.0 };
+        let mut hair = if unit.integer { 1.0 } else { 1e-12 * to.abs().max(1.0) };
+        let mut to = to;
+        let mut found = None;
+        for _ in 0..16 {
+            changed[feature.index()] = to;
+            if self.p(self.logit(changed)) < target_p {
+                found = Some(to);
+                break;
+            }
+            to = (to + away * hair).clamp(unit.least, unit.most);
+            if !unit.integer {
+                hair *= 4.0;
+            }
+        }
+        changed[feature.index()] = from;
+        found
+    }
+
+    /// The logit as a function of one feature, the others staying as they are.
+    fn curve(&self, group: usize, features: &[f64]) -> Curve<'_> {
+        let g = self.groups[group];
+        let value = |factor: usize| {
+            let x = features[self.groups[self.group_of(factor)].feature.index()];
+            self.factors[factor].op.value(x, slow_log(x))
+        };
+        let mut weights: Vec<f64> = self.factors[g.first..g.end].iter().map(|f| f.linear).collect();
+        for product in &self.products {
+            for (own, other) in [(0, 1), (1, 0)] {
+                if product.groups[own] == group {
+                    weights[product.factors[own] - g.first] +=
+                        2.0 * product.half * value(product.factors[other]);
+                }
+            }
+        }
+        let Yardstick { factor, partner, deviation } = g.yardstick;
+        let mut curve = Curve {
+            factors: &self.factors[g.first..g.end],
+            weights,
+            rest: 0.0,
+            yardstick: factor - g.first,
+            per_deviation: partner.map_or(1.0, value).abs() / deviation,
+        };
+        curve.rest = self.logit(features) - curve.logit(features[g.feature.index()]);
+        curve
+    }
+}
+
+/// The logit along one feature.
+struct Curve<'s> {
+    factors: &'s [Factor],
+    weights: Vec<f64>,
+    rest: f64,
+    yardstick: usize,
+    per_deviation: f64,
+}
+
+impl Curve<'_> {
+    fn logit(&self, x: f64) -> f64 {
+        let log = slow_log(x);
+        let own = self.factors.iter().zip(&self.weights).map(|(factor, w)| w * factor.op.value(x, log));
+        self.rest + own.sum::<f64>()
+    }
+
+    /// How far the feature's first term moves, in its deviations.
+    fn distance(&self, from: f64, to: f64) -> f64 {
+        let value = |x: f64| self.factors[self.yardstick].op.value(x, slow_log(x));
+        (value(to) - value(from)).abs() * self.per_deviation
+    }
+
+    /// The nearest value below and the nearest above `from` that bring the probability under the target.
+    fn ways_under(&self, target_p: f64, from: f64, unit: Unit) -> [Option<f64>; 2] {
+        let goal = libm::log(target_p / (1.0 - target_p));
+        let under = |x: f64| self.logit(x) < goal;
+        let mut marks = self.marks(unit);
+        // From "never", the way down starts at the last bend: beyond it nothing more happens.
+        let start =
+            if from.is_finite() { from.clamp(unit.least, unit.most) } else { last_bend(&marks, unit) };
+        marks.push(start);
+        marks.sort_by(f64::total_cmp);
+        marks.dedup();
+        let at = marks.partition_point(|mark| *mark < start);
+        if !from.is_finite() && under(start) && (!unit.integer || start.fract() == 0.0) {
+            return [Some(start), None];
+        }
+        let down = marks[..=at].windows(2).rev().find_map(|w| nearest(w[1], w[0], unit.integer, &under));
+        let up = marks[at..].windows(2).find_map(|w| nearest(w[0], w[1], unit.integer, &under));
+        [down, up]
+    }
+
+    /// The ends, the bends and the turning points: between two of them the curve is monotone.
+    fn marks(&self, unit: Unit) -> Vec<f64> {
+        let mut marks = vec![unit.least, unit.most, 0.0, -VALUE_MOST, VALUE_MOST];
+        marks.extend(self.factors.iter().filter_map(|factor| factor.bend));
+        marks.sort_by(f64::total_cmp);
+        let turns: Vec<f64> = marks.windows(2).filter_map(|w| self.turn(w[0], w[1])).collect();
+        marks.extend(turns);
+        marks.retain(|mark| (unit.least..=unit.most).contains(mark));
+        marks
+    }
+
+    /// Where a + b·x + c·ln(1 + |x|) turns inside a piece without bends.
+    fn turn(&self, low: f64, high: f64) -> Option<f64> {
+        let (mut b, mut c) = (0.0, 0.0);
+        let side = if high <= 0.0 { -1.0 } else { 1.0 };
+        for (factor, w) in self.factors.iter().zip(&self.weights) {
+            match factor.op {
+                Op::Identity => b += w,
+                Op::Cap(at) if high <= at => b += w,
+                Op::Recency { cap, per } if low >= 0.0 && high <= cap => b += w * per,
+                Op::Hinge(knot) if low >= knot => b += w,
+                Op::Log => c += w,
+                Op::LogCap(_) if factor.bend.is_some_and(|at| high <= at) => c += w,
+                _ => {}
+            }
+        }
+        // d/dx: b + c / (1 + |x|) = 0.
+        let turn = (-c / b - 1.0) * side;
+        (turn > low && turn < high).then_some(turn)
+    }
+}
+
+fn last_bend(marks: &[f64], unit: Unit) -> f64 {
+    marks.iter().copied().filter(|mark| *mark < VALUE_MOST.min(unit.most)).fold(unit.least, f64::max)
+}
+
+/// The value nearest to `near` in a monotone piece for which `under` holds; `near` itself may be it.
+fn nearest(near: f64, far: f64, integer: bool, under: &impl Fn(f64) -> bool) -> Option<f64> {
+    if !integer {
+        if under(near) {
+            return Some(near);
+        }
+        return under(far).then(|| bisect(near, far, |x| x, under));
+    }
+    let (near, far) = if far < near { (near.floor(), far.ceil()) } else { (near.ceil(), far.floor()) };
+    let direction = if far < near { -1.0 } else { 1.0 };
+    let whole = |x: f64| if direction < 0.0 { x.ceil() } else { x.floor() };
+    match ((far - near) * direction >= 0.0, under(near), under(far)) {
+        (true, true, _) => Some(near),
+        (true, false, true) => Some(bisect(near, far, whole, under)),
+        _ => None,
+    }
+}
+
+/// Closes in on the edge of `under`, false at `out` and true at `inside`; ends on the inner side.
+///
+/// `land` puts a middle on the values that are allowed, towards `out`; when it gives `out`, the two are
+/// neighbours.
+fn bisect(mut out: f64, mut inside: f64, land: impl Fn(f64) -> f64, under: &impl Fn(f64) -> bool) -> f64 {
+    loop {
+        let middle = land(out + (inside - out) / 2.0);
+        if middle == out || middle == inside {
+            return inside;
+        }
+        if under(middle) {
+            inside = middle;
+        } else {
+            out = middle;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::artifact::tests::{Names, model, term, with};
+    use proptest::prelude::*;
+
+    /// The definition, straight from the file: intercept + Σ weight × (value − mean) / deviation, calibrated.
+    fn by_definition(model: &Model, names: &Names, features: &[f64]) -> f64 {
+        let of = |name: &str| features[names.id(name).unwrap().index()];
+        let raw = model.terms.iter().fold(model.intercept, |sum, term| {
+            let partner = term.with.as_ref().map_or(1.0, |with| with.transform.apply(of(&with.feature)));
+            let value = term.transform.apply(of(&term.feature)) * partner;
+            sum + term.weight * (value - term.mean) / term.deviation
+        });
+        model.calibration.map_or(raw, |c| c.slope * raw + c.intercept)
+    }
+
+    fn scorer(model: &Model) -> Scorer {
+        Scorer::new(model, &Names).unwrap()
+    }
+
+    /// Names: orders_90d, days_since_order, revenue_90d, sentiment_90d, tenure_days, clicks_trend_14d.
+    const FEATURES: [f64; 6] = [3.0, 12.5, 210.0, -0.25, 400.0, 0.1];
+
+    fn units() -> Vec<Actionable> {
+        let unit = |i: u16| match i {
+            0 => Unit::COUNT,
+            3 => Unit::between(-1.0, 1.0),
+            _ => Unit::AMOUNT,
+        };
+        (0..4).map(|i| Actionable { feature: FeatureId(i), unit: unit(i) }).collect()
+    }
+
+    #[test]
+    fn the_scorer_computes_what_the_file_defines() {
+        let model = model();
+        let scorer = scorer(&model);
+        for change in [0.0, 0.5, 1.0, 7.0, 300.0, 5e13, f64::INFINITY] {
+            for i in 0..FEATURES.len() {
+                let mut features = FEATURES;
+                features[i] = change;
+                let (fast, slow) = (scorer.logit(&features), by_definition(&model, &Names, &features));
+                assert!((fast - slow.clamp(-32.0, 32.0)).abs() < 1e-9 || slow.abs() > 20.0, "{fast} {slow}");
+                assert!(fast.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn contributions_add_up_to_the_logit_to_the_last_bit_and_the_largest_is_first() {
+        let scorer = scorer(&model());
+        let mut out = Vec::new();
+        scorer.contributions(&FEATURES, &mut out);
+        assert_eq!(out.len(), 1 + scorer.features().count(), "one per feature and the intercept");
+        assert!(out.windows(2).all(|w| w[0].contribution.abs() >= w[1].contribution.abs()));
+        assert_eq!(out.iter().filter(|c| c.feature.is_none()).count(), 1);
+        let logit = scorer.logit(&FEATURES);
+        assert_eq!(out.iter().map(|c| c.contribution).sum::<f64>(), logit);
+        assert_eq!(out.iter().rev().map(|c| c.contribution).sum::<f64>(), logit);
+    }
+
+    #[test]
+    fn an_interaction_is_split_evenly_between_its_features() {
+        let mut model = model();
+        model.terms =
+            vec![with(term("orders_90d", Transform::Identity, 0.8), "revenue_90d", Transform::Identity)];
+        model.terms[0].mean = 0.0;
+        model.keep_only_what_terms_use();
+        let mut out = Vec::new();
+        let scorer = scorer(&model);
+        scorer.contributions(&[3.0, 0.0, 2.0, 0.0, 0.0, 0.0], &mut out);
+        let of = |id: u16| out.iter().find(|c| c.feature == Some(FeatureId(id))).unwrap().contribution;
+        assert_eq!(of(0), of(2));
+        assert!((of(0) - 0.8 * 6.0 / model.terms[0].deviation / 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn calibration_scales_contributions_with_the_logit() {
+        let mut model = model();
+        let plain = scorer(&model).logit(&FEATURES);
+        model.calibration = Some(crate::model::artifact::Calibration { slope: 0.5, intercept: 0.25 });
+        model.renew_golden();
+        let scorer = scorer(&model);
+        assert!((scorer.logit(&FEATURES) - (0.5 * plain + 0.25)).abs() < 1e-9);
+        let mut out = Vec::new();
+        scorer.contributions(&FEATURES, &mut out);
+        assert_eq!(out.iter().map(|c| c.contribution).sum::<f64>(), scorer.logit(&FEATURES));
+    }
+
+    #[test]
+    fn an_unknown_feature_is_refused_with_the_nearest_name() {
+        let mut model = model();
+        model.terms[0].feature = "orders_9d".into();
+        model.keep_only_what_terms_use();
+        let error = Scorer::new(&model, &Names).unwrap_err();
+        assert!(error.what.contains("no `orders_9d` (did you mean `orders_90d`?)"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn a_model_that_no_longer_scores_as_trained_is_refused() {
+        let mut model = model();
+        model.terms[0].weight += 1e-6;
+        let error = Scorer::new(&model, &Names).unwrap_err();
+        assert!(error.what.contains("golden[0]"), "{error}");
+    }
+
+    #[test]
+    fn a_counterfactual_on_a_count_is_the_next_whole_number_that_suffices() {
+        let mut model = model();
+        model.terms = vec![term("orders_90d", Transform::Log1p, -1.5)];
+        model.keep_only_what_terms_use();
+        let scorer = scorer(&model);
+        let mut features = [0.0; 6];
+        let before = scorer.p(scorer.logit(&features));
+        let found = scorer.counterfactual(&features, before * 0.5, &units()).unwrap();
+        assert_eq!((found.feature, found.from), (FeatureId(0), 0.0));
+        assert_eq!(found.to.fract(), 0.0);
+        features[0] = found.to;
+        assert!(scorer.p(scorer.logit(&features)) < before * 0.5);
+        features[0] = found.to - 1.0;
+        assert!(scorer.p(scorer.logit(&features)) >= before * 0.5);
+    }
+
+    #[test]
+    fn a_customer_who_never_ordered_is_asked_for_a_first_order() {
+        let mut model = model();
+        model.terms = vec![
+            term("days_since_order", Transform::Recency { cap: 90.0 }, 1.0),
+            term("days_since_order", Transform::Never, 2.0),
+        ];
+        model.keep_only_what_terms_use();
+        let scorer = scorer(&model);
+        let features = [0.0, f64::INFINITY, 0.0, 0.0, 0.0, 0.0];
+        let found = scorer.counterfactual(&features, 0.5, &units()).unwrap();
+        assert_eq!(found.feature, FeatureId(1));
+        assert!(found.to <= 90.0 && found.from == f64::INFINITY);
+    }
+
+    #[test]
+    fn there_is_no_counterfactual_when_nothing_suffices_or_nothing_is_needed() {
+        let scorer = scorer(&model());
+        let p = scorer.p(scorer.logit(&FEATURES));
+        assert_eq!(scorer.counterfactual(&FEATURES, p + 0.1, &units()), None, "already under");
+        assert_eq!(scorer.counterfactual(&FEATURES, p / 2.0, &[]), None, "nothing may be changed");
+        assert_eq!(scorer.counterfactual(&FEATURES, 0.0, &units()), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Against a search over a grid of values: what is proposed suffices, and nothing nearer on the grid does.
+        #[test]
+        fn a_counterfactual_suffices_and_is_the_smallest(
+            weights in prop::collection::vec(-2.0f64..2.0, 10),
+            orders in 0u32..20, days in 0.0f64..200.0, revenue in 0.0f64..500.0, sentiment in -1.0f64..1.0,
+            share in 0.3f64..0.99,
+        ) {
+            let mut model = model();
+            for (term, weight) in model.terms.iter_mut().zip(weights) {
+                term.weight = weight;
+            }
+            model.renew_golden();
+            let scorer = scorer(&model);
+            let features = [f64::from(orders), days, revenue, sentiment, 400.0, 0.1];
+            let target = scorer.p(scorer.logit(&features)) * share;
+            for lever in units() {
+                let found = scorer.counterfactual(&features, target, &[lever]);
+                let try_value = |x: f64| {
+                    let mut changed = features;
+                    changed[lever.feature.index()] = x;
+                    scorer.p(scorer.logit(&changed))
+                };
+                let from = features[lever.feature.index()];
+                if let Some(found) = found {
+                    prop_assert!(try_value(found.to) < target);
+                    prop_assert!(!lever.unit.integer || found.to.fract() == 0.0);
+                }
+                let group = scorer.groups.iter().position(|g| g.feature == lever.feature).unwrap();
+                let curve = scorer.curve(group, &features);
+                let (low, high) = (lever.unit.least, lever.unit.most.min(600.0));
+                for step in 0..=600 {
+                    let x = if lever.unit.integer { f64::from(step) } else { low + (high - low) * f64::from(step) / 600.0 };
+                    if x <= high && try_value(x) < target - 1e-9 {
+                        let found = found.map(|found| curve.distance(from, found.to));
+                        prop_assert!(found.is_some_and(|d| d <= curve.distance(from, x) + 1e-9), "{x} is nearer");
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn sums_are_exact_in_any_order(values in prop::collection::vec(-40.0f64..40.0, 63)) {
+            let forward: f64 = values.iter().map(|x| on_grid(*x)).sum();
+            let backward: f64 = values.iter().rev().map(|x| on_grid(*x)).sum();
+            prop_assert_eq!(forward, backward);
+            for x in values {
+                prop_assert!((on_grid(x) - x.clamp(-32.0, 32.0)).abs() <= 0.5f64.powi(43));
+            }
+        }
+    }
+
+    /// Prints the time of one score: `cargo test --release -- --ignored --nocapture time_of_one_score`.
+    #[test]
+    #[ignore = "a measurement, not a promise"]
+    fn time_of_one_score() {
+        let model = crate::model::artifact::tests::wide_model();
+        let scorer = scorer(&model);
+        let rows: Vec<[f64; 6]> = (0..1024)
+            .map(|i| {
+                let x = f64::from(i);
+                [f64::from(i % 40), x * 0.37, x * 1.7, (x * 0.01).sin(), x * 0.9, (x * 0.02).cos()]
+            })
+            .collect();
+        let start = crate::time::Tick::now();
+        let sum: f64 = (0..2000).flat_map(|_| rows.iter()).map(|row| scorer.logit(row)).sum();
+        let each = start.elapsed().as_nanos() as f64 / (2000.0 * 1024.0);
+        println!("{} terms: {each:.1} ns ({sum})", model.terms.len());
+    }
+}
