@@ -10,11 +10,10 @@ use crate::pipeline::facts::FeatureNames;
 
 pub mod artifact;
 pub mod scorer;
-//FIT
 pub mod metrics;
 
 pub use artifact::{Definitions, Model};
-pub use scorer::{Contribution, Counterfactual, Scorer};
+pub use scorer::{Actionable, Contribution, Counterfactual, Scorer, Unit, Units};
 
 /// Reads a model file and makes every check that can be made before the first customer is scored: the file
 /// itself, its feature names and definitions against this catalogue, and its golden vectors.

@@ -6,8 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sha2::{Digest, Sha256};
-
 use super::catalogue::{Agg, Catalogue, DAY_HOP_FROM_MS, Declaration, Matcher, Span};
 use super::facts::{FeatureId, FeatureNames, Motion};
 use super::words::{RowBuilder, Slot};
@@ -147,6 +145,8 @@ pub enum Read {
 pub struct Feature {
     pub name: String,
     pub definition: String,
+    /// What was declared: the aggregation and its field.
+    pub kind: (Agg, Option<Field>),
     pub read: Read,
     pub motion: Motion,
     /// The windows whose advance can change it.
@@ -213,13 +213,6 @@ impl Layout {
     /// The spelled-out feature.
     pub fn feature(&self, id: FeatureId) -> &Feature {
         &self.features[id.index()]
-    }
-
-    /// SHA-256 of the definition of a feature, as 16 hexadecimal digits.
-    pub fn definition_hash(&self, name: &str) -> Option<String> {
-        let feature = self.feature(self.id(name)?);
-        let digest = Sha256::digest(feature.definition.as_bytes());
-        Some(digest.iter().take(8).map(|b| format!("{b:02x}")).collect())
     }
 }
 
@@ -296,7 +289,8 @@ impl<'a> Builder<'a> {
             let (read, panes) = self.read(declaration, span);
             let (motion, windows) = self.motion(declaration.agg, span);
             let definition = declaration.definition(span);
-            self.features.push(Feature { name, definition, read, motion, windows, panes });
+            let kind = (declaration.agg, declaration.field);
+            self.features.push(Feature { name, definition, kind, read, motion, windows, panes });
         }
     }
 

@@ -1,0 +1,320 @@
+//! The bytes of one customer in the state topic: compact, versioned, checked.
+//!
+//! Totals, cursors, truths and timers are not written: they follow from the rest. Instants are written as
+//! distances from the last evaluated one. What stands where is identified by the layout id, a hash of the
+//! names of everything kept, so that a state of another catalogue is recognised and never misread.
+
+use thin_vec::ThinVec;
+
+use super::engine::Engine;
+use super::facts::{TraitValue, Traits};
+use super::layout::{KeptSlot, NEVER};
+use super::panes;
+use super::plan::Plan;
+use super::sessions;
+use super::store::Seen;
+use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use crate::time::{MAX_TS, MIN_TS, Ts};
+
+/// Raised whenever the meaning of the bytes changes.
+pub const VERSION: u8 = 1;
+
+/// Why bytes are no state of this program.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    #[error("the record is too short or its checksum is wrong")]
+    Corrupt,
+    #[error("the record has version {0}; this program reads version {VERSION}")]
+    OtherVersion(u8),
+    #[error("the record was written with another feature catalogue, other lifecycle stages or other alert policies")]
+    OtherLayout(u32),
+    #[error("the record's {0} is impossible")]
+    Impossible(&'static str),
+}
+
+/// A hash of the names of everything that is kept, in order.
+pub fn layout_id(plan: &Plan) -> u32 {
+    let mut text = String::new();
+    let mut name = |kind: &str, name: &str| {
+        text.push_str(kind);
+        text.push_str(name);
+        text.push('\n');
+    };
+    plan.layout.kept.iter().for_each(|kept| name("kept ", &kept.name));
+    plan.layout.panes.iter().for_each(|pane| name("pane ", &pane.name));
+    for (lifecycle, _) in &plan.lifecycles {
+        name("lifecycle ", &lifecycle.name);
+        lifecycle.stages().iter().for_each(|stage| name("stage ", &stage.name));
+    }
+    plan.settings.policies.iter().for_each(|policy| name("policy ", &policy.name));
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
+}
+
+impl Engine {
+    /// Appends the state of a customer as of its last evaluated instant.
+    pub fn encode(&self, index: u32, out: &mut Vec<u8>) {
+        let start = out.len();
+        let (plan, row, customer) = (self.plan(), self.store().row(index), self.store().customer(index));
+        let head = plan.head;
+        let now = head.now.get(row);
+        out.push(VERSION);
+        out.extend_from_slice(&plan.layout_id.to_le_bytes());
+        put_i64(out, now);
+        put_instant(out, now, head.newest.get(row));
+        out.extend_from_slice(&head.p.get(row).to_le_bytes());
+        out.extend_from_slice(&head.emitted_p.get(row).to_le_bytes());
+        put_u64(out, u64::from(head.sequence.get(row)));
+        put_u64(out, u64::from(head.emitted.get(row)));
+        for kept in &plan.layout.kept {
+            match kept.slot {
+                KeptSlot::Count(slot) => put_u64(out, u64::from(slot.get(row))),
+                KeptSlot::Number(slot) => put_i64(out, slot.get(row)),
+                KeptSlot::Instant(slot) => put_instant(out, now, slot.get(row)),
+                KeptSlot::Float(slot) => out.extend_from_slice(&slot.get(row).to_le_bytes()),
+            }
+        }
+        for (_, slots) in &plan.lifecycles {
+            out.push(slots.stage.get(row) as u8);
+            put_instant(out, now, slots.entered_at.get(row));
+            slots.visits.iter().for_each(|pair| put_u64(out, u64::from(pair.get(row))));
+        }
+        for slots in &plan.policies {
+            out.push(slots.disarmed.get(row) as u8);
+            put_instant(out, now, slots.fired_at.get(row));
+        }
+        put_bytes(out, &customer.log);
+        put_bytes(out, &customer.sessions);
+        put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
+        put_traits(out, customer.traits.as_deref());
+        let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
+        out.extend_from_slice(&checksum.to_le_bytes());
+    }
+
+    /// Takes in the state of a customer. Call [`Engine::finish_restore`] once all are in.
+    pub fn restore(&mut self, id: &str, bytes: &[u8]) -> Result<(), CodecError> {
+        let decoded = decode(self.plan(), bytes)?;
+        let plan_head = self.plan().head;
+        self.adopt(id, |row, customer| {
+            row.copy_from_slice(&decoded.row);
+            plan_head.due.set(row, Ts::MAX);
+            customer.log = decoded.log;
+            customer.sessions = decoded.sessions;
+            customer.seen = decoded.seen;
+            customer.traits = decoded.traits;
+        });
+        Ok(())
+    }
+
+    /// Forgets a customer whose state was tombstoned, while restoring.
+    pub fn restore_tombstone(&mut self, id: &str) {
+        if let Some(index) = self.store().find(id) {
+            self.forget(index);
+        }
+    }
+
+    /// Makes restored customers live: windows, truths and timers.
+    pub fn finish_restore(&mut self) {
+        let all: Vec<u32> = self.store().indices().collect();
+        for index in all {
+            self.settle_in(index);
+        }
+        self.commit();
+    }
+}
+
+struct Decoded {
+    row: Vec<u32>,
+    log: ThinVec<u8>,
+    sessions: ThinVec<u8>,
+    seen: ThinVec<Seen>,
+    traits: Option<Box<Traits>>,
+}
+
+fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
+    let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(CodecError::Corrupt)?;
+    if xxhash_rust::xxh3::xxh3_64(body) as u32 != u32::from_le_bytes(*checksum) {
+        return Err(CodecError::Corrupt);
+    }
+    let mut reader = Reader { bytes: body, at: 0 };
+    match reader.byte()? {
+        VERSION => {}
+        other => return Err(CodecError::OtherVersion(other)),
+    }
+    let layout_id = u32::from_le_bytes(reader.array()?);
+    if layout_id != plan.layout_id {
+        return Err(CodecError::OtherLayout(layout_id));
+    }
+    let mut row = plan.new_row.to_vec();
+    let now = reader.i64()?;
+    if !(MIN_TS..=MAX_TS).contains(&now) {
+        return Err(CodecError::Impossible("instant"));
+    }
+    let head = plan.head;
+    head.now.set(&mut row, now);
+    head.newest.set(&mut row, reader.instant(now)?);
+    head.p.set(&mut row, f64::from_le_bytes(reader.array()?));
+    head.emitted_p.set(&mut row, f64::from_le_bytes(reader.array()?));
+    head.sequence.set(&mut row, reader.u32()?);
+    head.emitted.set(&mut row, reader.u32()?);
+    for kept in &plan.layout.kept {
+        match kept.slot {
+            KeptSlot::Count(slot) => slot.set(&mut row, reader.u32()?),
+            KeptSlot::Number(slot) => slot.set(&mut row, reader.i64()?),
+            KeptSlot::Instant(slot) => slot.set(&mut row, reader.instant(now)?),
+            KeptSlot::Float(slot) => slot.set(&mut row, f64::from_le_bytes(reader.array()?)),
+        }
+    }
+    for (lifecycle, slots) in &plan.lifecycles {
+        let stage = reader.byte()?;
+        if usize::from(stage) >= lifecycle.stages().len() {
+            return Err(CodecError::Impossible("stage"));
+        }
+        slots.stage.set(&mut row, u32::from(stage));
+        slots.entered_at.set(&mut row, reader.instant(now)?);
+        for pair in &slots.visits {
+            pair.set(&mut row, reader.u32()?);
+        }
+    }
+    for slots in &plan.policies {
+        slots.disarmed.set(&mut row, u32::from(reader.byte()?));
+        slots.fired_at.set(&mut row, reader.instant(now)?);
+    }
+    let log = reader.bytes()?;
+    if !panes::is_valid(log, plan.layout.panes.len()) {
+        return Err(CodecError::Impossible("pane log"));
+    }
+    let packed = reader.bytes()?;
+    let packed_end = sessions::unpack(packed).last().map_or(NEVER, |s| s.end);
+    if plan.layout.sessions.is_some_and(|s| s.packed_end.get(&row) != packed_end) {
+        return Err(CodecError::Impossible("session list"));
+    }
+    let seen = reader.seen(head.newest.get(&row))?;
+    let traits = reader.traits()?;
+    if reader.at != body.len() {
+        return Err(CodecError::Impossible("length"));
+    }
+    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits })
+}
+
+/// 0 for never, else 1 and the distance from `now`.
+fn put_instant(out: &mut Vec<u8>, now: Ts, ts: Ts) {
+    if ts == NEVER {
+        return out.push(0);
+    }
+    let distance = now - ts;
+    // Zigzag first, so that the few instants after `now` stay short too.
+    put_u64(out, (((distance << 1) ^ (distance >> 63)) as u64).saturating_add(1));
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn put_seen(out: &mut Vec<u8>, seen: &[Seen], newest: Ts, horizon: i64) {
+    let inside = || seen.iter().filter(|s| newest - s.ts <= horizon);
+    put_u64(out, inside().count() as u64);
+    for seen in inside() {
+        out.extend_from_slice(&seen.id.to_le_bytes());
+        put_instant(out, newest, seen.ts);
+    }
+}
+
+fn put_traits(out: &mut Vec<u8>, traits: Option<&Traits>) {
+    put_u64(out, traits.map_or(0, |t| t.len() as u64));
+    for (name, value) in traits.into_iter().flatten() {
+        put_bytes(out, name.as_bytes());
+        match value {
+            TraitValue::Flag(flag) => out.push(u8::from(*flag)),
+            TraitValue::Number(number) => {
+                out.push(2);
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            TraitValue::Text(text) => {
+                out.push(3);
+                put_bytes(out, text.as_bytes());
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Fails once more was read than there is.
+    fn checked<T>(&self, value: T) -> Result<T, CodecError> {
+        if self.at <= self.bytes.len() { Ok(value) } else { Err(CodecError::Impossible("length")) }
+    }
+
+    fn byte(&mut self) -> Result<u8, CodecError> {
+        self.array::<1>().map(|[b]| b)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        let rest = self.bytes.get(self.at..).unwrap_or(&[]);
+        let array = rest.first_chunk::<N>().copied().ok_or(CodecError::Impossible("length"))?;
+        self.at += N;
+        Ok(array)
+    }
+
+    fn u64(&mut self) -> Result<u64, CodecError> {
+        let n = get_u64(self.bytes, &mut self.at);
+        self.checked(n)
+    }
+
+    fn u32(&mut self) -> Result<u32, CodecError> {
+        u32::try_from(self.u64()?).map_err(|_| CodecError::Impossible("count"))
+    }
+
+    fn i64(&mut self) -> Result<i64, CodecError> {
+        let n = get_i64(self.bytes, &mut self.at);
+        self.checked(n)
+    }
+
+    fn instant(&mut self, now: Ts) -> Result<Ts, CodecError> {
+        let Some(zigzag) = self.u64()?.checked_sub(1) else { return Ok(NEVER) };
+        let distance = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
+        let ts = now.checked_sub(distance).filter(|ts| (MIN_TS..=MAX_TS).contains(ts));
+        ts.ok_or(CodecError::Impossible("instant"))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
+        let len = self.u64()? as usize;
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
+        let end = end.ok_or(CodecError::Impossible("length"))?;
+        let bytes = &self.bytes[self.at..end];
+        self.at = end;
+        Ok(bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, CodecError> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| CodecError::Impossible("text"))
+    }
+
+    fn seen(&mut self, newest: Ts) -> Result<ThinVec<Seen>, CodecError> {
+        let mut all = ThinVec::new();
+        for _ in 0..self.u64()? {
+            let id = u64::from_le_bytes(self.array()?);
+            all.push(Seen { id, ts: self.instant(newest)? });
+        }
+        Ok(all)
+    }
+
+    fn traits(&mut self) -> Result<Option<Box<Traits>>, CodecError> {
+        let mut traits = Traits::new();
+        for _ in 0..self.u64()? {
+            let name = self.text()?;
+            let value = match self.byte()? {
+                flag @ 0..=1 => TraitValue::Flag(flag == 1),
+                2 => TraitValue::Number(f64::from_le_bytes(self.array()?)),
+                3 => TraitValue::Text(self.text()?.into()),
+                _ => return Err(CodecError::Impossible("trait")),
+            };
+            traits.insert(name.into(), value);
+        }
+        Ok((!traits.is_empty()).then(|| Box::new(traits)))
+    }
+}

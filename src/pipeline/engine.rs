@@ -1,0 +1,671 @@
+//! The engine of one partition: an event or an instant of silence in, outputs that are due out.
+//!
+//! The route of an event, in order: find its customer; drop it if it is a repetition; evaluate every instant
+//! of silence before it; fold it into the windows; read the features; score; settle the lifecycles; emit what
+//! is due; note when silence will matter next. PURE: no IO, no clock, no randomness.
+
+use std::sync::Arc;
+
+use super::alert;
+use super::emit::{self, Scored, StageChange, Trigger};
+use super::facts::Traits;
+use super::features::{self, Silence};
+use super::layout::{NEVER, Touch};
+use super::lifecycle::{Facts, StageState};
+use super::outbox::{Channel, Outbox};
+use super::panes::Measures;
+use super::plan::{Plan, PolicyOn};
+use super::sessions;
+use super::store::{Customer, Seen, Store};
+use super::timers::Timers;
+use super::windows::{Edit, Windows};
+use crate::event::{Event, ProfileChange};
+use crate::model::Contribution;
+use crate::time::{DAY_MS, Ts};
+
+/// After so much silence a customer is written to the state topic even if nothing was emitted, so that a
+/// restart does not have to live through all of it again.
+const PERSIST_SILENCE_MS: i64 = 7 * DAY_MS;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Applied {
+    InOrder,
+    /// It was older than its customer's last evaluated instant; its pane still has it.
+    Late,
+    /// Its id was there before.
+    Duplicate,
+}
+
+/// What happened since the last look, for metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// (lifecycle, from, to, trigger) and how often.
+    pub stage_changes: Vec<((u8, u8, u8, Trigger), u64)>,
+    /// (policy, control) and how often.
+    pub alerts: Vec<((u8, bool), u64)>,
+    /// Scores computed, by twentieths.
+    pub scores: [u32; 20],
+}
+
+impl Tally {
+    fn score(&mut self, p: f64) {
+        let bin = ((p * 20.0) as usize).min(19);
+        self.scores[bin] += 1;
+    }
+
+    pub fn clear(&mut self) {
+        *self = Tally::default();
+    }
+}
+
+fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K) {
+    match counts.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, n)) => *n += 1,
+        None => counts.push((key, 1)),
+    }
+}
+
+/// Working memory that every step uses again.
+#[derive(Debug)]
+struct Scratch {
+    measures: Measures,
+    edits: Vec<Edit>,
+    features: Vec<f64>,
+    states: Vec<StageState>,
+    entered: Vec<alert::Entered>,
+    contributions: Vec<Contribution>,
+    before: Vec<u32>,
+    due: Vec<u32>,
+}
+
+/// One partition's customers and their time.
+#[derive(Debug)]
+pub struct Engine {
+    plan: Arc<Plan>,
+    store: Store,
+    timers: Timers,
+    scratch: Scratch,
+    pub outbox: Outbox,
+    pub tally: Tally,
+    /// Customers per lifecycle and stage.
+    population: Vec<Vec<i64>>,
+}
+
+impl Engine {
+    /// `journal`: keep what [`Engine::rollback`] needs.
+    pub fn new(plan: Arc<Plan>, journal: bool) -> Self {
+        let scratch = Scratch {
+            measures: Measures::new(plan.layout.panes.len()),
+            edits: Vec::new(),
+            features: vec![0.0; plan.layout.features.len()],
+            states: plan.scratch_states(),
+            entered: Vec::new(),
+            contributions: Vec::new(),
+            before: Vec::new(),
+            due: Vec::new(),
+        };
+        Engine {
+            store: Store::new(plan.head, plan.new_row.clone(), journal),
+            timers: Timers::default(),
+            scratch,
+            outbox: Outbox::default(),
+            tally: Tally::default(),
+            population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
+            plan,
+        }
+    }
+
+    /// Applies one event.
+    pub fn step(&mut self, event: &Event<'_>) -> Applied {
+        let (index, born) = self.store.find_or_create(&event.customer_id);
+        let id = event.event_id.as_ref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+        if !born && id.is_some_and(|id| self.is_repeated(index, id, event.ts)) {
+            return Applied::Duplicate;
+        }
+        if born {
+            self.be_born(index, event.ts);
+        } else {
+            self.live_through(index, event.ts - 1);
+        }
+        self.store.touch(index, born);
+        let head = self.plan.head;
+        let last = head.now.get(self.store.row(index));
+        let now = event.ts.max(last);
+        self.remember(index, id, event.ts);
+        self.fold(index, event, now);
+        self.evaluate(index, now, Trigger::Event, event.event_id.as_deref());
+        self.schedule(index, now);
+        if event.ts < last { Applied::Late } else { Applied::InOrder }
+    }
+
+    /// Evaluates the instants of silence of all customers up to `limit`, as far as their seconds have ended.
+    pub fn tick(&mut self, limit: Ts) {
+        if !self.timers.is_due(limit) {
+            return;
+        }
+        let mut named = std::mem::take(&mut self.scratch.due);
+        let (store, timer) = (&self.store, self.plan.head.timer);
+        self.timers.take_due(limit, |i| timer.get(store.row(i)), &mut named);
+        for index in named.drain(..) {
+            if timer.get(self.store.row(index)) <= limit {
+                self.live_through(index, limit);
+                self.set_timer(index);
+            }
+        }
+        self.scratch.due = named;
+    }
+
+    /// Evaluates the instants of silence of all customers up to and including `until`.
+    pub fn run_until(&mut self, until: Ts) {
+        let mut all: Vec<u32> = self.store.indices().collect();
+        // In a fixed order, so that the same events give the same file.
+        all.sort_unstable();
+        for index in all {
+            self.live_through(index, until);
+        }
+    }
+
+    /// Puts the customer's due instant into the wheel.
+    fn set_timer(&mut self, index: u32) {
+        let head = self.plan.head;
+        let row = self.store.row_mut(index);
+        let due = head.due.get(row);
+        head.timer.set(row, due);
+        if due != Ts::MAX {
+            self.timers.insert(due, index);
+        }
+    }
+
+    fn be_born(&mut self, index: u32, ts: Ts) {
+        let plan = Arc::clone(&self.plan);
+        let row = self.store.row_mut(index);
+        for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
+            let state = lifecycle.start(ts);
+            self.population[k][usize::from(state.stage)] += 1;
+            slots.store(row, &state);
+        }
+        plan.head.persisted.set(row, ts);
+    }
+
+    fn is_repeated(&self, index: u32, id: u64, ts: Ts) -> bool {
+        let horizon = self.plan.settings.dedupe_ms;
+        let newest = self.plan.head.newest.get(self.store.row(index)).max(ts);
+        let inside = |seen: &Seen| newest - seen.ts <= horizon && (ts - seen.ts).abs() <= horizon;
+        self.store.customer(index).seen.iter().any(|seen| seen.id == id && inside(seen))
+    }
+
+    fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
+        let (head, horizon) = (self.plan.head, self.plan.settings.dedupe_ms);
+        let (row, customer) = self.store.parts_mut(index);
+        let newest = head.newest.get(row).max(ts);
+        head.newest.set(row, newest);
+        let Some(id) = id else { return };
+        let seen = &mut customer.seen;
+        if seen.len() == seen.capacity() || seen.first().is_some_and(|oldest| newest - oldest.ts > horizon) {
+            seen.retain(|seen| newest - seen.ts <= horizon);
+        }
+        if newest - ts <= horizon {
+            seen.push(Seen { id, ts });
+        }
+    }
+
+    /// Takes the event into windows, lifetime numbers and traits.
+    fn fold(&mut self, index: u32, event: &Event<'_>, now: Ts) {
+        let plan = Arc::clone(&self.plan);
+        let (row, customer) = self.store.parts_mut(index);
+        if let Some(ProfileChange::Traits(changes)) = event.profile.as_deref() {
+            merge_traits(customer, changes);
+        }
+        let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
+        if now < plan.head.advanced.get(windows.row) {
+            windows.recount(now);
+        } else {
+            windows.advance(now);
+        }
+        plan.head.advanced.set(windows.row, now);
+        let Scratch { measures, edits, .. } = &mut self.scratch;
+        measures.clear();
+        edits.clear();
+        for touch in plan.layout.touches(event.source, &event.name) {
+            apply(*touch, &plan, event, now, row, customer, measures, edits);
+        }
+        if measures.mask != 0 || !edits.is_empty() {
+            Windows { layout: &plan.layout, row, log: &mut customer.log }.apply(event.ts, now, measures, edits);
+        }
+    }
+
+    /// Evaluates this customer's instants of silence up to and including `limit`.
+    fn live_through(&mut self, index: u32, limit: Ts) {
+        loop {
+            let due = self.plan.head.due.get(self.store.row(index));
+            if due > limit {
+                return;
+            }
+            self.fall_silent(index, due);
+        }
+    }
+
+    /// One candidate instant of silence: evaluates it if a rule's truth flips, a dwell ends or a rescore is due.
+    fn fall_silent(&mut self, index: u32, at: Ts) {
+        let plan = Arc::clone(&self.plan);
+        let head = plan.head;
+        let mut before = std::mem::take(&mut self.scratch.before);
+        before.clear();
+        before.extend_from_slice(self.store.row(index));
+        let (row, customer) = self.store.parts_mut(index);
+        Windows { layout: &plan.layout, row, log: &mut customer.log }.advance(at);
+        head.advanced.set(row, at);
+        let rescore = at >= head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
+        let emitted = self.outbox.len();
+        if rescore || self.is_asked_for(index, at) {
+            self.evaluate(index, at, Trigger::Silence, None);
+        }
+        self.schedule_from(index, at);
+        let silent_since = at - head.persisted.get(self.store.row(index));
+        if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
+            self.store.touch_after(index, &before);
+        }
+        self.scratch.before = before;
+    }
+
+    /// Whether a lifecycle asks for this instant.
+    fn is_asked_for(&mut self, index: u32, at: Ts) -> bool {
+        let plan = Arc::clone(&self.plan);
+        let (row, customer) = self.store.parts_mut(index);
+        let Scratch { features, states, .. } = &mut self.scratch;
+        features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
+        let none = Traits::new();
+        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let facts = Facts { features, p_churn: plan.head.p.get(row), stage_days: 0.0, traits };
+        plan.lifecycles.iter().zip(states).any(|((lifecycle, slots), state)| {
+            slots.load(row, state);
+            lifecycle.is_due(lifecycle.variant(traits), state, at, &facts)
+        })
+    }
+
+    /// Scores the customer as of `now`, settles its lifecycles and emits what is due. The windows are at `now`.
+    fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) {
+        let plan = Arc::clone(&self.plan);
+        let head = plan.head;
+        let (row, customer) = self.store.parts_mut(index);
+        let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
+        features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
+        let p = plan.scorer.p(plan.scorer.logit(features));
+        self.tally.score(p);
+        let previous = head.p.get(row);
+        head.now.set(row, now);
+        head.p.set(row, p);
+
+        let none = Traits::new();
+        let traits = customer.traits.as_deref().unwrap_or(&none);
+        entered.clear();
+        for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
+            slots.load(row, state);
+            let mut facts = Facts { features, p_churn: p, stage_days: 0.0, traits };
+            lifecycle.settle(lifecycle.variant(traits), state, now, &mut facts, |moved| {
+                let sequence = head.sequence.get(row) + 1;
+                head.sequence.set(row, sequence);
+                self.population[k][usize::from(moved.from)] -= 1;
+                self.population[k][usize::from(moved.to)] += 1;
+                entered.push((k as u8, moved.to));
+                count(&mut self.tally.stage_changes, (k as u8, moved.from, moved.to, trigger));
+                let customer_id = &customer.id;
+                let change = StageChange {
+                    customer_id,
+                    lifecycle: k,
+                    moved: &moved,
+                    ts: now,
+                    trigger,
+                    event_id,
+                    features,
+                    p_churn: p,
+                    sequence,
+                };
+                let number = next_number(&plan, row);
+                self.outbox.push(Channel::StageChanges, customer_id, now, number, |out| {
+                    emit::stage_change(out, &plan, &change);
+                });
+            });
+            slots.store(row, state);
+        }
+
+        let emitted_p = head.emitted_p.get(row);
+        let moved = (p - emitted_p).abs() >= plan.settings.min_change;
+        let due = emitted_p.is_nan() || moved || emit::band(&plan, p) != emit::band(&plan, emitted_p);
+        let fired = fired_policies(&plan, row, traits, now, p, entered);
+        if !due && fired == 0 {
+            return;
+        }
+        plan.scorer.contributions(features, contributions);
+        let clv_to_date = plan.clv_to_date.map(|id| {
+            features::read_into(&plan.layout, row, now, plan.settings.margin, &[id], features);
+            features[id.index()]
+        });
+        if due {
+            head.emitted_p.set(row, p);
+            let number = next_number(&plan, row);
+            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| emit::score(out, &plan, &scored));
+        }
+        for k in (0..plan.policies.len()).filter(|k| fired >> k & 1 == 1) {
+            let policy = &plan.settings.policies[k];
+            let control = alert::is_control(policy, &customer.id);
+            count(&mut self.tally.alerts, (k as u8, control));
+            let number = next_number(&plan, row);
+            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            let (kind, counterfactual) = match policy.on {
+                PolicyOn::Score { raise, .. } => {
+                    ("churn_risk", plan.scorer.counterfactual(features, raise, &plan.actionable))
+                }
+                PolicyOn::Stage { .. } => ("stage", None),
+            };
+            let alert = emit::Alert {
+                scored: &scored,
+                alert_id: alert::alert_id(policy, &customer.id, now),
+                kind,
+                previous: (!previous.is_nan()).then_some(previous),
+                counterfactual,
+                action: policy.action.as_deref().or_else(|| current_action(&plan, row, traits)),
+                control,
+                policy: &policy.name,
+            };
+            self.outbox.push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
+        }
+    }
+
+    /// Notes when silence will matter next, after an evaluation at `now`, and sees to it that a timer fires.
+    fn schedule(&mut self, index: u32, now: Ts) {
+        self.schedule_from(index, now);
+        let (head, row) = (self.plan.head, self.store.row(index));
+        // A timer that stands earlier is moved on when it comes up, so that most events leave the wheel alone.
+        if head.due.get(row) < head.timer.get(row) {
+            self.set_timer(index);
+        }
+    }
+
+    /// Computes the next candidate instant after `from`; the features in the working memory are as of `from`.
+    fn schedule_from(&mut self, index: u32, from: Ts) {
+        let plan = Arc::clone(&self.plan);
+        let head = plan.head;
+        let (row, customer) = self.store.parts_mut(index);
+        let Scratch { features, states, .. } = &mut self.scratch;
+        let none = Traits::new();
+        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
+        let mut due = head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
+        for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
+            slots.load(row, state);
+            let silence = Silence { layout: &plan.layout, row, log: &customer.log };
+            let next = lifecycle.next_candidate(lifecycle.variant(traits), state, from, &facts, &silence);
+            due = due.min(next.unwrap_or(Ts::MAX));
+        }
+        head.due.set(row, due);
+    }
+
+    /// The transaction is committed: its outputs are out.
+    pub fn commit(&mut self) {
+        self.store.commit();
+        self.outbox.clear();
+    }
+
+    /// Takes everything since the last commit back.
+    pub fn rollback(&mut self) {
+        let plan = Arc::clone(&self.plan);
+        let (population, mut restored) = (&mut self.population, Vec::new());
+        self.store.rollback(|index, row, before| {
+            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+                population[k][slots.stage.get(row) as usize] -= 1;
+                if let Some(before) = before {
+                    population[k][slots.stage.get(before) as usize] += 1;
+                }
+            }
+            if before.is_some() {
+                restored.push(index);
+            }
+        });
+        restored.into_iter().for_each(|index| self.set_timer(index));
+        self.outbox.clear();
+        self.tally.clear();
+    }
+
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Customers per lifecycle and stage.
+    pub fn population(&self) -> &[Vec<i64>] {
+        &self.population
+    }
+
+    /// Bytes of state, timers included.
+    pub fn bytes(&self) -> usize {
+        self.store.bytes() + self.timers.bytes()
+    }
+
+    /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
+    /// anew, which gives bit for bit what they were. Replaces the customer if it is there already.
+    pub(super) fn adopt(&mut self, id: &str, fill: impl FnOnce(&mut [u32], &mut Customer)) -> u32 {
+        let plan = Arc::clone(&self.plan);
+        let (index, born) = self.store.find_or_create(id);
+        let (row, customer) = self.store.parts_mut(index);
+        if !born {
+            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+                self.population[k][slots.stage.get(row) as usize] -= 1;
+            }
+            row.copy_from_slice(&plan.new_row);
+        }
+        fill(row, customer);
+        for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+            self.population[k][slots.stage.get(row) as usize] += 1;
+        }
+        index
+    }
+
+    /// Drops a customer's state.
+    pub(super) fn forget(&mut self, index: u32) {
+        for (k, (_, slots)) in self.plan.lifecycles.iter().enumerate() {
+            self.population[k][slots.stage.get(self.store.row(index)) as usize] -= 1;
+        }
+        self.store.remove(index);
+    }
+
+    /// The second half of taking customers in, once all are there.
+    pub(super) fn settle_in(&mut self, index: u32) {
+        let plan = Arc::clone(&self.plan);
+        let head = plan.head;
+        let (row, customer) = self.store.parts_mut(index);
+        let now = head.now.get(row);
+        Windows { layout: &plan.layout, row, log: &mut customer.log }.recount(now);
+        head.advanced.set(row, now);
+        head.persisted.set(row, now);
+        let Scratch { features, states, .. } = &mut self.scratch;
+        features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
+        let none = Traits::new();
+        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
+        for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
+            slots.load(row, state);
+            state.truths = lifecycle.truths(lifecycle.variant(traits), state, now, &facts);
+            slots.store(row, state);
+        }
+        self.schedule_from(index, now);
+        self.set_timer(index);
+    }
+
+    /// Everything a person may ask about one customer, as of `at` (at least its last evaluated instant).
+    ///
+    /// Looks without touching: windows are advanced on a copy.
+    pub fn view(&self, index: u32, at: Ts) -> View {
+        let plan = &self.plan;
+        let mut row = self.store.row(index).to_vec();
+        let mut log = self.store.customer(index).log.clone();
+        let at = at.max(plan.head.now.get(&row));
+        let mut windows = Windows { layout: &plan.layout, row: &mut row, log: &mut log };
+        if at < plan.head.advanced.get(windows.row) { windows.recount(at) } else { windows.advance(at) }
+        let mut features = vec![0.0; plan.layout.features.len()];
+        features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
+        let p_churn = plan.scorer.p(plan.scorer.logit(&features));
+        View { at, row, features, p_churn }
+    }
+}
+
+/// A customer as of an instant; see [`Engine::view`].
+#[derive(Clone, Debug)]
+pub struct View {
+    pub at: Ts,
+    pub row: Vec<u32>,
+    /// By feature id.
+    pub features: Vec<f64>,
+    pub p_churn: f64,
+}
+
+fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {
+    let number = plan.head.emitted.get(row).wrapping_add(1);
+    plan.head.emitted.set(row, number);
+    number
+}
+
+/// The policies that fire, as bits.
+fn fired_policies(
+    plan: &Plan,
+    row: &mut [u32],
+    traits: &Traits,
+    now: Ts,
+    p: f64,
+    entered: &[alert::Entered],
+) -> u64 {
+    let mut fired = 0u64;
+    for (k, (policy, slots)) in plan.settings.policies.iter().zip(&plan.policies).enumerate() {
+        if alert::concerns(policy, traits) && alert::fires(plan, policy, slots, row, now, p, entered) {
+            fired |= 1 << k;
+        }
+    }
+    fired
+}
+
+/// The action of the first lifecycle whose current stage has one.
+fn current_action<'a>(plan: &'a Plan, row: &[u32], traits: &Traits) -> Option<&'a str> {
+    plan.lifecycles.iter().find_map(|(lifecycle, slots)| {
+        lifecycle.action(lifecycle.variant(traits), slots.stage.get(row) as u8)
+    })
+}
+
+fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
+    let traits = customer.traits.get_or_insert_with(Box::default);
+    for (name, value) in changes {
+        match value {
+            Some(value) => traits.insert(name.clone(), value.clone()),
+            None => traits.remove(name),
+        };
+    }
+    if traits.is_empty() {
+        customer.traits = None;
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn apply(
+    touch: Touch,
+    plan: &Plan,
+    event: &Event<'_>,
+    now: Ts,
+    row: &mut [u32],
+    customer: &mut Customer,
+    measures: &mut Measures,
+    edits: &mut Vec<Edit>,
+) {
+    let number = |field| event.numbers.get(field);
+    let combine = |pane: u8| plan.layout.panes[usize::from(pane)].combine;
+    match touch {
+        Touch::Order(index) => count_order(plan, index, event, row, customer),
+        Touch::Pane(pane) => measures.combine(pane, combine(pane), 1),
+        Touch::PaneField(pane, field) => {
+            if let Some(value) = number(field) {
+                measures.combine(pane, combine(pane), value);
+            }
+        }
+        Touch::PanePresence(pane, field) => {
+            if number(field).is_some() {
+                measures.combine(pane, combine(pane), 1);
+            }
+        }
+        Touch::Count(slot) => slot.add(row, 1),
+        Touch::CountPresence(slot, field) => {
+            if number(field).is_some() {
+                slot.add(row, 1);
+            }
+        }
+        Touch::Sum(slot, field) => {
+            if let Some(value) = number(field) {
+                slot.add(row, value);
+            }
+        }
+        Touch::Min(slot, field) => {
+            if let Some(value) = number(field) {
+                slot.set(row, slot.get(row).min(value));
+            }
+        }
+        Touch::Max(slot, field) => {
+            if let Some(value) = number(field) {
+                slot.set(row, slot.get(row).max(value));
+            }
+        }
+        Touch::First(slot) => {
+            let first = slot.get(row);
+            if first == NEVER || event.ts < first {
+                slot.set(row, event.ts);
+            }
+        }
+        Touch::Last(slot) => slot.set(row, slot.get(row).max(event.ts)),
+        Touch::LastValue(value, field) => {
+            if let Some(micros) = number(field)
+                && event.ts >= value.ts.get(row)
+            {
+                value.ts.set(row, event.ts);
+                value.micros.set(row, micros);
+            }
+        }
+        Touch::Net(slot, delta) => slot.add(row, i64::from(delta)),
+        Touch::Session => {
+            if let Some(slots) = &plan.layout.sessions {
+                sessions::click(slots, row, &mut customer.sessions, event.ts, now, edits);
+            }
+        }
+    }
+}
+
+/// Distinct order days and the revenue of the first. A day is new unless it is the first or last order's, or
+/// a pane knows it; so an order later than the longest window may count a day twice.
+fn count_order(plan: &Plan, index: u8, event: &Event<'_>, row: &mut [u32], customer: &mut Customer) {
+    use super::panes::{hour_of, read};
+    let orders = &plan.layout.orders[usize::from(index)];
+    let amount = event.numbers.get(crate::event::Field::Amount).unwrap_or(0);
+    let day = |ts: Ts| ts.div_euclid(DAY_MS);
+    let (first, last, today) = (orders.first.get(row), orders.last.get(row), day(event.ts));
+    if first == NEVER || today < day(first) {
+        orders.days.add(row, 1);
+        orders.first_day.set(row, amount);
+        return;
+    }
+    if today == day(first) {
+        orders.first_day.add(row, amount);
+        return;
+    }
+    let known_by_pane = |pane: u8| {
+        let (mut at, mut hour, mut known) = (0, 0, false);
+        while at < customer.log.len() {
+            let (head, next) = read(&customer.log, at, hour, |_, _| {});
+            known |= head.mask >> pane & 1 == 1 && head.hour / 24 == hour_of(event.ts) / 24;
+            (at, hour) = (next, head.hour);
+        }
+        known
+    };
+    if today > day(last) || today != day(last) && !orders.pane.is_some_and(known_by_pane) {
+        orders.days.add(row, 1);
+    }
+}

@@ -1,0 +1,146 @@
+//! Moving one customer: which rules are true, where it settles, and when to look again.
+//!
+//! ```text
+//!              enter(S) true, S lists the current stage in `from`,
+//!              min_dwell of the current stage has passed
+//!   current ───────────────────────────────────────────────────────▶ S, stage_days = 0, again
+//!      │  ▲
+//!      └──┘  stay(current) true and listed above S, or nothing is true
+//! ```
+//!
+//! | what is true, in file order | dwell passed | then |
+//! |---|---|---|
+//! | `stay` of the current stage first | any | stays |
+//! | `enter` of another, not yet visited at this instant | yes | moves there, looks again |
+//! | `enter` of another | no | stays; the end of the dwell is an instant to look at |
+//! | nothing | any | stays |
+
+use crate::pipeline::facts::Traits;
+use crate::time::{MAX_TS, Ts};
+
+use super::flips::stage_line;
+use super::{Facts, Lifecycle, Move, SilentTime, StageState, Variant};
+
+impl Lifecycle {
+    /// A customer's state before its first event is evaluated.
+    pub fn start(&self, now: Ts) -> StageState {
+        let mut visits = vec![0; self.stages.len()].into_boxed_slice();
+        if let Some(first) = visits.get_mut(usize::from(self.initial)) {
+            *first = 1;
+        }
+        StageState { stage: self.initial, entered_at: now, truths: 0, visits }
+    }
+
+    /// The variant that applies to a customer with these traits.
+    pub fn variant(&self, traits: &Traits) -> usize {
+        self.selectors.select(traits)
+    }
+
+    /// The truths that matter where the customer is: bit `i` is `stay` of stage `i` when it is the current
+    /// one, else `enter` of a stage that may be entered from there, its dwell aside.
+    pub fn truths(&self, variant: usize, state: &StageState, now: Ts, facts: &Facts<'_>) -> u64 {
+        let facts = Facts { stage_days: stage_line(state.entered_at).at(now), ..*facts };
+        self.truths_in(&self.variants[variant], state.stage, &facts)
+    }
+
+    fn truths_in(&self, variant: &Variant, stage: u8, facts: &Facts<'_>) -> u64 {
+        let current = usize::from(stage);
+        let mut truths = u64::from(variant.program.holds(variant.stages[current].stay, facts)) << current;
+        let mut others = self.allowed[current];
+        while others != 0 {
+            let other = others.trailing_zeros() as usize;
+            truths |= u64::from(variant.program.holds(variant.stages[other].enter.entry, facts)) << other;
+            others &= others - 1;
+        }
+        truths
+    }
+
+    /// Moves the customer until nothing moves, and remembers the truths that matter there.
+    ///
+    /// Sets `facts.stage_days` as it goes. A stage once left at this instant is not entered again at it.
+    pub fn settle(
+        &self,
+        variant: usize,
+        state: &mut StageState,
+        now: Ts,
+        facts: &mut Facts<'_>,
+        mut on_move: impl FnMut(Move<'_>),
+    ) {
+        let variant = &self.variants[variant];
+        let mut left = 0u64;
+        loop {
+            let current = usize::from(state.stage);
+            facts.stage_days = stage_line(state.entered_at).at(now);
+            state.truths = self.truths_in(variant, state.stage, facts);
+            // Stages stand in order of priority, so that the lowest bit wins.
+            let winner = (state.truths & !left).trailing_zeros() as usize;
+            let dwelt = state.entered_at.saturating_add(variant.stages[current].min_dwell_ms) <= now;
+            if winner == u64::BITS as usize || winner == current || !dwelt {
+                return;
+            }
+            left |= 1 << current;
+            on_move(self.enter(variant, state, winner, now, facts.stage_days));
+        }
+    }
+
+    fn enter<'a>(
+        &self,
+        variant: &'a Variant,
+        state: &mut StageState,
+        to: usize,
+        now: Ts,
+        stage_days: f64,
+    ) -> Move<'a> {
+        let from = std::mem::replace(&mut state.stage, to as u8);
+        state.entered_at = now;
+        let visit = state.visits.get_mut(to).map_or(1, |visits| {
+            *visits = visits.saturating_add(1);
+            *visits
+        });
+        let stage = &variant.stages[to];
+        Move {
+            from,
+            to: to as u8,
+            rule: &stage.enter.source,
+            named: &stage.enter.named,
+            stage_days,
+            visit,
+            action: stage.action.as_deref(),
+        }
+    }
+
+    /// What to do about a customer in this stage.
+    pub fn action(&self, variant: usize, stage: u8) -> Option<&str> {
+        self.variants[variant].stages.get(usize::from(stage))?.action.as_deref()
+    }
+
+    /// When the current stage's `min_dwell` ends.
+    pub fn dwell_end(&self, variant: usize, state: &StageState) -> Ts {
+        let min_dwell_ms = self.variants[variant].stages[usize::from(state.stage)].min_dwell_ms;
+        state.entered_at.saturating_add(min_dwell_ms)
+    }
+
+    /// Whether an instant of silence asks for [`Lifecycle::settle`]: a truth has flipped since the customer
+    /// settled, or the dwell ends right now.
+    pub fn is_due(&self, variant: usize, state: &StageState, now: Ts, facts: &Facts<'_>) -> bool {
+        let dwell_ends = now > state.entered_at && self.dwell_end(variant, state) == now;
+        dwell_ends || self.truths(variant, state, now, facts) != state.truths
+    }
+
+    /// The earliest instant after `now` at which something may happen without an event: a truth that matters
+    /// may flip, or the dwell ends. It may be too early, never too late.
+    pub fn next_candidate(
+        &self,
+        variant: usize,
+        state: &StageState,
+        now: Ts,
+        facts: &Facts<'_>,
+        time: &dyn SilentTime,
+    ) -> Option<Ts> {
+        let dwell_end = Some(self.dwell_end(variant, state)).filter(|t| *t > now && *t <= MAX_TS);
+        let variant = &self.variants[variant];
+        let watch = &variant.watches[usize::from(state.stage)];
+        let flip = watch.next(&variant.program, now, state.entered_at, facts, time);
+        [dwell_end, flip].into_iter().flatten().min()
+    }
+}

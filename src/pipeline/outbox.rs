@@ -1,0 +1,85 @@
+//! What is due to go out: records in one buffer, in the order in which they were decided.
+
+use std::ops::Range;
+
+use crate::time::Ts;
+
+/// The topics that customers' outputs go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Channel {
+    StageChanges,
+    ChurnScores,
+    ChurnAlerts,
+}
+
+impl Channel {
+    pub const ALL: [Channel; 3] = [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts];
+
+    /// The CloudEvents type.
+    pub fn event_type(self) -> &'static str {
+        match self {
+            Channel::StageChanges => "io.stagecast.stage.changed.v1",
+            Channel::ChurnScores => "io.stagecast.score.updated.v1",
+            Channel::ChurnAlerts => "io.stagecast.alert.raised.v1",
+        }
+    }
+}
+
+/// One record of the outbox.
+#[derive(Clone, Debug)]
+pub struct Record {
+    pub channel: Channel,
+    key: Range<usize>,
+    value: Range<usize>,
+    /// Event time.
+    pub ts: Ts,
+    /// CloudEvents id: the same whenever the same output is computed again.
+    pub id: u128,
+}
+
+/// Records waiting for their transaction.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    records: Vec<Record>,
+}
+
+impl Outbox {
+    /// Appends a record whose JSON `write` produces.
+    pub fn push(&mut self, channel: Channel, key: &str, ts: Ts, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let key_start = self.bytes.len();
+        self.bytes.extend_from_slice(key.as_bytes());
+        let value_start = self.bytes.len();
+        write(&mut self.bytes);
+        let id = record_id(channel, key, number);
+        let value = value_start..self.bytes.len();
+        self.records.push(Record { channel, key: key_start..value_start, value, ts, id });
+    }
+
+    pub fn records(&self) -> impl Iterator<Item = (&Record, &[u8], &[u8])> {
+        self.records.iter().map(|r| (r, &self.bytes[r.key.clone()], &self.bytes[r.value.clone()]))
+    }
+
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
+    }
+}
+
+/// 128 bits of the customer, the topic and the customer's running number.
+fn record_id(channel: Channel, key: &str, number: u32) -> u128 {
+    let seed = u64::from(number) << 8 | channel as u64;
+    xxhash_rust::xxh3::xxh3_128_with_seed(key.as_bytes(), seed)
+}

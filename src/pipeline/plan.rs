@@ -1,0 +1,304 @@
+//! Everything that is decided before the first event: the catalogue's layout, the lifecycles, the model and
+//! the settings, compiled against each other. Shared by all partitions and never changed.
+
+use std::collections::BTreeSet;
+
+use super::catalogue::{Agg, Catalogue};
+use super::facts::{FeatureId, FeatureNames, TraitValue};
+use super::layout::{Layout, NEVER};
+use super::lifecycle::{Lifecycle, StageState};
+use super::words::{RowBuilder, Slot};
+use crate::error::{Error, Result};
+use crate::event::money::Money;
+use crate::model::{Actionable, Definitions, Model, Scorer, Unit, Units};
+use crate::time::{DAY_MS, Ts};
+
+/// Lifecycles side by side.
+pub const MAX_LIFECYCLES: usize = 64;
+/// Alert policies side by side.
+pub const MAX_POLICIES: usize = 64;
+
+/// What the configuration says about the core.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub dedupe_ms: i64,
+    pub min_change: f64,
+    pub rescore_every_ms: i64,
+    /// low | medium | high
+    pub bands: [f64; 2],
+    pub margin: f64,
+    pub money: Money,
+    pub policies: Vec<Policy>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            dedupe_ms: DAY_MS,
+            min_change: 0.01,
+            rescore_every_ms: DAY_MS,
+            bands: [0.3, 0.7],
+            margin: 0.3,
+            money: Money::default(),
+            policies: vec![Policy::default()],
+        }
+    }
+}
+
+/// An alert policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub name: String,
+    pub on: PolicyOn,
+    pub cooldown_ms: i64,
+    /// Share of customers in the control group.
+    pub control: f64,
+    /// Traits that a customer must have for the policy to look at it.
+    pub segment: Vec<(String, TraitValue)>,
+    /// Instead of the stage's own action.
+    pub action: Option<String>,
+}
+
+/// What a policy waits for.
+#[derive(Clone, Debug)]
+pub enum PolicyOn {
+    Score { raise: f64, clear: f64 },
+    /// The customer enters this stage; of any lifecycle when none is named.
+    Stage { lifecycle: Option<String>, stage: String },
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            name: "churn".into(),
+            on: PolicyOn::Score { raise: 0.7, clear: 0.5 },
+            cooldown_ms: 7 * DAY_MS,
+            control: 0.1,
+            segment: Vec::new(),
+            action: None,
+        }
+    }
+}
+
+/// The slots every customer has, whatever the catalogue.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadSlots {
+    /// The last evaluated instant.
+    pub now: Slot<i64>,
+    /// The newest event time.
+    pub newest: Slot<i64>,
+    /// The instant to which the windows are advanced; at least `now`.
+    pub advanced: Slot<i64>,
+    /// The next instant at which silence may mean something.
+    pub due: Slot<i64>,
+    /// The instant for which its timer stands in the wheel; entries for other instants are stale.
+    pub timer: Slot<i64>,
+    /// The instant up to which the state topic knows this customer.
+    pub persisted: Slot<i64>,
+    /// The last score, and the last one emitted (NaN before the first).
+    pub p: Slot<f64>,
+    pub emitted_p: Slot<f64>,
+    /// Stage changes emitted.
+    pub sequence: Slot<u32>,
+    /// Records of any kind emitted; the running number in their ids.
+    pub emitted: Slot<u32>,
+    /// The transaction that touched it last, and the one that must write it.
+    pub touched: Slot<u32>,
+    pub dirty: Slot<u32>,
+}
+
+/// Where one lifecycle keeps a customer's [`StageState`].
+#[derive(Clone, Debug)]
+pub struct StageSlots {
+    pub stage: Slot<u32>,
+    pub entered_at: Slot<i64>,
+    pub truths: Slot<u64>,
+    /// Two visit counts to a word.
+    pub visits: Vec<Slot<u32>>,
+}
+
+impl StageSlots {
+    fn new(lifecycle: &Lifecycle, row: &mut RowBuilder) -> Self {
+        StageSlots {
+            stage: row.slot(u32::from(lifecycle.initial)),
+            entered_at: row.slot(NEVER),
+            truths: row.slot(0u64),
+            visits: (0..lifecycle.stages().len().div_ceil(2)).map(|_| row.slot(0u32)).collect(),
+        }
+    }
+
+    pub fn load(&self, row: &[u32], state: &mut StageState) {
+        state.stage = self.stage.get(row) as u8;
+        state.entered_at = self.entered_at.get(row);
+        state.truths = self.truths.get(row);
+        for (pair, slot) in state.visits.chunks_mut(2).zip(&self.visits) {
+            let word = slot.get(row);
+            pair[0] = word as u16;
+            if let Some(second) = pair.get_mut(1) {
+                *second = (word >> 16) as u16;
+            }
+        }
+    }
+
+    pub fn store(&self, row: &mut [u32], state: &StageState) {
+        self.stage.set(row, u32::from(state.stage));
+        self.entered_at.set(row, state.entered_at);
+        self.truths.set(row, state.truths);
+        for (pair, slot) in state.visits.chunks(2).zip(&self.visits) {
+            let second = pair.get(1).copied().unwrap_or(0);
+            slot.set(row, u32::from(pair[0]) | u32::from(second) << 16);
+        }
+    }
+}
+
+/// Where one policy keeps whether it is armed and when it fired last.
+#[derive(Clone, Copy, Debug)]
+pub struct PolicySlots {
+    pub disarmed: Slot<u32>,
+    pub fired_at: Slot<i64>,
+}
+
+/// The compiled whole.
+#[derive(Debug)]
+pub struct Plan {
+    pub settings: Settings,
+    pub layout: Layout,
+    pub head: HeadSlots,
+    pub lifecycles: Vec<(Lifecycle, StageSlots)>,
+    pub policies: Vec<PolicySlots>,
+    pub scorer: Scorer,
+    pub actionable: Vec<Actionable>,
+    pub model_name: String,
+    pub model_version: String,
+    /// The features that an evaluation reads: the model's and the lifecycles'.
+    pub needed: Vec<FeatureId>,
+    pub all: Vec<FeatureId>,
+    pub clv_to_date: Option<FeatureId>,
+    /// The row of a customer nobody has heard of.
+    pub new_row: Box<[u32]>,
+    /// Identifies what stands where in an encoded state; see [`super::codec`].
+    pub layout_id: u32,
+}
+
+impl Plan {
+    /// Compiles everything against the catalogue. `lifecycles` are `(file, text)`.
+    pub fn new(catalogue: &Catalogue, lifecycles: &[(String, String)], model: &Model, settings: Settings) -> Result<Plan> {
+        if lifecycles.len() > MAX_LIFECYCLES || settings.policies.len() > MAX_POLICIES {
+            let what = format!("at most {MAX_LIFECYCLES} lifecycles and {MAX_POLICIES} alert policies run side by side");
+            return Err(Error::user(what));
+        }
+        let mut row = RowBuilder::default();
+        let head = head_slots(&mut row);
+        let layout = Layout::new(catalogue, &mut row)?;
+        let lifecycles = load_lifecycles(lifecycles, &layout, &mut row)?;
+        let policies: Vec<_> =
+            settings.policies.iter().map(|_| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) }).collect();
+        check_policies(&settings.policies, &lifecycles)?;
+        let scorer = Scorer::new(model, &layout)?;
+        model.check_definitions(&layout)?;
+        let mut needed: BTreeSet<FeatureId> = scorer.features().collect();
+        lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
+        let mut plan = Plan {
+            head,
+            policies,
+            actionable: scorer.actionable(&layout),
+            scorer,
+            model_name: model.name.clone(),
+            model_version: model.version.clone(),
+            needed: needed.into_iter().collect(),
+            all: (0..layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
+            clv_to_date: layout.id("clv_to_date"),
+            new_row: row.finish(),
+            layout_id: 0,
+            settings,
+            layout,
+            lifecycles,
+        };
+        plan.layout_id = super::codec::layout_id(&plan);
+        Ok(plan)
+    }
+
+    /// A state for scratch work, of the size each lifecycle needs.
+    pub fn scratch_states(&self) -> Vec<StageState> {
+        self.lifecycles.iter().map(|(lifecycle, _)| lifecycle.start(0)).collect()
+    }
+}
+
+fn head_slots(row: &mut RowBuilder) -> HeadSlots {
+    HeadSlots {
+        now: row.slot(NEVER),
+        newest: row.slot(NEVER),
+        advanced: row.slot(NEVER),
+        due: row.slot(Ts::MAX),
+        timer: row.slot(Ts::MAX),
+        persisted: row.slot(NEVER),
+        p: row.slot(f64::NAN),
+        emitted_p: row.slot(f64::NAN),
+        sequence: row.slot(0u32),
+        emitted: row.slot(0u32),
+        touched: row.slot(0u32),
+        dirty: row.slot(0u32),
+    }
+}
+
+fn load_lifecycles(
+    files: &[(String, String)],
+    layout: &Layout,
+    row: &mut RowBuilder,
+) -> Result<Vec<(Lifecycle, StageSlots)>> {
+    let mut loaded: Vec<(Lifecycle, StageSlots)> = Vec::new();
+    let mut problems = Vec::new();
+    for (file, text) in files {
+        match Lifecycle::load(file, text, layout) {
+            Ok(lifecycle) if loaded.iter().any(|(known, _)| known.name == lifecycle.name) => {
+                problems.push(format!("{file}: a lifecycle named `{}` is there already", lifecycle.name));
+            }
+            Ok(lifecycle) => {
+                let slots = StageSlots::new(&lifecycle, row);
+                loaded.push((lifecycle, slots));
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(Error::user(problems.join("\n"))) }
+}
+
+fn check_policies(policies: &[Policy], lifecycles: &[(Lifecycle, StageSlots)]) -> Result<()> {
+    for policy in policies {
+        let PolicyOn::Stage { lifecycle, stage } = &policy.on else { continue };
+        let found = lifecycles.iter().any(|(l, _)| {
+            lifecycle.as_deref().is_none_or(|name| *l.name == *name) && l.stages().iter().any(|s| *s.name == **stage)
+        });
+        if !found {
+            let place = lifecycle.as_ref().map_or("any lifecycle".to_owned(), |name| format!("the lifecycle `{name}`"));
+            let what = format!("alert policy `{}` waits for the stage `{stage}`, which {place} in use does not have", policy.name);
+            return Err(Error::user(what).hint("name a stage of a lifecycle that [lifecycles] use lists"));
+        }
+    }
+    Ok(())
+}
+
+impl Definitions for Layout {
+    fn definition(&self, name: &str) -> Option<String> {
+        self.id(name).map(|id| self.feature(id).definition.clone())
+    }
+}
+
+impl Units for Layout {
+    /// What a campaign can move: counts, money, recency and moods; not age or habits of long ago.
+    fn unit(&self, id: FeatureId) -> Option<Unit> {
+        let (agg, _) = self.feature(id).kind;
+        match agg {
+            Agg::Count | Agg::DistinctDays | Agg::Sessions | Agg::Open => Some(Unit::COUNT),
+            Agg::Sum | Agg::DaysSince | Agg::OverdueRatio => Some(Unit::AMOUNT),
+            Agg::Trend => Some(Unit::between(-1.0, 1.0)),
+            Agg::Mean => match self.feature(id).kind.1 {
+                Some(crate::event::Field::Sentiment) => Some(Unit::between(-1.0, 1.0)),
+                Some(crate::event::Field::Csat) => Some(Unit::between(0.0, 5.0)),
+                Some(crate::event::Field::Nps) => Some(Unit::between(0.0, 10.0)),
+                _ => Some(Unit::AMOUNT),
+            },
+            _ => None,
+        }
+    }
+}
