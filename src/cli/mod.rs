@@ -79,6 +79,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
 pub fn dispatch(cli: Cli) -> Result<()> {
     logging::init(&cli.global)?;
     let config = Config::load(cli.global.config.as_deref(), &cli.global.set)?;
+    for property in config.kafka.unverified_tls() {
+        tracing::warn!(property, "TLS does not verify who the broker is");
+    }
     match cli.command {
         Command::Check(args) => check::run(&args, &config),
     }

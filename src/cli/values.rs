@@ -1,4 +1,4 @@
-//! How arguments are read that are more than text: instants, spans and finite counts.
+//! How arguments are read that are more than text: instants and spans.
 
 use crate::time::{MAX_TS, MIN_TS, Ts, parse_rfc3339, parse_span};
 

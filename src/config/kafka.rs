@@ -36,6 +36,23 @@ impl Kafka {
     pub fn for_admin(&self) -> BTreeMap<String, String> {
         effective(&self.common, None, Scope::Every)
     }
+
+    /// The properties by which a client would take anyone for the broker, for a warning at start.
+    pub fn unverified_tls(&self) -> Vec<&'static str> {
+        let off = |name: &str, values: &[&str]| {
+            let tables = [&self.common, &self.consumer, &self.producer];
+            tables.into_iter().filter_map(|table| table.get(name)).any(|value| is_one_of(values, value))
+        };
+        const OFF: [(&str, &[&str]); 2] = [
+            ("enable.ssl.certificate.verification", FALSE),
+            ("ssl.endpoint.identification.algorithm", &["none"]),
+        ];
+        OFF.into_iter().filter(|(name, values)| off(name, values)).map(|(name, _)| name).collect()
+    }
+}
+
+fn is_one_of(values: &[&str], value: &str) -> bool {
+    values.iter().any(|known| known.eq_ignore_ascii_case(value))
 }
 
 /// `own` over those of `common` that concern this kind of client.
@@ -265,7 +282,7 @@ fn refuse(name: &str, value: &str) -> Result<(), String> {
     let Some((_, rule, reason)) = RULES.iter().find(|(ruled, ..)| *ruled == name) else { return Ok(()) };
     match rule {
         Rule::Never => Err(format!("cannot be configured: {reason}; remove it")),
-        Rule::Only(values) if !values.iter().any(|allowed| allowed.eq_ignore_ascii_case(value)) => {
+        Rule::Only(values) if !is_one_of(values, value) => {
             let shown = mask::masked(name, value);
             Err(format!("must be `{}`, found `{shown}`: {reason}", values.first().unwrap_or(&"")))
         }

@@ -70,3 +70,47 @@ fn mask_address(address: &str) -> String {
         _ => format!("{scheme}{rest}{query}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_or_looks_secret_is_masked_and_nothing_else() {
+        for name in [
+            "sasl.password",
+            "ssl.key.password",
+            "ssl.keystore.password",
+            "ssl.truststore.password",
+            "ssl.key.pem",
+            "sasl.oauthbearer.client.secret",
+            "sasl.oauthbearer.client.credentials.client.secret",
+            "sasl.oauthbearer.assertion.private.key.pem",
+            "sasl.oauthbearer.assertion.private.key.passphrase",
+            "sasl.oauthbearer.config",
+            "sasl.jaas.config",
+            "SASL_PASSWORD",
+            "api_key",
+        ] {
+            assert_eq!(masked(name, "canary"), MASK, "{name}");
+        }
+        for (name, value, shown) in [
+            ("bootstrap.servers", "a:9092,b:9092", "a:9092,b:9092"),
+            ("bootstrap.servers", "a:1,SASL_SSL://u:canary@b:2", "a:1,SASL_SSL://********@b:2"),
+            ("http.proxy", "u:canary@proxy:3128", "********@proxy:3128"),
+            (
+                "sasl.oauthbearer.token.endpoint.url",
+                "https://u:canary@idp/token?key=canary",
+                "https://********@idp/token?********",
+            ),
+            ("sasl.oauthbearer.token.endpoint.url", "https://idp/token", "https://idp/token"),
+            ("sasl.kerberos.principal", "kafka@EXAMPLE.COM", "kafka@EXAMPLE.COM"),
+            ("ssl.certificate.pem", "-----BEGIN PRIVATE KEY-----canary", MASK),
+            ("sasl.username", "app", "app"),
+            ("sasl.oauthbearer.client.id", "app", "app"),
+            ("sasl.password", "", ""),
+        ] {
+            assert_eq!(masked(name, value), shown, "{name} = {value}");
+        }
+    }
+}

@@ -157,10 +157,8 @@ impl Page {
     }
 
     fn key(&mut self, key: &str, value: impl Into<toml::Value>) {
-        let bare =
-            !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
-        let key = if bare { key.to_string() } else { toml::Value::from(key).to_string() };
-        self.0.push_str(&format!("{key} = {}\n", value.into()));
+        let line = toml::Table::from_iter([(key.to_string(), value.into())]);
+        self.0.push_str(&line.to_string());
     }
 
     fn text(&mut self, key: &str, value: &str) {

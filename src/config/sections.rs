@@ -342,16 +342,20 @@ fn alert(section: &mut Section<'_>) -> AlertPolicy {
 }
 
 fn check_alert(section: &Section<'_>, alert: &AlertPolicy) {
+    let thresholds = ["raise", "clear"];
+    if alert.stage.is_some() {
+        for key in thresholds.into_iter().filter(|key| section.has(key)) {
+            section.problem(key, "an alert is about a score or about a stage; remove this or `stage`");
+        }
+        return;
+    }
+    if alert.lifecycle.is_some() {
+        section.problem("lifecycle", "name the stage as well");
+    }
     if alert.clear > alert.raise {
         let key = if section.has("clear") { "clear" } else { "raise" };
         let message = format!("clear ({}) must not be above raise ({})", alert.clear, alert.raise);
         section.problem(key, &message);
-    }
-    if alert.lifecycle.is_some() && alert.stage.is_none() {
-        section.problem("lifecycle", "name the stage as well");
-    }
-    for key in ["raise", "clear"].into_iter().filter(|key| alert.stage.is_some() && section.has(key)) {
-        section.problem(key, "an alert is about a score or about a stage; remove this or `stage`");
     }
 }
 
