@@ -16,6 +16,9 @@ use super::event::{Ev, Kind, Money};
 use super::features::{Line, View, leaves_window, windows_of};
 use super::lifecycle::{Lifecycle, Traits, context};
 
+/// More instants in one silence than any lifecycle that comes to rest has: a day each, 54 years.
+const MAX_INSTANTS: u32 = 20_000;
+
 /// How finely silence is searched for windowed features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grid {
@@ -345,7 +348,10 @@ impl<'w> Customer<'w> {
 
     /// Evaluates every instant of silence after the last evaluated instant and before `end`.
     fn live_through_silence(&mut self, end: Ts) {
+        let mut instants = 0;
         while let Some((t, asking)) = self.next_instant(end) {
+            instants += 1;
+            assert!(instants < MAX_INSTANTS, "a lifecycle never rests: {:?} at {t}", self.stages());
             self.at = t;
             for lifecycle in asking {
                 self.settle(lifecycle, None);
@@ -509,7 +515,8 @@ impl<'w> Customer<'w> {
             trigger: if event.is_some() { Trigger::Event } else { Trigger::Silence },
             visit: place.visits[to],
             stage_days: place.stage_days(self.at),
-            sequence: 1 + self.history.stage_changes().len() as u64,
+            sequence: 1 + self.history.outputs.iter().filter(|o| matches!(o, Output::Stage(_))).count()
+                as u64,
             event_id: event.and_then(|e| e.id.clone()),
         };
         place.stage = to;
