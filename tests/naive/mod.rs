@@ -5,8 +5,8 @@
 //! the constants and parsers of `stagecast::time`, or both would be wrong together.
 //!
 //! Read it in this order: [`event`] (what happened), [`features`] (what can be known at an instant),
-//! [`lifecycle`] (what the rules are), [`walk`] (what is written, in order), [`arbitrary`] (random histories and
-//! lifecycles).
+//! [`lifecycle`] (what the rules are), [`walk`] (what happens, in order), [`outputs`] (what is written),
+//! [`arbitrary`] (random histories and lifecycles).
 //!
 //! Not modelled: erasure and merging of customers, rules on `p_churn`, overrides by trait, alerts on a stage,
 //! `p_no_order` and `clv_365d`. A lifecycle that asks for one of these is refused by a panic, not misread.
@@ -16,12 +16,11 @@ pub mod event;
 pub mod features;
 pub mod lifecycle;
 pub mod walk;
+pub mod outputs;
 pub mod arbitrary;
 
 pub use event::{Ev, Kind, Money};
 pub use features::{View, features, in_window};
 pub use lifecycle::Lifecycle;
-pub use walk::{
-    Alert, Band, Grid, History, Output, Policy, Score, Scoring, StageChange, Trigger, World, history,
-    score_instants, walk,
-};
+pub use outputs::{Alert, Band, History, Output, Score, StageChange, Trigger};
+pub use walk::{Grid, Policy, Scoring, World, history, score_instants, walk};

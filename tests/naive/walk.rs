@@ -15,6 +15,7 @@ use stagecast::time::{DAY_MS, HOUR_MS, Ts};
 use super::event::{Ev, Kind, Money};
 use super::features::{Line, View, leaves_window, windows_of};
 use super::lifecycle::{Lifecycle, Traits, context};
+use super::outputs::{Alert, Band, History, Output, Score, StageChange, Trigger};
 
 /// More instants in one silence than any lifecycle that comes to rest has: a day each, 54 years.
 const MAX_INSTANTS: u32 = 20_000;
@@ -110,120 +111,6 @@ pub struct Policy {
     pub clear: f64,
     /// Milliseconds of event time.
     pub cooldown: i64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Band {
-    Low,
-    Medium,
-    High,
-}
-
-impl Band {
-    pub fn name(self) -> &'static str {
-        match self {
-            Band::Low => "low",
-            Band::Medium => "medium",
-            Band::High => "high",
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trigger {
-    Event,
-    Silence,
-}
-
-impl Trigger {
-    pub fn name(self) -> &'static str {
-        match self {
-            Trigger::Event => "event",
-            Trigger::Silence => "silence",
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    Stage(StageChange),
-    Score(Score),
-    Alert(Alert),
-}
-
-impl Output {
-    pub fn ts(&self) -> Ts {
-        match self {
-            Output::Stage(o) => o.ts,
-            Output::Score(o) => o.ts,
-            Output::Alert(o) => o.ts,
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct StageChange {
-    pub lifecycle: String,
-    pub from: String,
-    pub to: String,
-    pub ts: Ts,
-    pub trigger: Trigger,
-    /// Counts from 1; the start in the initial stage is its first visit.
-    pub visit: u64,
-    /// Days spent in `from`.
-    pub stage_days: f64,
-    /// Counts from 1 over all lifecycles of the customer.
-    pub sequence: u64,
-    pub event_id: Option<String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Score {
-    pub ts: Ts,
-    pub p: f64,
-    pub band: Band,
-    pub stages: BTreeMap<String, String>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct Alert {
-    pub ts: Ts,
-    pub policy: String,
-    pub p: f64,
-}
-
-/// What became of a customer.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct History {
-    pub outputs: Vec<Output>,
-    /// Every instant at which the customer was scored, whether or not the score was emitted.
-    pub scored: Vec<(Ts, f64)>,
-    /// The stage of each lifecycle at the end.
-    pub stages: BTreeMap<String, String>,
-    /// The events that counted, in order of arrival.
-    pub applied: Vec<Ev>,
-    /// How many events were dropped as repeated.
-    pub duplicates: usize,
-    /// Whether an evaluation ended only because it may visit no stage twice. Such a lifecycle moves on at its
-    /// next evaluation though nothing flipped, so that its path depends on when it happens to be evaluated.
-    pub restless: bool,
-}
-
-impl History {
-    pub fn stage_changes(&self) -> Vec<StageChange> {
-        let stage = |o: &Output| if let Output::Stage(change) = o { Some(change.clone()) } else { None };
-        self.outputs.iter().filter_map(stage).collect()
-    }
-
-    pub fn scores(&self) -> Vec<Score> {
-        let score = |o: &Output| if let Output::Score(score) = o { Some(score.clone()) } else { None };
-        self.outputs.iter().filter_map(score).collect()
-    }
-
-    pub fn alerts(&self) -> Vec<Alert> {
-        let alert = |o: &Output| if let Output::Alert(alert) = o { Some(alert.clone()) } else { None };
-        self.outputs.iter().filter_map(alert).collect()
-    }
 }
 
 /// The stage changes of one customer in one lifecycle, its events given in order of arrival.
@@ -381,9 +268,6 @@ impl<'w> Customer<'w> {
     /// The first instant of silence before `end` at which something is due, with the lifecycles that ask for it
     /// (none: a rescoring).
     fn next_instant(&self, end: Ts) -> Option<(Ts, Vec<usize>)> {
-        if self.history.applied.is_empty() {
-            return None;
-        }
         let rescore = self.rescore_due();
         self.candidates(end).into_iter().find_map(|t| {
             let asking = self.asking(t);
