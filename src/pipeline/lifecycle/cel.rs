@@ -15,6 +15,9 @@ use super::expr::{Arith, Cases, Cmp, Scalar, Slot, Sum, Test, TextFn, TraitId, T
 /// The longest rule, and the most alternatives that may meet in one comparison.
 pub(super) const MAX_RULE_BYTES: usize = 4_096;
 const MAX_CASES: usize = 64;
+/// How many brackets may be open at once: the parser spends much stack on each, and a file must not be able to
+/// exhaust it.
+const MAX_OPEN_BRACKETS: usize = 10;
 
 /// Names that mean something in every rule and so cannot be given to a threshold or a trait.
 pub(super) const SPECIAL_NAMES: [&str; 4] = ["p_churn", "stage_days", "traits", "inf"];
@@ -65,6 +68,9 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, Complaint> {
     if source.len() > MAX_RULE_BYTES {
         return Err(unsupported(format!("the rule is longer than {MAX_RULE_BYTES} bytes")));
     }
+    if most_open_brackets(source) > MAX_OPEN_BRACKETS {
+        return Err(unsupported(format!("more than {MAX_OPEN_BRACKETS} brackets are open at once")));
+    }
     match Program::compile(source) {
         Ok(program) => Ok(program.expression().clone()),
         Err(errors) => {
@@ -75,6 +81,19 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, Complaint> {
             Err(unsupported(format!("not CEL: {text}")))
         }
     }
+}
+
+fn most_open_brackets(source: &str) -> usize {
+    let (mut open, mut most) = (0usize, 0);
+    for byte in source.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
 }
 
 /// Types a parsed rule; `reads` learns what it names.

@@ -4,6 +4,7 @@
 //! checked by [`super::build`].
 
 use sha2::{Digest, Sha256};
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::error::did_you_mean;
@@ -100,7 +101,7 @@ impl Reader<'_, '_> {
                 "initial" => file.initial = self.text(&e),
                 "version" => file.version = self.text(&e).map_or(String::new(), |v| v.value),
                 "traits" => {
-                    let names = self.texts(&e).map_or(Vec::new(), |names| names.value);
+                    let names = self.list(&e).map_or(Vec::new(), |names| names.value);
                     file.traits = names.into_iter().map(|value| At { line: e.line, value }).collect();
                 }
                 "thresholds" => {
@@ -152,19 +153,13 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn texts(&mut self, e: &Entry<'_>) -> Option<At<Vec<String>>> {
-        let array = e.value.as_array()?;
-        let texts: Option<Vec<String>> =
-            array.iter().map(|v| v.get_ref().as_str().map(str::to_string)).collect();
-        texts.map(|value| At { line: e.line, value })
-    }
-
     fn list(&mut self, e: &Entry<'_>) -> Option<At<Vec<String>>> {
-        let texts = self.texts(e);
+        let text = |v: &Spanned<DeValue<'_>>| v.get_ref().as_str().map(str::to_string);
+        let texts: Option<Vec<String>> = e.value.as_array().and_then(|list| list.iter().map(text).collect());
         if texts.is_none() {
             self.wrong(e, "a list of strings");
         }
-        texts
+        texts.map(|value| At { line: e.line, value })
     }
 
     fn table<'t>(&mut self, e: &Entry<'t>) -> Vec<Entry<'t>> {

@@ -20,10 +20,10 @@ pub(super) type Entry = u16;
 pub(super) const ACCEPT: Entry = u16::MAX;
 pub(super) const REJECT: Entry = u16::MAX - 1;
 
-/// Two sums with more than one growing number in them are compared to this fraction of one: rounding makes
-/// even the difference of two lines of one slope jitter, and a truth must not jitter with it. (In days it is
-/// a tenth of a millisecond.)
-const COARSE_PER_ONE: f64 = 1e9;
+/// Sides with more than one growing number in them count as equal when they are no further apart: rounding
+/// makes even the difference of two lines of one slope jitter, and a truth must not jitter with it. (In days it
+/// is a thousandth of a millisecond, and more than rounding does to a century.)
+const JITTER: f64 = 1e-11;
 
 /// All rules of one variant of a lifecycle.
 #[derive(Debug, Default)]
@@ -65,17 +65,15 @@ pub(super) struct Compound {
     pub right: Range<u16>,
     pub cmp: Cmp,
     /// More than one growing number takes part.
-    pub coarse: bool,
+    pub jitters: bool,
 }
 
 impl Compound {
     pub(super) fn holds(&self, left: f64, right: f64) -> bool {
-        let apart = left - right;
-        if self.coarse && apart.is_finite() {
-            self.cmp.holds((apart * COARSE_PER_ONE).round(), 0.0)
-        } else {
-            self.cmp.holds(left, right)
+        if self.jitters && (left - right).abs() <= JITTER {
+            return self.cmp.holds(0.0, 0.0);
         }
+        self.cmp.holds(left, right)
     }
 }
 
@@ -310,9 +308,9 @@ impl Program {
                 Check::Mark { slot: *slot, cmp: *cmp, than: *than }
             }
             Test::Numbers(cmp, left, right) => {
-                let coarse = count_growing(left, grows) + count_growing(right, grows) > 1;
+                let jitters = count_growing(left, grows) + count_growing(right, grows) > 1;
                 let (left, right) = (self.flatten(left), self.flatten(right));
-                self.compounds.push(Compound { left, right, cmp: *cmp, coarse });
+                self.compounds.push(Compound { left, right, cmp: *cmp, jitters });
                 Check::Compound((self.compounds.len() - 1) as u16)
             }
             Test::Words(cmp, a, b) => self.word_test(WordTest::Compare(*cmp, a.clone(), b.clone())),
