@@ -14,3 +14,5 @@ pub mod time;
 pub mod event;
 pub mod pipeline;
 pub mod model;
+pub mod config;
+pub mod cli;

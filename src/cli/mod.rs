@@ -1,0 +1,99 @@
+//! The command line: one definition that makes parsing, help and usage errors, and the way to each command.
+//!
+//! A command is one file with its `Args` and its `run`; nothing here knows what a command does.
+
+use std::ffi::OsString;
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+
+pub mod run;
+pub mod replay;
+pub mod topics;
+pub mod simulate;
+pub mod train;
+pub mod check;
+pub mod logging;
+mod values;
+
+/// Streaming churn and lifecycle-stage scorer: Kafka events in; stage changes, churn scores and alerts out,
+/// exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "stagecast", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.")]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// The configuration file [default: stagecast.toml, if there is one]
+    #[arg(long, short, global = true, value_name = "FILE", env = "STAGECAST_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Sets a key of the configuration, over the file and the environment; may be repeated
+    ///
+    /// For example `--set commit.interval=20ms` or `--set kafka.bootstrap.servers=broker:9092`.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+
+    /// How log lines are written
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// Logs more: -v debug, -vv trace (RUST_LOG overrides)
+    #[arg(long, short, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    pub verbose: u8,
+
+    /// Logs less: -q warnings, -qq errors, -qqq nothing
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    pub quiet: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Validates the configuration and everything it names
+    Check(check::Args),
+}
+
+/// Parses the arguments; clap tells wrong usage and leaves with 2, help and version with 0.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
+    Cli::parse_from(args)
+}
+
+/// Does what the command line says.
+pub fn dispatch(cli: Cli) -> Result<()> {
+    logging::init(&cli.global)?;
+    let config = Config::load(cli.global.config.as_deref(), &cli.global.set)?;
+    match cli.command {
+        Command::Check(args) => check::run(&args, &config),
+    }
+}
+
+/// Writes a command's result to standard output; a reader that has gone away (`| head`) is no failure.
+pub fn print(text: &str) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::world(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,31 @@
+//! `stagecast simulate`: realistic customers with a known truth.
+
+use std::path::PathBuf;
+
+#[derive(Clone, Debug, PartialEq, clap::Args)]
+#[command(group(clap::ArgGroup::new("destination").required(true).args(["out", "to_kafka"])))]
+pub struct Args {
+    /// How many customers
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub customers: u64,
+
+    /// How many days of their lives
+    #[arg(long, value_name = "D", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+
+    /// Same seed, same customers
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+
+    /// Folder for clickstream.ndjson, purchase.ndjson, support.ndjson and profile.ndjson
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+
+    /// Sends the events to the configured input topics
+    #[arg(long)]
+    pub to_kafka: bool,
+
+    /// Overwrites the files of an earlier simulation
+    #[arg(long, requires = "out")]
+    pub force: bool,
+}

@@ -1,0 +1,99 @@
+//! What the command line accepts and refuses, as data.
+
+use clap::{CommandFactory, Parser};
+
+use super::*;
+
+/// Every command's arguments, each through its own parser.
+#[derive(Debug, Parser)]
+struct One<A: clap::Args> {
+    #[command(flatten)]
+    args: A,
+}
+
+fn args<A: clap::Args + std::fmt::Debug>(line: &str) -> Result<A, String> {
+    let words = std::iter::once("stagecast").chain(line.split_whitespace());
+    match One::<A>::try_parse_from(words) {
+        Ok(one) => Ok(one.args),
+        Err(error) => {
+            assert_eq!(error.exit_code(), 2, "{error}");
+            Err(error.to_string())
+        }
+    }
+}
+
+#[test]
+fn the_definition_holds_together() {
+    Cli::command().debug_assert();
+    One::<run::Args>::command().debug_assert();
+    One::<replay::Args>::command().debug_assert();
+    One::<topics::Args>::command().debug_assert();
+    One::<simulate::Args>::command().debug_assert();
+    One::<train::Args>::command().debug_assert();
+}
+
+#[test]
+fn run_has_an_end_only_when_asked() {
+    assert_eq!(args::<run::Args>(""), Ok(run::Args { until_end: false, until: None }));
+    let ended = args::<run::Args>("--until-end --until 1970-01-01T00:00:01Z");
+    assert_eq!(ended, Ok(run::Args { until_end: true, until: Some(1_000) }));
+    assert!(args::<run::Args>("--until 2026-01-01").unwrap_err().contains("--until-end"));
+    assert!(args::<run::Args>("--until-end --until soon").unwrap_err().contains("2026-01-31T00:00:00Z"));
+}
+
+#[test]
+fn replay_takes_instants_in_every_spelling_and_needs_somewhere_to_go() {
+    let replay =
+        args::<replay::Args>("--input in --output out --features-at 1970-01-02,5,1970-01-01T00:00:01Z");
+    assert_eq!(replay.unwrap().features_at, [86_400_000, 5, 1_000]);
+    assert!(args::<replay::Args>("--input in").unwrap_err().contains("--output"));
+    assert_eq!(args::<replay::Args>("--input in --check old").unwrap().output, None);
+    assert!(args::<replay::Args>("--output out").unwrap_err().contains("--input"));
+}
+
+#[test]
+fn simulate_goes_to_one_destination() {
+    assert_eq!(args::<simulate::Args>("--out d --customers 7").unwrap().customers, 7);
+    assert!(args::<simulate::Args>("--to-kafka").unwrap().to_kafka);
+    for wrong in ["", "--out d --to-kafka", "--out d --customers 0", "--out d --days 0"] {
+        assert!(args::<simulate::Args>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn train_has_the_documented_defaults() {
+    let train = args::<train::Args>("--input d --output m.json").unwrap();
+    let days = |n| n * crate::time::DAY_MS;
+    assert_eq!((train.horizon, train.lead, train.active_within), (days(30), 0, days(90)));
+    assert_eq!((train.label, train.cuts.as_slice()), (train::Label::NoOrder, &[][..]));
+    let other = args::<train::Args>("--from-kafka --output m.json --label no_event --lead 7d").unwrap();
+    assert_eq!((other.label, other.lead), (train::Label::NoEvent, days(7)));
+    for wrong in
+        ["--output m", "--input d", "--input d --from-kafka --output m", "--input d --output m --horizon 0d"]
+    {
+        assert!(args::<train::Args>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn topics_names_an_action() {
+    let create = topics::Action::Create { inputs: true };
+    assert_eq!(args::<topics::Args>("create --inputs").unwrap().action, create);
+    assert_eq!(args::<topics::Args>("check").unwrap().action, topics::Action::Check);
+    assert!(args::<topics::Args>("delete").is_err());
+}
+
+#[test]
+fn global_flags_stand_before_or_after_the_command() {
+    for line in
+        ["stagecast --set a=1 -v check --print --set b=2", "stagecast check -v --set a=1 --set b=2 --print"]
+    {
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!((cli.global.verbose, cli.global.log_format), (1, LogFormat::Text));
+        assert!(matches!(cli.command, Command::Check(check::Args { print: true })));
+    }
+    for wrong in ["stagecast check -v -q", "stagecast check --log-format xml", "stagecast chek", "stagecast"]
+    {
+        assert_eq!(Cli::try_parse_from(wrong.split(' ')).unwrap_err().exit_code(), 2, "{wrong}");
+    }
+}

@@ -1,0 +1,551 @@
+//! The native format (CONTRACT section 1): one JSON object per record, read in one pass without copying.
+//!
+//! Owns every rule about the fields of a native event. Checks the fields that the event's kind knows and skips
+//! all others.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::money::{MAX_AMOUNT, Money};
+use super::{Event, Field, MAX_RECORD_BYTES, Numbers, ProfileChange, Reason, Reject, Source};
+use crate::pipeline::facts::TraitValue;
+use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
+
+pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
+pub const MAX_TYPE_BYTES: usize = 64;
+pub const MAX_EVENT_ID_BYTES: usize = 128;
+/// Traits of one profile event.
+pub const MAX_TRAITS: usize = 256;
+
+/// What a record brings along besides its value.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    pub source: Source,
+    /// The record key: the customer id where the value has none.
+    pub key: Option<&'a [u8]>,
+    /// The record timestamp: the event time where the value has none.
+    pub timestamp: Option<Ts>,
+    /// Event times after this instant are refused (`clock = "wall"`: now + `max_future`).
+    pub latest: Option<Ts>,
+}
+
+/// Reads one record.
+pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Result<Event<'a>, Reject> {
+    let raw = parse(value)?;
+    let source = envelope.source;
+    let customer_id = customer_id(raw.customer_id, envelope.key)?;
+    let name = event_type(raw.kind)?;
+    let ts = event_time(raw.ts, envelope)?;
+    let event_id = optional_text(raw.event_id, "/event_id", Reason::InvalidEventId, MAX_EVENT_ID_BYTES)?;
+    check_text(&raw.channel, "/channel")?;
+    let mut numbers = Numbers::default();
+    let mut profile = None;
+    match source {
+        Source::Clickstream => {
+            check_text(&raw.session_id, "/session_id")?;
+            check_text(&raw.url, "/url")?;
+            check_text(&raw.product_id, "/product_id")?;
+            check_text(&raw.campaign, "/campaign")?;
+        }
+        Source::Purchase => {
+            check_text(&raw.order_id, "/order_id")?;
+            if let Some(amount) = amount(&name, raw.amount, raw.currency, money)? {
+                numbers.set(Field::Amount, amount);
+            }
+        }
+        Source::Support => {
+            check_text(&raw.ticket_id, "/ticket_id")?;
+            check_text(&raw.priority, "/priority")?;
+            check_text(&raw.text, "/text")?;
+            for (field, value, range) in [
+                (Field::Sentiment, raw.sentiment, (-1.0, 1.0)),
+                (Field::Csat, raw.csat, (1.0, 5.0)),
+                (Field::Nps, raw.nps, (0.0, 10.0)),
+            ] {
+                if let Some(number) = bounded(value, field, range)? {
+                    numbers.set(field, number);
+                }
+            }
+        }
+        Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
+    }
+    Ok(Event { source, customer_id, name, ts, event_id, numbers, profile })
+}
+
+/// The object's known fields, as they came. A second occurrence of a field is malformed.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Raw<'a> {
+    #[serde(borrow)]
+    customer_id: Scalar<'a>,
+    #[serde(borrow, rename = "type")]
+    kind: Scalar<'a>,
+    #[serde(borrow)]
+    ts: Scalar<'a>,
+    #[serde(borrow)]
+    event_id: Scalar<'a>,
+    #[serde(borrow)]
+    channel: Scalar<'a>,
+    #[serde(borrow)]
+    session_id: Scalar<'a>,
+    #[serde(borrow)]
+    url: Scalar<'a>,
+    #[serde(borrow)]
+    product_id: Scalar<'a>,
+    #[serde(borrow)]
+    campaign: Scalar<'a>,
+    #[serde(borrow)]
+    order_id: Scalar<'a>,
+    #[serde(borrow)]
+    amount: Scalar<'a>,
+    #[serde(borrow)]
+    currency: Scalar<'a>,
+    #[serde(borrow)]
+    ticket_id: Scalar<'a>,
+    #[serde(borrow)]
+    priority: Scalar<'a>,
+    #[serde(borrow)]
+    sentiment: Scalar<'a>,
+    #[serde(borrow)]
+    csat: Scalar<'a>,
+    #[serde(borrow)]
+    nps: Scalar<'a>,
+    #[serde(borrow)]
+    text: Scalar<'a>,
+    #[serde(borrow)]
+    traits: TraitMap<'a>,
+}
+
+/// A JSON value as far as a flat field needs it. `null` counts as absent.
+#[derive(Debug, Default)]
+enum Scalar<'a> {
+    #[default]
+    Absent,
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Unsigned(u64),
+    Float(f64),
+    Flag(bool),
+    Nested,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Scalar<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarVisitor)
+    }
+}
+
+struct ScalarVisitor;
+
+impl<'de> Visitor<'de> for ScalarVisitor {
+    type Value = Scalar<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Borrowed(v)))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+        Ok(Scalar::Text(Cow::Owned(v.to_owned())))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Self::Value, E> {
+        Ok(Scalar::Integer(v))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(v).map_or(Scalar::Unsigned(v), Scalar::Integer))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Self::Value, E> {
+        Ok(Scalar::Float(v))
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Self::Value, E> {
+        Ok(Scalar::Flag(v))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Scalar::Absent)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nested)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Scalar::Nested)
+    }
+}
+
+/// The `traits` of a profile event: entries of a flat object, in the order they came.
+#[derive(Debug, Default)]
+enum TraitMap<'a> {
+    #[default]
+    Absent,
+    Entries(Vec<(Cow<'a, str>, Scalar<'a>)>),
+    NotAnObject,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for TraitMap<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TraitMapVisitor)
+    }
+}
+
+struct TraitMapVisitor;
+
+/// An object's key, borrowed where it has no escapes.
+struct Key<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => Ok(Key(text)),
+            _ => Err(serde::de::Error::custom("object keys are strings")),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for TraitMapVisitor {
+    type Value = TraitMap<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a flat object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some((Key(key), value)) = map.next_entry::<Key<'de>, Scalar<'de>>()? {
+            entries.push((key, value));
+        }
+        Ok(TraitMap::Entries(entries))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(TraitMap::Absent)
+    }
+    fn visit_borrowed_str<E>(self, _: &'de str) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(TraitMap::NotAnObject)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(TraitMap::NotAnObject)
+    }
+}
+
+/// Confluent wire framing: a zero byte and a schema id of four bytes stand before the JSON.
+const FRAMING_BYTES: usize = 5;
+
+fn parse(value: &[u8]) -> Result<Raw<'_>, Reject> {
+    if value.len() > MAX_RECORD_BYTES {
+        let message = format!("{} bytes; at most {MAX_RECORD_BYTES} are read", value.len());
+        return Err(Reject::new(Reason::TooLarge, message));
+    }
+    let json = match value.first() {
+        None => return Err(Reject::new(Reason::Empty, "the record has no value")),
+        Some(0) if value.len() > FRAMING_BYTES => &value[FRAMING_BYTES..],
+        Some(_) => value,
+    };
+    // Asked first, since serde would read an array as a struct's fields in order.
+    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+        return Err(match serde_json::from_slice::<IgnoredAny>(json) {
+            Ok(_) => Reject::new(Reason::NotAnObject, "the value is JSON but no object"),
+            Err(error) => malformed(&error),
+        });
+    }
+    serde_json::from_slice(json).map_err(|error| malformed(&error))
+}
+
+fn malformed(error: &serde_json::Error) -> Reject {
+    // serde_json's own sentence may quote a field's value; its kind and place are enough.
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "ends too early",
+        serde_json::error::Category::Data => "has a field twice or of an impossible shape",
+        _ => "is not valid JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    Reject::new(Reason::MalformedJson, format!("the value {what} (line {line}, column {column})"))
+}
+
+fn customer_id<'a>(field: Scalar<'a>, key: Option<&'a [u8]>) -> Result<Cow<'a, str>, Reject> {
+    let invalid = |at: &str| {
+        let message = format!("{at}: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
+        Reject::new(Reason::InvalidCustomerId, message)
+    };
+    let (id, at) = match field {
+        Scalar::Text(text) => (text, "/customer_id"),
+        Scalar::Integer(n) => (Cow::Owned(n.to_string()), "/customer_id"),
+        Scalar::Unsigned(n) => (Cow::Owned(n.to_string()), "/customer_id"),
+        Scalar::Absent => match key {
+            Some(key) => (Cow::Borrowed(std::str::from_utf8(key).map_err(|_| invalid("record key"))?), "record key"),
+            None => return Err(Reject::new(Reason::MissingCustomerId, "/customer_id is absent and so is the record key")),
+        },
+        Scalar::Float(_) | Scalar::Flag(_) | Scalar::Nested => return Err(invalid("/customer_id")),
+    };
+    if (1..=MAX_CUSTOMER_ID_BYTES).contains(&id.len()) { Ok(id) } else { Err(invalid(at)) }
+}
+
+fn event_type(field: Scalar<'_>) -> Result<Cow<'_, str>, Reject> {
+    let snake = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    match field {
+        Scalar::Absent => Err(Reject::new(Reason::MissingType, "/type is absent")),
+        Scalar::Text(t) if (1..=MAX_TYPE_BYTES).contains(&t.len()) && t.bytes().all(snake) => Ok(t),
+        _ => {
+            let message = format!("/type: expected snake_case text of at most {MAX_TYPE_BYTES} bytes");
+            Err(Reject::new(Reason::InvalidType, message))
+        }
+    }
+}
+
+fn event_time(field: Scalar<'_>, envelope: &Envelope<'_>) -> Result<Ts, Reject> {
+    let invalid = || {
+        Reject::new(Reason::InvalidTs, "/ts: expected an RFC 3339 instant with an offset, or integer epoch milliseconds")
+    };
+    let ts = match field {
+        Scalar::Text(text) => parse_rfc3339(&text).ok_or_else(invalid)?,
+        Scalar::Integer(ms) if (MIN_TS..=MAX_TS).contains(&ms) => ms,
+        Scalar::Absent => envelope
+            .timestamp
+            .ok_or_else(|| Reject::new(Reason::MissingTs, "/ts is absent and so is the record timestamp"))?,
+        _ => return Err(invalid()),
+    };
+    match envelope.latest {
+        Some(latest) if ts > latest => {
+            let ahead = format_span((ts - latest) / 1_000 * 1_000);
+            let message = format!("/ts lies {ahead} beyond time.max_future past the wall clock");
+            Err(Reject::new(Reason::FutureTs, message))
+        }
+        _ => Ok(ts),
+    }
+}
+
+fn optional_text<'a>(
+    field: Scalar<'a>,
+    at: &str,
+    reason: Reason,
+    max_bytes: usize,
+) -> Result<Option<Cow<'a, str>>, Reject> {
+    match field {
+        Scalar::Absent => Ok(None),
+        Scalar::Text(text) if text.len() <= max_bytes => Ok(Some(text)),
+        _ => Err(Reject::new(reason, format!("{at}: expected text of at most {max_bytes} bytes"))),
+    }
+}
+
+fn check_text(field: &Scalar<'_>, at: &str) -> Result<(), Reject> {
+    match field {
+        Scalar::Absent | Scalar::Text(_) => Ok(()),
+        _ => Err(Reject::new(Reason::InvalidField, format!("{at}: expected text"))),
+    }
+}
+
+fn number(field: &Scalar<'_>) -> Option<f64> {
+    match field {
+        Scalar::Integer(n) => Some(*n as f64),
+        Scalar::Unsigned(n) => Some(*n as f64),
+        Scalar::Float(x) if x.is_finite() => Some(*x),
+        _ => None,
+    }
+}
+
+fn bounded(value: Scalar<'_>, field: Field, (low, high): (f64, f64)) -> Result<Option<f64>, Reject> {
+    if let Scalar::Absent = value {
+        return Ok(None);
+    }
+    match number(&value) {
+        Some(x) if (low..=high).contains(&x) => Ok(Some(x)),
+        _ => {
+            let message = format!("/{}: expected a number from {low} to {high}", field.name());
+            Err(Reject::new(Reason::InvalidField, message))
+        }
+    }
+}
+
+/// The amount in the base currency.
+fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) -> Result<Option<f64>, Reject> {
+    if let Scalar::Absent = field {
+        return if matches!(name, "order_completed" | "order_refunded") {
+            Err(Reject::new(Reason::MissingAmount, format!("/amount is absent, which {name} needs")))
+        } else {
+            Ok(None)
+        };
+    }
+    let invalid = |what: &str| Reject::new(Reason::InvalidAmount, format!("/amount: {what}"));
+    let value = match number(&field) {
+        Some(value) if value >= 0.0 => value,
+        _ => return Err(invalid("expected a finite number of at least 0")),
+    };
+    let rate = match currency {
+        Scalar::Absent => 1.0,
+        Scalar::Text(code) => money.rate(&code).ok_or_else(|| {
+            let message = "/currency is neither the base currency nor one with a rate in [money.rates]";
+            Reject::new(Reason::UnknownCurrency, message)
+        })?,
+        _ => return Err(Reject::new(Reason::InvalidField, "/currency: expected text")),
+    };
+    let value = value * rate;
+    if value <= MAX_AMOUNT { Ok(Some(value)) } else { Err(invalid("larger than 1e12 in the base currency")) }
+}
+
+fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
+    match name {
+        "customer_deleted" => Ok(Some(ProfileChange::Delete)),
+        "customers_merged" => {
+            Err(Reject::new(Reason::UnsupportedType, "/type: customers_merged is not supported by this version"))
+        }
+        _ => match traits {
+            TraitMap::Absent => Ok(None),
+            TraitMap::NotAnObject => Err(Reject::new(Reason::InvalidField, "/traits: expected a flat object")),
+            TraitMap::Entries(entries) => traits_change(entries).map(Some),
+        },
+    }
+}
+
+fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChange, Reject> {
+    if entries.len() > MAX_TRAITS {
+        return Err(Reject::new(Reason::InvalidField, format!("/traits: more than {MAX_TRAITS} entries")));
+    }
+    let mut changes = Vec::with_capacity(entries.len());
+    for (name, value) in entries {
+        let value = match value {
+            Scalar::Absent => None,
+            Scalar::Text(text) => Some(TraitValue::Text(text.into())),
+            Scalar::Flag(flag) => Some(TraitValue::Flag(flag)),
+            other => match number(&other) {
+                Some(x) => Some(TraitValue::Number(x)),
+                None => {
+                    let message = format!("/traits/{name}: expected a string, number, boolean or null");
+                    return Err(Reject::new(Reason::InvalidField, message));
+                }
+            },
+        };
+        changes.push((name.into(), value));
+    }
+    Ok(ProfileChange::Traits(changes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(source: Source, json: &str) -> Result<Event<'_>, Reject> {
+        let envelope = Envelope { source, key: None, timestamp: None, latest: Some(2_000_000_000_000) };
+        let money = Money { base: "EUR".into(), rates: [("USD".to_owned(), 0.5)].into() };
+        decode(json.as_bytes(), &envelope, &money)
+    }
+
+    #[test]
+    fn every_unusable_record_has_its_reason() {
+        use Reason::*;
+        use Source::*;
+        for (source, json, reason) in [
+            (Clickstream, "", Empty),
+            (Clickstream, "{", MalformedJson),
+            (Clickstream, "not json", MalformedJson),
+            (Clickstream, "[1]", NotAnObject),
+            (Clickstream, "7", NotAnObject),
+            (Clickstream, r#"{"type":"a","ts":1}"#, MissingCustomerId),
+            (Clickstream, r#"{"customer_id":null,"type":"a","ts":1}"#, MissingCustomerId),
+            (Clickstream, r#"{"customer_id":"","type":"a","ts":1}"#, InvalidCustomerId),
+            (Clickstream, r#"{"customer_id":1.5,"type":"a","ts":1}"#, InvalidCustomerId),
+            (Clickstream, r#"{"customer_id":{},"type":"a","ts":1}"#, InvalidCustomerId),
+            (Clickstream, r#"{"customer_id":"c","ts":1}"#, MissingType),
+            (Clickstream, r#"{"customer_id":"c","type":"Page Viewed","ts":1}"#, InvalidType),
+            (Clickstream, r#"{"customer_id":"c","type":7,"ts":1}"#, InvalidType),
+            (Clickstream, r#"{"customer_id":"c","type":"a"}"#, MissingTs),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":"2026-01-01"}"#, InvalidTs),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":1.5}"#, InvalidTs),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":2000000000001}"#, FutureTs),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":1,"event_id":5}"#, InvalidEventId),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":1,"url":{}}"#, InvalidField),
+            (Clickstream, r#"{"customer_id":"c","type":"a","ts":1,"ts":2}"#, MalformedJson),
+            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1}"#, MissingAmount),
+            (Purchase, r#"{"customer_id":"c","type":"order_refunded","ts":1,"amount":-1}"#, InvalidAmount),
+            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":"9"}"#, InvalidAmount),
+            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e300}"#, InvalidAmount),
+            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e400}"#, MalformedJson),
+            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1,"currency":"XXX"}"#, UnknownCurrency),
+            (Support, r#"{"customer_id":"c","type":"csat_rated","ts":1,"csat":6}"#, InvalidField),
+            (Support, r#"{"customer_id":"c","type":"ticket_opened","ts":1,"sentiment":-1.01}"#, InvalidField),
+            (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":[]}"#, InvalidField),
+            (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#, InvalidField),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#, UnsupportedType),
+        ] {
+            match read(source, json) {
+                Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),
+                Ok(event) => panic!("{json} was read as {event:?}"),
+            }
+        }
+        let long = format!(r#"{{"customer_id":"{}","type":"a","ts":1}}"#, "x".repeat(257));
+        assert_eq!(read(Clickstream, &long).unwrap_err().reason, InvalidCustomerId);
+        let huge = format!(r#"{{"customer_id":"c","type":"a","ts":1,"x":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
+        assert_eq!(read(Clickstream, &huge).unwrap_err().reason, TooLarge);
+    }
+
+    #[test]
+    fn usable_records_borrow_and_convert() {
+        let event = read(
+            Source::Purchase,
+            r#"{"event_id":"e1","customer_id":42,"type":"order_completed","ts":"2026-01-02T03:04:05.678+01:00",
+               "amount":19.99,"currency":"USD","items":[{"product_id":"p"}],"unknown":{"deep":[1,[2]]}}"#,
+        )
+        .unwrap();
+        assert_eq!(event.customer_id, "42");
+        assert_eq!(event.ts, 1_767_319_445_678);
+        assert_eq!(event.numbers.get(Field::Amount), Some(9_995_000));
+        assert!(matches!(event.event_id, Some(Cow::Borrowed("e1"))));
+
+        let event = read(Source::Clickstream, r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null}"#).unwrap();
+        assert_eq!((event.customer_id.as_ref(), event.ts), ("a\"b", 5));
+
+        let event = read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();
+        assert_eq!(event.numbers.get(Field::Amount), None);
+
+        let event =
+            read(Source::Profile, r#"{"customer_id":"c","type":"traits_updated","ts":5,"traits":{"plan":"pro","seats":3,"vip":true,"old":null}}"#)
+                .unwrap();
+        let Some(ProfileChange::Traits(traits)) = event.profile.as_deref() else { panic!("{event:?}") };
+        assert_eq!(traits.len(), 4);
+        assert_eq!(traits[3], ("old".into(), None));
+    }
+
+    #[test]
+    fn key_and_record_timestamp_stand_in() {
+        let money = Money::default();
+        let envelope =
+            Envelope { source: Source::Clickstream, key: Some(b"from-key"), timestamp: Some(77), latest: None };
+        let event = decode(br#"{"type":"page_viewed"}"#, &envelope, &money).unwrap();
+        assert_eq!((event.customer_id.as_ref(), event.ts), ("from-key", 77));
+        let bad = Envelope { key: Some(&[0xff]), ..envelope };
+        assert_eq!(decode(br#"{"type":"a"}"#, &bad, &money).unwrap_err().reason, Reason::InvalidCustomerId);
+    }
+
+    #[test]
+    fn confluent_framing_is_skipped() {
+        let mut framed = vec![0, 0, 0, 0, 7];
+        framed.extend_from_slice(br#"{"customer_id":"c","type":"a","ts":1}"#);
+        let envelope = Envelope { source: Source::Clickstream, key: None, timestamp: None, latest: None };
+        assert_eq!(decode(&framed, &envelope, &Money::default()).unwrap().customer_id, "c");
+    }
+
+    #[test]
+    fn deep_nesting_is_answered_without_recursion() {
+        let deep = format!(r#"{{"customer_id":"c","type":"a","ts":1,"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let _ = read(Source::Clickstream, &deep);
+        let deep = format!(r#"{{"customer_id":"c","type":"a","ts":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read(Source::Clickstream, &deep).is_err());
+    }
+}
