@@ -14,5 +14,6 @@ pub mod time;
 pub mod event;
 pub mod pipeline;
 pub mod model;
+pub mod simulate;
 pub mod config;
 pub mod cli;

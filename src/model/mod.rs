@@ -10,6 +10,9 @@ use crate::pipeline::facts::FeatureNames;
 
 pub mod artifact;
 pub mod scorer;
+pub mod fit;
+pub mod design;
+pub mod logistic;
 pub mod metrics;
 
 pub use artifact::{Definitions, Model};

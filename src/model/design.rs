@@ -1,0 +1,214 @@
+//! Which transforms of which columns a fit may choose from.
+//!
+//! Owns the candidate designs, built from the names and the values of the columns alone. Must not look at
+//! labels: what helps is decided in [`super::fit`], on held-back time.
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
+
+use super::artifact::{DEVIATION_LEAST, Transform};
+
+/// An instant's distance is capped where 95 % of the finite values lie, and not under a week.
+const CAP_QUANTILE: f64 = 0.95;
+const CAP_DAYS_LEAST: f64 = 7.0;
+const KNOT_QUANTILES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
+/// Values within ± this are left as they are: shares, trends, sentiment.
+const PLAIN_MOST: f64 = 1.0;
+
+/// Where recency and frequency are looked for, best first.
+const RECENCY: [&str; 3] = ["days_since_order", "days_since_event", "days_since_click"];
+const FREQUENCY: [&str; 5] = ["orders_lifetime", "orders_90d", "orders_30d", "active_days_90d", "events_90d"];
+
+/// A term before it has a weight. Columns by number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    pub column: usize,
+    pub transform: Transform,
+    pub with: Option<(usize, Transform)>,
+}
+
+impl Spec {
+    fn plain(column: usize, transform: Transform) -> Spec {
+        Spec { column, transform, with: None }
+    }
+
+    pub fn uses(&self, column: usize) -> bool {
+        self.column == column || self.with.is_some_and(|(other, _)| other == column)
+    }
+
+    pub fn value(&self, row: ArrayView1<f64>) -> f64 {
+        let partner = self.with.map_or(1.0, |(column, transform)| transform.apply(row[column]));
+        self.transform.apply(row[self.column]) * partner
+    }
+}
+
+/// A named way to look at all columns: numbers into [`Designs::specs`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Design {
+    pub name: &'static str,
+    pub specs: Vec<usize>,
+}
+
+/// All candidate terms once, and the designs over them, the simplest first.
+#[derive(Clone, Debug)]
+pub struct Designs {
+    pub specs: Vec<Spec>,
+    pub designs: Vec<Design>,
+}
+
+/// Candidate designs for these columns; columns that do not vary are left out.
+pub fn candidates(names: &[String], rows: ArrayView2<f64>) -> Designs {
+    let columns: Vec<Column> =
+        names.iter().enumerate().filter_map(|(i, name)| Column::read(i, name, rows.column(i))).collect();
+    let recency: Vec<Spec> = columns.iter().flat_map(Column::with_linear_recency).collect();
+    let log_recency: Vec<Spec> = columns.iter().flat_map(Column::with_log_recency).collect();
+    let main = |wanted: &[&str]| wanted.iter().find_map(|name| columns.iter().find(|c| c.name == *name));
+    let (recent, frequent) = (main(&RECENCY), main(&FREQUENCY));
+    let splines: Vec<Spec> = recent.map(Column::splines).unwrap_or_default();
+    let interaction: Vec<Spec> = recent.zip(frequent).map(|(r, f)| r.times(f)).unwrap_or_default();
+
+    let mut designs = Designs { specs: Vec::new(), designs: Vec::new() };
+    designs.add("log recency", &[&log_recency]);
+    designs.add("linear recency", &[&recency]);
+    designs.add("log recency, splines", &[&log_recency, &splines]);
+    designs.add("log recency, recency × frequency", &[&log_recency, &interaction]);
+    designs.add("log recency, splines, recency × frequency", &[&log_recency, &splines, &interaction]);
+    designs
+}
+
+impl Designs {
+    /// Adds a design unless it is one that is there already (no splines without a recency column).
+    fn add(&mut self, name: &'static str, parts: &[&[Spec]]) {
+        let mut numbers = Vec::new();
+        for spec in parts.iter().copied().flatten() {
+            let known = self.specs.iter().position(|s| s == spec);
+            let number = known.unwrap_or_else(|| {
+                self.specs.push(*spec);
+                self.specs.len() - 1
+            });
+            if !numbers.contains(&number) {
+                numbers.push(number);
+            }
+        }
+        if self.designs.iter().all(|design| design.specs != numbers) {
+            self.designs.push(Design { name, specs: numbers });
+        }
+    }
+
+    /// The values of all candidate terms: a row per row, a column per spec.
+    pub fn values(&self, rows: ArrayView2<f64>) -> Array2<f64> {
+        Array2::from_shape_fn((rows.nrows(), self.specs.len()), |(i, j)| self.specs[j].value(rows.row(i)))
+    }
+}
+
+/// What is known of a column that varies.
+struct Column<'n> {
+    index: usize,
+    name: &'n str,
+    /// Finite values in ascending order.
+    finite: Vec<f64>,
+    sometimes_never: bool,
+}
+
+impl<'n> Column<'n> {
+    fn read(index: usize, name: &'n str, values: ArrayView1<f64>) -> Option<Column<'n>> {
+        let mut finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
+        finite.sort_by(f64::total_cmp);
+        let sometimes_never = finite.len() < values.len() && !finite.is_empty();
+        let varies = finite.first().zip(finite.last()).is_some_and(|(a, b)| b - a > DEVIATION_LEAST);
+        (varies || sometimes_never).then_some(Column { index, name, finite, sometimes_never })
+    }
+
+    fn is_since(&self) -> bool {
+        self.sometimes_never || self.name.starts_with("days_since_")
+    }
+
+    fn quantile(&self, q: f64) -> f64 {
+        let at = (self.finite.len().saturating_sub(1) as f64 * q).round() as usize;
+        self.finite.get(at).copied().unwrap_or(0.0)
+    }
+
+    fn cap(&self) -> f64 {
+        self.quantile(CAP_QUANTILE).ceil().max(CAP_DAYS_LEAST)
+    }
+
+    fn with_linear_recency(&self) -> Vec<Spec> {
+        self.with_recency(Transform::Recency { cap: self.cap() })
+    }
+
+    fn with_log_recency(&self) -> Vec<Spec> {
+        self.with_recency(Transform::Log1pCap { at: self.cap() })
+    }
+
+    fn with_recency(&self, recency: Transform) -> Vec<Spec> {
+        if !self.is_since() {
+            return vec![Spec::plain(self.index, self.ordinary())];
+        }
+        let mut specs = vec![Spec::plain(self.index, recency)];
+        if self.sometimes_never {
+            specs.push(Spec::plain(self.index, Transform::Never));
+        }
+        specs
+    }
+
+    /// Counts and money have long tails; shares and trends have none.
+    fn ordinary(&self) -> Transform {
+        let most = self.finite.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+        if most > PLAIN_MOST { Transform::Log1p } else { Transform::Identity }
+    }
+
+    /// Piecewise linear in days. The pieces are caps, not hinges: they span the same curves below the last
+    /// knot and stay flat beyond it, where there are no examples to fit a slope to.
+    fn splines(&self) -> Vec<Spec> {
+        let mut knots: Vec<f64> = KNOT_QUANTILES.map(|q| self.quantile(q).ceil()).to_vec();
+        knots.push(self.cap());
+        knots.retain(|knot| *knot >= 1.0);
+        knots.dedup();
+        knots.iter().map(|at| Spec::plain(self.index, Transform::Cap { at: *at })).collect()
+    }
+
+    fn times(&self, frequency: &Column) -> Vec<Spec> {
+        let with = Some((frequency.index, Transform::Log1p));
+        vec![Spec { column: self.index, transform: Transform::Recency { cap: self.cap() }, with }]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn counts_get_logs_trends_stay_and_instants_get_recency_and_never() {
+        let inf = f64::INFINITY;
+        let rows = array![[1.0, 0.5, 3.0, 7.0], [9.0, -0.5, inf, 7.0], [4.0, 0.0, 40.0, 7.0]];
+        let found = candidates(
+            &names(&["orders_90d", "orders_trend_14d", "days_since_order", "constant"]),
+            rows.view(),
+        );
+        let first: Vec<Spec> = found.designs[0].specs.iter().map(|i| found.specs[*i]).collect();
+        assert_eq!(
+            first,
+            [
+                Spec::plain(0, Transform::Log1p),
+                Spec::plain(1, Transform::Identity),
+                Spec::plain(2, Transform::Log1pCap { at: 40.0 }),
+                Spec::plain(2, Transform::Never),
+            ]
+        );
+        assert!(found.specs.iter().all(|spec| !spec.uses(3)), "a constant column is no candidate");
+        assert!(found.specs.iter().any(|spec| spec.with == Some((0, Transform::Log1p)) && spec.column == 2));
+        assert_eq!(found.designs.len(), 5);
+        assert!(found.values(rows.view()).iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn without_a_recency_column_there_is_one_design() {
+        let rows = array![[1.0, 0.5], [9.0, -0.5]];
+        let found = candidates(&names(&["clicks_7d", "clicks_trend_14d"]), rows.view());
+        assert_eq!(found.designs.len(), 1);
+    }
+}

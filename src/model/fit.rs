@@ -1,0 +1,755 @@
+//! From labelled examples to a model: split by time, choose, refit, calibrate, write down.
+//!
+//! Owns the protocol. Every choice (design, features, strength of the penalty, calibration) is made on a later
+//! part of the period, never on shuffled rows, and with the label's horizon between the two parts. Building
+//! examples from events is not done here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use linfa::ParamGuard;
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use super::artifact::{
+    DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term, Training,
+    definition_hash,
+};
+use super::design::{Design, Designs, Spec, candidates};
+use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
+use super::metrics::{Bootstrap, Report, report};
+use super::scorer::Scorer;
+use crate::error::{Error, Result};
+use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
+use crate::time::{Ts, format_rfc3339, format_span};
+
+/// Fewer examples than this say nothing about ten features.
+pub const EXAMPLES_LEAST: usize = 200;
+/// Churners, and stayers, on each side of the split.
+pub const CLASS_LEAST: usize = 20;
+/// Choosing looks at no more rows than this; the fits that are kept look at all.
+const CHOOSING_ROWS_MOST: usize = 20_000;
+/// A smaller or simpler model may lose this many nats per example.
+const LOSS_GIVEN_FOR_SIMPLICITY: f64 = 5e-4;
+const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
+
+/// Labelled examples: one row per customer and cut.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub names: Vec<String>,
+    /// Features by column; may hold +inf ("it never happened").
+    pub rows: Array2<f64>,
+    pub label: Vec<bool>,
+    /// The cut: everything in the row happened before it, everything in the label after.
+    pub at: Vec<Ts>,
+    /// A hash of the customer, so that one customer's rows are known to belong together.
+    pub customer: Vec<u64>,
+}
+
+/// What the model is for; copied into its file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct About {
+    pub name: String,
+    pub version: String,
+    pub label: Label,
+    pub horizon: i64,
+    pub lead: i64,
+    pub active_within: i64,
+}
+
+/// Unchecked settings of a fit; [`ParamGuard::check`] makes them [`FitValidParams`], which alone can fit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitParams(FitValidParams);
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct FitValidParams {
+    about: About,
+    alphas: Vec<f64>,
+    features_least: usize,
+    features_most: usize,
+    held_back: f64,
+    bootstrap: Bootstrap,
+}
+
+impl FitParams {
+    pub fn new(about: About) -> FitParams {
+        FitParams(FitValidParams {
+            about,
+            alphas: vec![0.1, 1.0, 10.0, 100.0],
+            features_least: 10,
+            features_most: 16,
+            held_back: 0.3,
+            bootstrap: Bootstrap::default(),
+        })
+    }
+
+    /// The penalties to choose from.
+    pub fn alphas(mut self, alphas: Vec<f64>) -> Self {
+        self.0.alphas = alphas;
+        self
+    }
+
+    /// How many features the model keeps, where there are that many.
+    pub fn features(mut self, least: usize, most: usize) -> Self {
+        (self.0.features_least, self.0.features_most) = (least, most);
+        self
+    }
+
+    /// The share of examples, the latest, on which choices are made.
+    pub fn held_back(mut self, share: f64) -> Self {
+        self.0.held_back = share;
+        self
+    }
+
+    pub fn bootstrap(mut self, bootstrap: Bootstrap) -> Self {
+        self.0.bootstrap = bootstrap;
+        self
+    }
+}
+
+impl ParamGuard for FitParams {
+    type Checked = FitValidParams;
+    type Error = Error;
+
+    fn check_ref(&self) -> Result<&FitValidParams> {
+        let p = &self.0;
+        let usable = |alpha: &f64| *alpha > 0.0 && alpha.is_finite();
+        if p.alphas.is_empty() || !p.alphas.iter().all(usable) {
+            return Err(Error::user("the penalties to choose from must be finite numbers above 0"));
+        }
+        if p.features_least == 0 || p.features_least > p.features_most || p.features_most > 40 {
+            let (least, most) = (p.features_least, p.features_most);
+            return Err(Error::user(format!("{least} to {most} features are not 1 to 40 features")));
+        }
+        if !(0.05..=0.8).contains(&p.held_back) {
+            return Err(Error::user(format!("the share held back is {}, not 0.05 to 0.8", p.held_back)));
+        }
+        if p.about.horizon <= 0 || p.about.lead < 0 {
+            return Err(Error::user("the horizon must be longer than nothing and the lead not negative"));
+        }
+        Ok(p)
+    }
+
+    fn check(self) -> Result<FitValidParams> {
+        self.check_ref()?;
+        Ok(self.0)
+    }
+}
+
+impl FitValidParams {
+    /// Fits a model. The same dataset gives the same model.
+    pub fn fit(&self, dataset: &Dataset, definitions: &dyn Definitions) -> Result<Model> {
+        dataset.check()?;
+        let split = self.split(dataset)?;
+        let designs = candidates(&dataset.names, dataset.rows.select(Axis(0), &split.early).view());
+        if designs.specs.is_empty() {
+            return Err(Error::user(
+                "no feature varies over the training examples, so nothing can be learned",
+            )
+            .hint("check that --input holds the events of these customers"));
+        }
+        let choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
+        let held_back = Fitted::on(dataset, &split.early, &choice)?;
+        let judged = self.judge(dataset, &split.later, &held_back)?;
+        let all: Vec<usize> = (0..dataset.label.len()).collect();
+        let refitted = Fitted::on(dataset, &all, &choice)?;
+        self.write_down(dataset, &split, choice, refitted, judged, definitions)
+    }
+
+    /// The cut that leaves the wanted share after it and enough of both classes on each side, with the label's
+    /// horizon between them: no early example's outcome reaches into the later slice.
+    fn split(&self, dataset: &Dataset) -> Result<Split> {
+        let reach = self.about.lead + self.about.horizon;
+        let n = dataset.label.len() as f64;
+        let cuts: BTreeSet<Ts> = dataset.at.iter().copied().collect();
+        let splits = cuts.iter().map(|from| {
+            let rows = 0..dataset.label.len();
+            let (later, before): (Vec<usize>, Vec<usize>) = rows.partition(|i| dataset.at[*i] >= *from);
+            let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= *from).collect();
+            Split { early, later, from: *from }
+        });
+        let off = |split: &Split| (split.later.len() as f64 / n - self.held_back).abs();
+        splits
+            .filter(|split| dataset.has_enough(&split.early) && dataset.has_enough(&split.later))
+            .min_by(|a, b| off(a).total_cmp(&off(b)))
+            .ok_or_else(|| self.no_split(dataset, &cuts))
+    }
+
+    fn no_split(&self, dataset: &Dataset, cuts: &BTreeSet<Ts>) -> Error {
+        let churned = dataset.label.iter().filter(|label| **label).count();
+        let (first, last) = (cuts.first().copied().unwrap_or(0), cuts.last().copied().unwrap_or(0));
+        Error::user(format!(
+            "the examples cannot be split by time: {CLASS_LEAST} churners and {CLASS_LEAST} stayers are needed both \
+             before and after a cut, with {} between; there are {churned} churners and {} stayers at {} cuts from {} to {}",
+            format_span(self.about.lead + self.about.horizon),
+            dataset.label.len() - churned,
+            cuts.len(),
+            format_rfc3339(first),
+            format_rfc3339(last),
+        ))
+        .hint("give a longer history or more customers, or shorten --horizon")
+    }
+
+    /// Calibration and quality on the later slice, of a model that has seen only the early one.
+    fn judge(&self, dataset: &Dataset, later: &[usize], fitted: &Fitted) -> Result<Judged> {
+        let logits = fitted.logits(dataset, later);
+        let churned: Vec<bool> = later.iter().map(|i| dataset.label[*i]).collect();
+        let customer: Vec<u64> = later.iter().map(|i| dataset.customer[*i]).collect();
+        let half: Vec<bool> = customer.iter().map(|c| c.count_ones() % 2 == 0).collect();
+        let calibration = calibration_that_helps(&logits, &churned, &half);
+        let p: Vec<f64> = logits.iter().map(|z| sigmoid(*z)).collect();
+        let held_back = report(&p, &churned, &customer, self.bootstrap)
+            .ok_or_else(|| Error::world("the held-back examples cannot be scored"))?;
+        Ok(Judged { slope: calibration.map(|c| c.slope), held_back })
+    }
+
+    fn write_down(
+        &self,
+        dataset: &Dataset,
+        split: &Split,
+        choice: Choice,
+        fitted: Fitted,
+        judged: Judged,
+        definitions: &dyn Definitions,
+    ) -> Result<Model> {
+        let about = self.about.clone();
+        let (first_cut, last_cut) = dataset.span();
+        // The slope was found on the early model; the level is set anew, since the refit has seen the later slice.
+        let calibration = judged.slope.map(|slope| {
+            let logits = fitted.logits(dataset, &split.later);
+            let intercept = intercept_for_rate(&logits, slope, judged.held_back.base_rate);
+            super::artifact::Calibration { slope, intercept }
+        });
+        let terms = fitted.terms(dataset);
+        let mut model = Model {
+            schema: SCHEMA,
+            name: about.name,
+            version: about.version,
+            created: last_cut + about.lead + about.horizon,
+            label: about.label,
+            horizon: about.horizon,
+            lead: about.lead,
+            active_within: about.active_within,
+            direction: Direction::Churn,
+            intercept: fitted.weights.intercept,
+            terms,
+            calibration,
+            training: Training {
+                examples: dataset.label.len(),
+                customers: dataset.customer.iter().collect::<BTreeSet<_>>().len(),
+                base_rate: dataset.base_rate(),
+                first_cut,
+                last_cut,
+                held_back_from: split.from,
+                design: choice.design.to_owned(),
+                alpha: choice.alpha,
+                held_back: judged.held_back,
+            },
+            catalogue: BTreeMap::new(),
+            golden: Vec::new(),
+        };
+        model.catalogue = hashes(&model, definitions)?;
+        model.golden = golden(&model, dataset)?;
+        model.check()?;
+        Ok(model)
+    }
+}
+
+struct Split {
+    early: Vec<usize>,
+    later: Vec<usize>,
+    from: Ts,
+}
+
+struct Judged {
+    slope: Option<f64>,
+    held_back: Report,
+}
+
+impl Dataset {
+    /// Every check that does not depend on the settings.
+    pub fn check(&self) -> Result<()> {
+        let n = self.label.len();
+        let (rows, columns) = self.rows.dim();
+        if rows != n || self.at.len() != n || self.customer.len() != n || columns != self.names.len() {
+            return Err(Error::world("a dataset's rows, labels, cuts, customers and names differ in length"));
+        }
+        if let Some(name) =
+            self.names.iter().enumerate().find_map(|(i, n)| self.names[..i].contains(n).then_some(n))
+        {
+            return Err(Error::world(format!("feature `{name}` occurs twice in the dataset")));
+        }
+        for ((i, j), x) in self.rows.indexed_iter() {
+            if x.is_nan() || *x == f64::NEG_INFINITY {
+                let at = format_rfc3339(self.at[i]);
+                return Err(Error::user(format!("feature `{}` is {x} at {at} (row {i})", self.names[j]))
+                    .hint("features are numbers, or +inf for what never happened; check its definition"));
+            }
+        }
+        let churned = self.label.iter().filter(|label| **label).count();
+        if n < EXAMPLES_LEAST {
+            return Err(Error::user(format!(
+                "{n} examples are too few to train on: {EXAMPLES_LEAST} are needed"
+            ))
+            .hint("give more customers, a longer history, or a longer --active-within"));
+        }
+        if churned == 0 || churned == n {
+            let all = if churned == 0 { "none" } else { "every one" };
+            return Err(Error::user(format!(
+                "of {n} examples {all} is a churner, so there is nothing to tell apart"
+            ))
+            .hint("check --label, --horizon and --active-within against the data"));
+        }
+        Ok(())
+    }
+
+    fn has_enough(&self, rows: &[usize]) -> bool {
+        let churned = rows.iter().filter(|i| self.label[**i]).count();
+        churned >= CLASS_LEAST && rows.len() - churned >= CLASS_LEAST
+    }
+
+    fn base_rate(&self) -> f64 {
+        self.label.iter().filter(|label| **label).count() as f64 / self.label.len() as f64
+    }
+
+    fn span(&self) -> (Ts, Ts) {
+        let (first, last) = (self.at.iter().min(), self.at.iter().max());
+        (first.copied().unwrap_or(0), last.copied().unwrap_or(0))
+    }
+}
+
+/// What was chosen: terms without weights, and the penalty.
+struct Choice {
+    design: &'static str,
+    specs: Vec<Spec>,
+    alpha: f64,
+}
+
+/// The two slices, with every candidate term's values standardised by the early one.
+struct Choosing<'d> {
+    designs: &'d Designs,
+    early: Slice,
+    later: Slice,
+    /// Candidates that vary in the early slice.
+    varies: Vec<bool>,
+}
+
+struct Slice {
+    x: Array2<f64>,
+    churned: Vec<bool>,
+}
+
+/// A step of the search: terms (numbers of specs), and how they do on the later slice.
+#[derive(Clone)]
+struct Step {
+    specs: Vec<usize>,
+    fitted: Weights,
+    loss: f64,
+}
+
+impl<'d> Choosing<'d> {
+    fn new(dataset: &Dataset, split: &Split, designs: &'d Designs) -> Result<Self> {
+        let early = thinned(&split.early, CHOOSING_ROWS_MOST);
+        let later = thinned(&split.later, CHOOSING_ROWS_MOST);
+        let mut early_x = designs.values(dataset.rows.select(Axis(0), &early).view());
+        let mut later_x = designs.values(dataset.rows.select(Axis(0), &later).view());
+        let scale = Scale::of(early_x.view());
+        scale.apply(&mut early_x);
+        scale.apply(&mut later_x);
+        let label = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
+        let varies = scale.deviations.iter().map(|d| *d >= DEVIATION_LEAST).collect();
+        let choosing = Choosing {
+            designs,
+            early: Slice { x: early_x, churned: label(&early) },
+            later: Slice { x: later_x, churned: label(&later) },
+            varies,
+        };
+        // Thinning keeps every so-manieth row; a rare class could be thinned away altogether.
+        for slice in [&choosing.early, &choosing.later] {
+            if slice.churned.iter().all(|c| *c) || !slice.churned.iter().any(|c| *c) {
+                return Err(Error::user("churners, or stayers, are too rare to learn from")
+                    .hint("use a longer --horizon, or another --label"));
+            }
+        }
+        Ok(choosing)
+    }
+
+    /// Designs first, then single terms, then the penalty.
+    fn choose(&self, params: &FitValidParams) -> Result<Choice> {
+        let alpha = params.alphas[params.alphas.len() / 2];
+        let mut best: Option<(&Design, Step)> = None;
+        for design in &self.designs.designs {
+            let step = self.shrink(design, params, alpha)?;
+            let better = |(_, best): &(&Design, Step)| step.loss < best.loss - LOSS_GIVEN_FOR_SIMPLICITY;
+            if best.as_ref().is_none_or(better) {
+                best = Some((design, step));
+            }
+        }
+        let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
+        let step = self.prune(step, alpha)?;
+        let mut chosen = (alpha, step.loss);
+        for alpha in &params.alphas {
+            let loss = self.step(step.specs.clone(), *alpha)?.loss;
+            if loss < chosen.1 {
+                chosen = (*alpha, loss);
+            }
+        }
+        let specs = step.specs.iter().map(|i| self.designs.specs[*i]).collect();
+        Ok(Choice { design: design.name, specs, alpha: chosen.0 })
+    }
+
+    /// Leaves out the weakest features, a fifth at a time, then one by one; the smallest set that loses next
+    /// to nothing wins.
+    fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
+        let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
+        let mut step = self.step(specs, alpha)?;
+        let mut allowed: Vec<Step> = Vec::new();
+        loop {
+            let columns = self.columns_by_strength(&step);
+            if columns.len() <= params.features_most {
+                allowed.push(step.clone());
+            }
+            if columns.len() <= params.features_least {
+                break;
+            }
+            let over = columns.len().saturating_sub(params.features_most);
+            let drop = (columns.len() / 5).min(over).max(1);
+            let weak = &columns[..drop];
+            let uses_weak = |i: &usize| weak.iter().any(|column| self.designs.specs[*i].uses(*column));
+            let specs = step.specs.iter().copied().filter(|i| !uses_weak(i)).collect();
+            step = self.step(specs, alpha)?;
+        }
+        let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);
+        let good = allowed.into_iter().rev().find(|step| step.loss <= least + LOSS_GIVEN_FOR_SIMPLICITY);
+        good.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
+    }
+
+    /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.
+    fn prune(&self, mut step: Step, alpha: f64) -> Result<Step> {
+        let mut order: Vec<(f64, usize)> =
+            step.specs.iter().zip(&step.fitted.weights).map(|(i, w)| (w.abs(), *i)).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, candidate) in order {
+            let spec = &self.designs.specs[candidate];
+            let others = step.specs.iter().filter(|i| **i != candidate);
+            let kept = others.filter(|i| self.designs.specs[**i].uses(spec.column)).count();
+            if kept == 0 {
+                continue;
+            }
+            let rest = step.specs.iter().copied().filter(|i| *i != candidate).collect();
+            let without = self.step(rest, alpha)?;
+            if without.loss <= step.loss + LOSS_GIVEN_FOR_A_TERM {
+                step = without;
+            }
+        }
+        Ok(step)
+    }
+
+    fn step(&self, specs: Vec<usize>, alpha: f64) -> Result<Step> {
+        let x = self.early.x.select(Axis(1), &specs);
+        let fitted = logistic::fit(&x, &self.early.churned, alpha).map_err(no_convergence)?;
+        let loss = fitted.log_loss(&self.later.x.select(Axis(1), &specs), &self.later.churned);
+        Ok(Step { specs, fitted, loss })
+    }
+
+    /// Columns by the spread of their contribution to the logit over the early slice, the weakest first.
+    fn columns_by_strength(&self, step: &Step) -> Vec<usize> {
+        let columns: BTreeSet<usize> = step.specs.iter().map(|i| self.designs.specs[*i].column).collect();
+        let mut strengths: Vec<(f64, usize)> = columns
+            .into_iter()
+            .map(|column| {
+                let mut sum = Array1::<f64>::zeros(self.early.x.nrows());
+                for (i, weight) in step.specs.iter().zip(&step.fitted.weights) {
+                    if self.designs.specs[*i].uses(column) {
+                        sum.scaled_add(*weight, &self.early.x.column(*i));
+                    }
+                }
+                (sum.std(0.0), column)
+            })
+            .collect();
+        strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        strengths.into_iter().map(|(_, column)| column).collect()
+    }
+}
+
+/// Every so-manieth row, so that no more than `most` are left and all cuts stay represented.
+fn thinned(rows: &[usize], most: usize) -> Vec<usize> {
+    rows.iter().copied().step_by(rows.len().div_ceil(most).max(1)).collect()
+}
+
+fn no_convergence(why: String) -> Error {
+    Error::world(why).hint("a feature may hold absurd values; `stagecast replay --features-at` shows them")
+}
+
+/// Means and deviations of columns.
+struct Scale {
+    means: Vec<f64>,
+    deviations: Vec<f64>,
+}
+
+impl Scale {
+    fn of(x: ArrayView2<f64>) -> Scale {
+        let mean = |column: ndarray::ArrayView1<f64>| column.sum() / column.len() as f64;
+        Scale {
+            means: x.columns().into_iter().map(mean).collect(),
+            deviations: x.columns().into_iter().map(|column| column.std(0.0)).collect(),
+        }
+    }
+
+    fn apply(&self, x: &mut Array2<f64>) {
+        for (mut column, (mean, deviation)) in
+            x.columns_mut().into_iter().zip(self.means.iter().zip(&self.deviations))
+        {
+            column.mapv_inplace(|value| (value - mean) / deviation.max(DEVIATION_LEAST));
+        }
+    }
+}
+
+/// Weights over the chosen terms, with the scale they are for.
+struct Fitted {
+    specs: Vec<Spec>,
+    scale: Scale,
+    weights: Weights,
+}
+
+impl Fitted {
+    fn on(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Result<Fitted> {
+        let mut x = values(&choice.specs, dataset, rows);
+        let scale = Scale::of(x.view());
+        scale.apply(&mut x);
+        let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
+        let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
+        Ok(Fitted { specs: choice.specs.clone(), scale, weights })
+    }
+
+    fn logits(&self, dataset: &Dataset, rows: &[usize]) -> Vec<f64> {
+        let mut x = values(&self.specs, dataset, rows);
+        self.scale.apply(&mut x);
+        self.weights.logits(&x).to_vec()
+    }
+
+    fn terms(&self, dataset: &Dataset) -> Vec<Term> {
+        let name = |column: usize| dataset.names[column].clone();
+        let term = |(i, spec): (usize, &Spec)| Term {
+            feature: name(spec.column),
+            transform: spec.transform,
+            with: spec.with.map(|(column, transform)| Factor { feature: name(column), transform }),
+            mean: self.scale.means[i],
+            deviation: self.scale.deviations[i].max(DEVIATION_LEAST),
+            weight: self.weights.weights[i],
+        };
+        self.specs.iter().enumerate().map(term).collect()
+    }
+}
+
+fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
+    Array2::from_shape_fn((rows.len(), specs.len()), |(i, j)| specs[j].value(dataset.rows.row(rows[i])))
+}
+
+fn hashes(model: &Model, definitions: &dyn Definitions) -> Result<BTreeMap<String, String>> {
+    let hash = |name: &str| {
+        let definition = definitions.definition(name).ok_or_else(|| {
+            Error::world(format!("feature `{name}` is in the dataset but has no definition"))
+        })?;
+        Ok((name.to_owned(), definition_hash(&definition)))
+    };
+    model.features().into_iter().map(hash).collect()
+}
+
+/// Vectors made of quantiles of each feature, and the customer to whom nothing ever happened: nobody's own row
+/// is copied into the file.
+fn golden(model: &Model, dataset: &Dataset) -> Result<Vec<Golden>> {
+    let names = Columns(&dataset.names);
+    let mut vectors: Vec<Vec<f64>> = [0.1, 0.5, 0.9].map(|q| quantiles(dataset, q)).to_vec();
+    let never = |column: ndarray::ArrayView1<f64>| {
+        if column.iter().any(|x| x.is_infinite()) { f64::INFINITY } else { 0.0 }
+    };
+    vectors.push(dataset.rows.columns().into_iter().map(never).collect());
+    let features = model.features();
+    let golden = |vector: Vec<f64>| {
+        let p_churn = Scorer::p_of(model, &names, &vector)?;
+        let named = dataset.names.iter().cloned().zip(vector);
+        Ok(Golden { features: named.filter(|(name, _)| features.contains(name.as_str())).collect(), p_churn })
+    };
+    vectors.into_iter().map(golden).collect()
+}
+
+fn quantiles(dataset: &Dataset, q: f64) -> Vec<f64> {
+    let at = ((dataset.label.len() - 1) as f64 * q).round() as usize;
+    let of = |column: ndarray::ArrayView1<f64>| {
+        let mut sorted = column.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        sorted[at]
+    };
+    dataset.rows.columns().into_iter().map(of).collect()
+}
+
+/// A dataset's columns as a catalogue.
+struct Columns<'d>(&'d [String]);
+
+impl FeatureNames for Columns<'_> {
+    fn id(&self, name: &str) -> Option<FeatureId> {
+        let at = self.0.iter().position(|n| n == name)?;
+        u16::try_from(at).ok().map(FeatureId)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    fn motion(&self, _: FeatureId) -> Motion {
+        Motion::Still
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::DAY_MS;
+    use rand_pcg::Pcg64;
+    use rand_pcg::rand_core::{Rng, SeedableRng};
+
+    struct Defined;
+
+    impl Definitions for Defined {
+        fn definition(&self, name: &str) -> Option<String> {
+            Some(format!("definition of {name}"))
+        }
+    }
+
+    fn about() -> About {
+        About {
+            name: "churn".into(),
+            version: "1".into(),
+            label: Label::NoOrder,
+            horizon: 30 * DAY_MS,
+            lead: 0,
+            active_within: 90 * DAY_MS,
+        }
+    }
+
+    const NAMES: [&str; 6] =
+        ["orders_90d", "days_since_order", "clicks_trend_14d", "noise_1", "noise_2", "constant"];
+
+    /// Eight cuts two weeks apart; churn grows with the days since the last order and falls with orders.
+    fn dataset(n: usize, level: f64, seed: u64) -> Dataset {
+        let mut rng = Pcg64::seed_from_u64(seed);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut rows = Array2::zeros((n, NAMES.len()));
+        let mut label = Vec::new();
+        for mut row in rows.rows_mut() {
+            let orders = (uniform() * uniform() * 12.0).floor();
+            let days = if orders == 0.0 && uniform() < 0.5 { f64::INFINITY } else { uniform() * 90.0 };
+            let z = level + 0.04 * days.min(90.0) - 0.9 * libm::log(1.0 + orders);
+            label.push(uniform() < sigmoid(z));
+            for (j, x) in
+                [orders, days, uniform() - 0.5, uniform(), uniform() * 9.0, 7.0].into_iter().enumerate()
+            {
+                row[j] = x;
+            }
+        }
+        Dataset {
+            names: NAMES.map(str::to_owned).to_vec(),
+            rows,
+            label,
+            at: (0..n).map(|i| (i * 8 / n) as i64 * 14 * DAY_MS).collect(),
+            customer: (0..n as u64).map(|i| (i % 300).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect(),
+        }
+    }
+
+    fn fit(dataset: &Dataset) -> Result<Model> {
+        let few = Bootstrap { rounds: 20, seed: 0 };
+        let params = FitParams::new(about()).features(1, 4).alphas(vec![0.5, 5.0]).bootstrap(few);
+        params.check()?.fit(dataset, &Defined)
+    }
+
+    #[test]
+    fn a_fit_finds_what_drives_churn_and_leaves_the_rest_out() {
+        let dataset = dataset(1_600, -1.0, 1);
+        let model = fit(&dataset).unwrap();
+        assert!(model.features().contains("days_since_order"), "{:?}", model.terms);
+        assert!(!model.features().contains("constant"));
+        assert!(model.training.held_back.roc_auc.value > 0.72, "{:?}", model.training);
+        assert!(model.training.held_back.ece < 0.08);
+        let scorer = Scorer::new(&model, &Columns(&dataset.names)).unwrap();
+        let p = |orders: f64, days: f64| scorer.p(scorer.logit(&[orders, days, 0.0, 0.5, 4.0, 7.0]));
+        assert!(p(0.0, 85.0) > 0.6 && p(8.0, 1.0) < 0.3, "{} {}", p(0.0, 85.0), p(8.0, 1.0));
+        assert_eq!(model.created, dataset.at[1_599] + 30 * DAY_MS);
+    }
+
+    #[test]
+    fn weights_mean_churn_whether_churn_is_rare_or_common_and_in_whichever_order_rows_come() {
+        for level in [-2.5, -1.0, 1.5] {
+            let mut dataset = dataset(600, level, 4);
+            for _ in 0..2 {
+                let model = fit(&dataset).unwrap();
+                let scorer = Scorer::new(&model, &Columns(&dataset.names)).unwrap();
+                let logit = |orders: f64, days: f64| scorer.logit(&[orders, days, 0.0, 0.5, 4.0, 7.0]);
+                assert!(logit(0.0, 80.0) > logit(6.0, 2.0), "level {level}");
+                dataset.rows.invert_axis(Axis(0));
+                dataset.label.reverse();
+                dataset.at.reverse();
+                dataset.customer.reverse();
+            }
+        }
+    }
+
+    #[test]
+    fn the_same_dataset_gives_the_same_bytes() {
+        let dataset = dataset(600, -1.0, 2);
+        let json = |_| fit(&dataset).unwrap().to_json().unwrap();
+        assert_eq!(json(0), json(1));
+    }
+
+    #[test]
+    fn a_fitted_model_survives_its_own_file() {
+        let dataset = dataset(600, -1.0, 2);
+        let model = fit(&dataset).unwrap();
+        let read = Model::from_json(&model.to_json().unwrap(), "churn.json").unwrap();
+        assert_eq!(read, model);
+        Scorer::new(&read, &Columns(&dataset.names)).unwrap();
+        read.check_definitions(&Defined).unwrap();
+        assert!(model.golden.iter().any(|g| g.features.get("days_since_order") == Some(&f64::INFINITY)));
+    }
+
+    #[test]
+    fn no_early_outcome_reaches_into_the_later_slice() {
+        let dataset = dataset(1_000, -1.0, 3);
+        let params = FitParams::new(about()).check().unwrap();
+        let split = params.split(&dataset).unwrap();
+        let last_early = split.early.iter().map(|i| dataset.at[*i]).max().unwrap();
+        let first_later = split.later.iter().map(|i| dataset.at[*i]).min().unwrap();
+        assert!(last_early + 30 * DAY_MS <= first_later);
+        assert_eq!(first_later, split.from);
+    }
+
+    #[test]
+    fn data_that_cannot_be_learned_from_is_refused_with_the_reason() {
+        let refused = |change: &dyn Fn(&mut Dataset), says: &str| {
+            let mut dataset = dataset(600, -1.0, 1);
+            change(&mut dataset);
+            let error = fit(&dataset).unwrap_err();
+            assert!(error.what.contains(says), "{error}");
+        };
+        refused(&|d| d.label.fill(true), "every one is a churner");
+        refused(&|d| d.label.fill(false), "none is a churner");
+        refused(&|d| d.rows[[3, 1]] = f64::NAN, "feature `days_since_order` is NaN at");
+        refused(&|d| d.rows[[3, 1]] = f64::NEG_INFINITY, "is -inf at");
+        refused(&|d| d.rows.fill(1.0), "no feature varies");
+        refused(&|d| d.at.fill(0), "at 1 cuts from 1970-01-01");
+        refused(&|d| d.names[1] = "orders_90d".into(), "`orders_90d` occurs twice");
+        refused(&|d| d.at.truncate(7), "differ in length");
+        let error = fit(&dataset(100, -1.0, 1)).unwrap_err();
+        assert!(error.what.contains("100 examples are too few to train on: 200 are needed"), "{error}");
+    }
+
+    #[test]
+    fn settings_out_of_bounds_are_refused() {
+        let params = || FitParams::new(about());
+        assert!(params().check().is_ok());
+        assert!(params().alphas(vec![]).check().is_err());
+        assert!(params().alphas(vec![0.0]).check().is_err());
+        assert!(params().features(5, 4).check().is_err());
+        assert!(params().held_back(1.0).check().is_err());
+        let backwards = About { lead: -1, ..about() };
+        assert!(FitParams::new(backwards).check().is_err());
+    }
+}
