@@ -13,3 +13,4 @@ pub mod error;
 pub mod time;
 pub mod event;
 pub mod pipeline;
+pub mod kafka;
