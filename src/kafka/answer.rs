@@ -40,9 +40,9 @@ pub enum Call {
 /// What `error`, met in `call`, asks for.
 ///
 /// The order is librdkafka's: fatal, then abortable, then retriable; what is none of the three counts as
-/// fatal. With two exceptions. An offsets, commit or abort request that timed out may still be under way and
-/// would then hit the *next* transaction (KAFKA-17754; librdkafka does not yet speak the protocol that rules
-/// this out), so the producer is replaced, which moves the epoch on. And rust-rdkafka's own flush in front of
+/// fatal. With two exceptions. An offsets, commit or abort request that was given up without an answer may
+/// still be under way and would then hit the *next* transaction (KAFKA-17754; librdkafka does not yet speak
+/// the protocol that rules this out), so the producer is replaced, which moves the epoch on. And rust-rdkafka's own flush in front of
 /// a commit sends nothing, so its time-out is repeated.
 pub fn classify(call: Call, error: &KafkaError) -> Answer {
     match error {
@@ -107,13 +107,10 @@ struct Flags {
 }
 
 fn transaction_answer(call: Call, code: RDKafkaErrorCode, flags: Flags) -> Answer {
-    let timed_out = matches!(code, RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut);
     let ends_or_moves = matches!(call, Call::Offsets | Call::Commit | Call::Abort);
     if is_forbidden(code) {
         Answer::Stop
-    } else if flags.fatal {
-        Answer::RebuildProducer
-    } else if timed_out && ends_or_moves {
+    } else if flags.fatal || (ends_or_moves && given_up_unanswered(code, flags)) {
         Answer::RebuildProducer
     } else if flags.requires_abort {
         // An abort cannot be answered by an abort.
@@ -122,6 +119,16 @@ fn transaction_answer(call: Call, code: RDKafkaErrorCode, flags: Flags) -> Answe
         Answer::Retry
     } else {
         Answer::RebuildProducer
+    }
+}
+
+/// Whether a request was sent, or may have been, and nobody waits for its answer any more.
+fn given_up_unanswered(code: RDKafkaErrorCode, flags: Flags) -> bool {
+    match code {
+        RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => true,
+        // A lost connection is repeated, by librdkafka and by us, until one of them lets go.
+        RDKafkaErrorCode::BrokerTransportFailure => flags.requires_abort,
+        _ => false,
     }
 }
 
@@ -187,6 +194,7 @@ mod tests {
             (Call::Commit, Code::MessageTimedOut, ABORT, Answer::AbortAndRewind),
             (Call::Offsets, Code::IllegalGeneration, ABORT, Answer::AbortAndRewind),
             (Call::Offsets, Code::CoordinatorLoadInProgress, RETRY, Answer::Retry),
+            (Call::Offsets, Code::BrokerTransportFailure, RETRY, Answer::Retry),
             (Call::Begin, Code::InvalidRequest, NONE, Answer::RebuildProducer),
             (Call::Abort, Code::InvalidRequest, ABORT, Answer::RebuildProducer),
         ] {
@@ -205,6 +213,10 @@ mod tests {
                 );
             }
         }
+        assert_eq!(
+            transaction_answer(Call::Offsets, Code::BrokerTransportFailure, ABORT),
+            Answer::RebuildProducer
+        );
         assert_eq!(transaction_answer(Call::Init, Code::OperationTimedOut, RETRY), Answer::Retry);
     }
 

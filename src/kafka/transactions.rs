@@ -2,8 +2,10 @@
 //!
 //! Every transaction carries the position of the partitions it is about: the group's generation in that
 //! request is what keeps a worker that lost its partitions from writing (a transaction without offsets is not
-//! fenced). Which positions, and what to do after an error, is the caller's to decide ([`TxnError::answer`]).
+//! fenced). Which positions, and what to do after an error that names more
+//! than a repetition ([`TxnError`]), is the caller's to decide.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -24,14 +26,15 @@ use crate::time::{Tick, sleep};
 
 /// How often a wait looks again.
 const PAUSE: Duration = Duration::from_micros(100);
-/// How long a full local queue may refuse a record before that is an error.
-const QUEUE_FULL_MAX: Duration = Duration::from_secs(30);
+/// How long to leave a broker alone before the same call is made again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 /// The transactional producer of one worker.
 pub struct Transactions {
     producer: ThreadedProducer<Deliveries>,
-    /// How long records may take to be acknowledged before a commit gives up.
-    drain_max: Duration,
+    /// `transaction.timeout.ms`: what is not committed by then, the broker aborts.
+    timeout: Duration,
+    began: Cell<Tick>,
 }
 
 /// What a commit took.
@@ -48,7 +51,8 @@ impl Transactions {
     pub fn new(settings: &ClientSettings, worker: usize) -> Result<Self, TxnError> {
         let producer = settings.producer(worker).map_err(|e| TxnError::new(Call::Init, e))?;
         let timeout_ms = settings.transaction_timeout_ms().unwrap_or_default();
-        Ok(Transactions { producer, drain_max: Duration::from_millis(timeout_ms) })
+        let timeout = Duration::from_millis(timeout_ms);
+        Ok(Transactions { producer, timeout, began: Cell::new(Tick::now()) })
     }
 
     /// Fences every producer of the same `transactional.id` and ends what it left open.
@@ -61,6 +65,7 @@ impl Transactions {
 
     pub fn begin(&self) -> Result<(), TxnError> {
         self.producer.context().forget();
+        self.began.set(Tick::now());
         self.producer.begin_transaction().map_err(|e| TxnError::new(Call::Begin, e))
     }
 
@@ -72,27 +77,31 @@ impl Transactions {
         K: ToBytes + ?Sized,
         P: ToBytes + ?Sized,
     {
-        let (started, mut record) = (Tick::now(), record);
+        let mut record = record;
         loop {
             let (error, back) = match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
-            if classify(Call::Send, &error) != Answer::Retry || started.elapsed() > QUEUE_FULL_MAX {
-                return Err(TxnError {
-                    topic: Some(back.topic.to_owned()),
-                    ..TxnError::new(Call::Send, error)
-                });
+            let topic = Some(back.topic.to_owned());
+            let refused = TxnError { topic, ..TxnError::new(Call::Send, error) };
+            if refused.answer != Answer::Retry {
+                return Err(refused);
+            }
+            if self.left().is_zero() {
+                return Err(refused.too_late());
             }
             record = back;
             sleep(PAUSE);
         }
     }
 
-    /// Waits for every record, adds the positions, and commits.
+    /// Waits for every record, adds the positions, and commits. What asks to be repeated is repeated here, for
+    /// as long as the transaction may live.
     ///
     /// `positions` are those of every partition whose state this transaction writes, moved or not. After an
-    /// error whose answer is [`Answer::Retry`] it can be called again with the same arguments.
+    /// error that answers [`Answer::RebuildProducer`] the commit may have happened all the same: only the
+    /// group's committed offsets, read after the next [`Transactions::init`], tell.
     pub fn commit(
         &self,
         positions: &TopicPartitionList,
@@ -100,26 +109,55 @@ impl Transactions {
     ) -> Result<CommitTimes, TxnError> {
         if positions.count() == 0 {
             // librdkafka skips an empty list, and with it the check of the generation.
-            let error = KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset);
-            return Err(TxnError { unfenced: true, ..TxnError::new(Call::Offsets, error) });
+            let nothing = KafkaError::SetPartitionOffset(RDKafkaErrorCode::NoOffset);
+            return Err(TxnError { answer: Answer::AbortAndRewind, ..TxnError::new(Call::Offsets, nothing) });
         }
         let started = Tick::now();
-        drain(&self.producer, self.drain_max)?;
+        self.persist(|| drain(&self.producer, self.left()))?;
         let drained = Tick::now();
-        self.producer
-            .send_offsets_to_transaction(positions, group, Timeout::Never)
-            .map_err(|e| TxnError::new(Call::Offsets, e))?;
         // Never stands for what is left of the transaction's time; a shorter wait would leave librdkafka and
         // the broker in disagreement about the outcome.
-        self.producer.commit_transaction(Timeout::Never).map_err(|e| TxnError::new(Call::Commit, e))?;
+        self.persist(|| {
+            let added = self.producer.send_offsets_to_transaction(positions, group, Timeout::Never);
+            added.map_err(|e| TxnError::new(Call::Offsets, e))
+        })?;
+        self.persist(|| {
+            let committed = self.producer.commit_transaction(Timeout::Never);
+            committed.map_err(|e| TxnError::new(Call::Commit, e))
+        })?;
         Ok(CommitTimes { drain: drained.since(started), end: drained.elapsed() })
     }
 
     /// Takes back everything since [`Transactions::begin`].
     pub fn abort(&self) -> Result<(), TxnError> {
-        let aborted = self.producer.abort_transaction(Timeout::Never);
+        // The transaction may have used up its time; its end is given as much again.
+        self.began.set(Tick::now());
+        let aborted = self.persist(|| {
+            let aborted = self.producer.abort_transaction(Timeout::Never);
+            aborted.map_err(|e| TxnError::new(Call::Abort, e))
+        });
         self.producer.context().forget();
-        aborted.map_err(|e| TxnError::new(Call::Abort, e))
+        aborted
+    }
+
+    /// Makes a call again while it asks for that and the transaction has time.
+    fn persist(&self, call: impl Fn() -> Result<(), TxnError>) -> Result<(), TxnError> {
+        loop {
+            match call() {
+                Err(error) if error.answer == Answer::Retry => {
+                    if self.left().is_zero() {
+                        return Err(error.too_late());
+                    }
+                    sleep(AGAIN);
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// How long the broker still lets the transaction live.
+    fn left(&self) -> Duration {
+        self.timeout.saturating_sub(self.began.get().elapsed())
     }
 
     /// Records handed over and not yet acknowledged.
@@ -207,29 +245,29 @@ impl ProducerContext for Deliveries {
     }
 }
 
-/// An error in a transaction, with the call it was met in.
+/// An error in a transaction, with the call it was met in and what it asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnError {
     pub call: Call,
     pub error: KafkaError,
     /// The topic of the record that failed, where it was a record.
     pub topic: Option<String>,
-    /// The caller asked for a transaction that nothing would fence.
-    unfenced: bool,
+    pub answer: Answer,
 }
 
 impl TxnError {
     pub fn new(call: Call, error: KafkaError) -> Self {
-        TxnError { call, error, topic: None, unfenced: false }
-    }
-
-    pub fn answer(&self) -> Answer {
-        if self.unfenced { Answer::AbortAndRewind } else { classify(self.call, &self.error) }
+        TxnError { answer: classify(call, &error), call, error, topic: None }
     }
 
     /// Whether another process took over this `transactional.id`.
     pub fn is_fenced(&self) -> bool {
         is_fenced(&self.error)
+    }
+
+    /// Nothing is left to repeat it in: the broker ends the transaction, and only a new producer knows how.
+    fn too_late(self) -> Self {
+        TxnError { answer: Answer::RebuildProducer, ..self }
     }
 }
 
@@ -242,10 +280,6 @@ impl From<DeliveryFailure> for TxnError {
 
 impl fmt::Display for TxnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.unfenced {
-            return f
-                .write_str("a transaction without a single position cannot be fenced and is not committed");
-        }
         let doing = match self.call {
             Call::Poll => "reading",
             Call::Init => "taking over the transactional id",
@@ -287,7 +321,7 @@ mod tests {
         let deliveries = Deliveries::default();
         deliveries.note("scores", 3, RDKafkaErrorCode::MessageTimedOut);
         let error = TxnError::from(deliveries.first_failure().unwrap());
-        assert_eq!(error.answer(), Answer::AbortAndRewind);
+        assert_eq!(error.answer, Answer::AbortAndRewind);
         assert!(error.to_string().contains("`scores`"), "{error}");
     }
 }

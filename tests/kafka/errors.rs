@@ -20,6 +20,7 @@ const INIT_MAX: Duration = Duration::from_secs(10);
 
 fn mock() -> (Mock, ClientSettings) {
     let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("in", 1, 1).unwrap();
     mock.create_topic(TOPIC, 1, 1).unwrap();
     let mut settings = ClientSettings::new(&mock.bootstrap_servers(), "app", "box-0");
     settings.producer.insert("transaction.timeout.ms".to_owned(), "3000".to_owned());
@@ -44,7 +45,13 @@ fn transaction(mock: &Mock, settings: &ClientSettings, trouble: impl Fn(&Mock)) 
 fn answer(api: Api, code: Code) -> Result<(), (Call, Answer)> {
     let (mock, settings) = mock();
     transaction(&mock, &settings, |mock| mock.request_errors(api, &[code]))
-        .map_err(|error| (error.call, error.answer()))
+        .map_err(|error| (error.call, error.answer))
+}
+
+#[test]
+fn without_trouble_a_transaction_commits() {
+    let (mock, settings) = mock();
+    assert_eq!(transaction(&mock, &settings, |_| {}), Ok(()));
 }
 
 #[test]
@@ -77,7 +84,7 @@ fn a_missing_permission_is_for_a_person() {
         &[Code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED],
     );
     let error = transaction(&mock, &settings, |_| {}).unwrap_err();
-    assert_eq!((error.call, error.answer()), (Call::Init, Answer::Stop), "{error}");
+    assert_eq!((error.call, error.answer), (Call::Init, Answer::Stop), "{error}");
     let answered = answer(Api::AddOffsetsToTxn, Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED);
     assert_eq!(answered, Err((Call::Offsets, Answer::Stop)));
 }
@@ -86,7 +93,7 @@ fn a_missing_permission_is_for_a_person() {
 fn a_commit_that_was_not_answered_in_time_costs_the_producer() {
     let (mock, settings) = mock();
     let error = transaction(&mock, &settings, |mock| mock.broker_down(-1).unwrap()).unwrap_err();
-    assert_eq!(error.answer(), Answer::RebuildProducer, "{error}");
+    assert_eq!(error.answer, Answer::RebuildProducer, "{error}");
     assert!(!error.is_fenced(), "{error}");
 }
 
@@ -96,7 +103,7 @@ fn init_that_finds_no_broker_is_tried_again_and_succeeds_later() {
     mock.broker_down(-1).unwrap();
     let transactions = Transactions::new(&settings, 0).unwrap();
     let error = transactions.init(Duration::from_millis(500)).unwrap_err();
-    assert_eq!((error.call, error.answer()), (Call::Init, Answer::Retry), "{error}");
+    assert_eq!((error.call, error.answer), (Call::Init, Answer::Retry), "{error}");
     mock.broker_up(-1).unwrap();
     transactions.init(INIT_MAX).unwrap();
 }

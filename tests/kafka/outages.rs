@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 use stagecast::kafka::answer::Answer;
@@ -25,8 +25,7 @@ fn commit_through(kafka: &RealKafka, settings: &ClientSettings, trouble: impl Fn
         let mut positions = TopicPartitionList::new();
         positions.add_partition_offset("in", 0, Offset::Offset(round + 1)).unwrap();
         loop {
-            let tried = attempt(&transactions, round, || transactions.commit(&positions, &group).map(|_| ()));
-            match tried.map_err(|e| (e.answer(), e)) {
+            match attempt(&transactions, round, &positions, &group).map_err(|e| (e.answer, e)) {
                 Ok(()) => break,
                 Err((Answer::AbortAndRewind, _)) if transactions.abort().is_ok() => {}
                 Err((Answer::RebuildProducer | Answer::AbortAndRewind, _)) => {
@@ -46,22 +45,18 @@ fn commit_through(kafka: &RealKafka, settings: &ClientSettings, trouble: impl Fn
 fn attempt(
     transactions: &Transactions,
     round: i64,
-    commit: impl Fn() -> Result<(), TxnError>,
+    positions: &TopicPartitionList,
+    group: &ConsumerGroupMetadata,
 ) -> Result<(), TxnError> {
     transactions.begin()?;
     transactions.send(BaseRecord::to("out").key("k").payload(&round.to_string()))?;
-    loop {
-        match commit() {
-            Err(error) if error.answer() == Answer::Retry => sleep(Duration::from_millis(50)),
-            ended => return ended,
-        }
-    }
+    transactions.commit(positions, group).map(|_| ())
 }
 
 fn fresh_producer(settings: &ClientSettings) -> Transactions {
     let transactions = Transactions::new(settings, 0).unwrap();
     while let Err(error) = transactions.init(Duration::from_secs(10)) {
-        assert_eq!(error.answer(), Answer::Retry, "{error}");
+        assert_eq!(error.answer, Answer::Retry, "{error}");
     }
     transactions
 }

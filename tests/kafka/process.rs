@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -163,6 +163,22 @@ fn a_process_is_seen_signalled_and_ended() {
     killed.kill();
     assert_eq!(killed.exit_code(within), None);
     assert!(killed.folder().is_dir());
+}
+
+#[test]
+fn an_answer_over_http_is_waited_for() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        for status in ["503 Not yet", "200 OK"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\n\r\n{status}").unwrap();
+        }
+    });
+    let mut process = Process::start("sleep", &["60"]);
+    assert_eq!(process.answer(&address, "/readyz", Duration::from_secs(20)), "200 OK");
+    server.join().unwrap();
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_second_producer_of_the_same_name_fences_the_first() {
     let heir = Transactions::new(&settings, 0).unwrap();
     heir.init(INIT_MAX).unwrap();
     let error = zombie.commit(1).unwrap_err();
-    assert_eq!(error.answer(), Answer::RebuildProducer, "{error}");
+    assert_eq!(error.answer, Answer::RebuildProducer, "{error}");
     assert!(error.is_fenced(), "{error}");
 
     heir.begin().unwrap();
@@ -154,7 +154,7 @@ fn a_worker_that_lost_its_partitions_can_commit_nothing() {
         Worker { consumer, transactions, input: input.clone() }
     };
     let error = worker.transactions.commit(&worker.position(3), &before).unwrap_err();
-    assert_eq!((error.call, error.answer()), (Call::Offsets, Answer::AbortAndRewind), "{error}");
+    assert_eq!((error.call, error.answer), (Call::Offsets, Answer::AbortAndRewind), "{error}");
     worker.transactions.abort().unwrap();
     assert_eq!(keys(kafka, &output, Isolation::Committed), Vec::<String>::new());
     assert!(kafka.committed(&settings.app_id, &[&input]).is_empty());
@@ -168,7 +168,7 @@ fn a_transaction_that_nothing_would_fence_is_not_committed() {
     worker.transactions.begin().unwrap();
     worker.send(&output, "timer").unwrap();
     let error = worker.transactions.commit(&TopicPartitionList::new(), &worker.group()).unwrap_err();
-    assert_eq!(error.answer(), Answer::AbortAndRewind);
+    assert_eq!(error.answer, Answer::AbortAndRewind);
     worker.transactions.abort().unwrap();
     assert_eq!(keys(kafka, &output, Isolation::Committed), Vec::<String>::new());
 }
@@ -184,7 +184,7 @@ fn a_record_that_is_not_delivered_takes_its_transaction_back() {
     let ahead = BaseRecord::to(&output).key("k").payload("ahead").timestamp(wall_now() + 2 * HOUR_MS);
     worker.transactions.send(ahead).unwrap();
     let error = worker.commit(1).unwrap_err();
-    assert_eq!((error.call, error.answer()), (Call::Delivery, Answer::AbortAndRewind), "{error}");
+    assert_eq!((error.call, error.answer), (Call::Delivery, Answer::AbortAndRewind), "{error}");
     assert_eq!(error.topic.as_deref(), Some(output.as_str()));
     worker.transactions.abort().unwrap();
 
@@ -197,7 +197,7 @@ fn a_record_that_is_not_delivered_takes_its_transaction_back() {
         match worker.commit(1) {
             Ok(()) => break,
             Err(error) => {
-                assert_eq!(error.answer(), Answer::AbortAndRewind, "{error}");
+                assert_eq!(error.answer, Answer::AbortAndRewind, "{error}");
                 assert!(attempts < 10, "{error}");
                 worker.transactions.abort().unwrap();
             }
@@ -214,7 +214,7 @@ fn a_record_that_is_too_large_is_refused_at_once_and_the_rest_can_go() {
     worker.transactions.begin().unwrap();
     let large = vec![b'x'; 2_000_000];
     let error = worker.transactions.send(BaseRecord::to(&output).key("k").payload(&large)).unwrap_err();
-    assert_eq!((error.call, error.answer()), (Call::Send, Answer::Stop), "{error}");
+    assert_eq!((error.call, error.answer), (Call::Send, Answer::Stop), "{error}");
     worker.send(&output, "small").unwrap();
     worker.commit(1).unwrap();
     assert_eq!(keys(kafka, &output, Isolation::Committed), ["small"]);
