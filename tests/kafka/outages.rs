@@ -8,24 +8,29 @@ use rdkafka::{Offset, TopicPartitionList};
 use stagecast::kafka::answer::Answer;
 use stagecast::kafka::clients::ClientSettings;
 use stagecast::kafka::transactions::{Transactions, TxnError};
-use stagecast::time::sleep;
+use stagecast::time::{Tick, sleep};
 
 use crate::broker::RealKafka;
 use crate::records::Isolation;
 
 const ROUNDS: i64 = 6;
+const ALL_ROUNDS_MAX: Duration = Duration::from_secs(150);
 
 /// Commits one record per round, answering errors as they ask to be answered.
 fn commit_through(kafka: &RealKafka, settings: &ClientSettings, trouble: impl Fn(i64)) {
     let consumer: BaseConsumer = settings.input_consumer_config(0).create().unwrap();
     let group = consumer.group_metadata().unwrap();
     let mut transactions = fresh_producer(settings);
+    let started = Tick::now();
     for round in 0..ROUNDS {
         trouble(round);
         let mut positions = TopicPartitionList::new();
         positions.add_partition_offset("in", 0, Offset::Offset(round + 1)).unwrap();
         loop {
-            match attempt(&transactions, round, &positions, &group).map_err(|e| (e.answer, e)) {
+            let ended = attempt(&transactions, round, &positions, &group);
+            println!("{:?} round {round}: {ended:?}", started.elapsed());
+            assert!(started.elapsed() < ALL_ROUNDS_MAX, "the outage is not over for us: {ended:?}");
+            match ended.map_err(|e| (e.answer, e)) {
                 Ok(()) => break,
                 Err((Answer::AbortAndRewind, _)) if transactions.abort().is_ok() => {}
                 Err((Answer::RebuildProducer | Answer::AbortAndRewind, _)) => {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, DeliveryResult, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use stagecast::kafka::answer::{Answer, Call, classify};
 use stagecast::time::{Tick, sleep};
 
 use crate::broker::{RealKafka, unique};
@@ -106,8 +107,8 @@ impl RealKafka {
     }
 
     pub fn partitions(&self, topic: &str) -> i32 {
-        let metadata =
-            self.consumer("asker", Isolation::Committed).fetch_metadata(Some(topic), ANSWER_MAX).unwrap();
+        let asker = self.consumer("asker", Isolation::Committed);
+        let metadata = patiently(|| asker.fetch_metadata(Some(topic), ANSWER_MAX));
         i32::try_from(metadata.topics()[0].partitions().len()).unwrap()
     }
 
@@ -149,7 +150,11 @@ impl RealKafka {
         while !open.is_empty() {
             assert!(started.elapsed() < Duration::from_secs(120), "the end did not come: {open:?}");
             while let Some(polled) = consumer.poll(Duration::from_millis(20)) {
-                read.push(Read::from(&polled.unwrap()));
+                match polled {
+                    Ok(record) => read.push(Read::from(&record)),
+                    // A broker may be down; the client goes on by itself.
+                    Err(error) => assert_eq!(classify(Call::Poll, &error), Answer::Retry, "{error}"),
+                }
             }
             // Control records take offsets and are never handed out: only the position passes them.
             for element in consumer.position().unwrap().elements() {
@@ -168,7 +173,7 @@ impl RealKafka {
     /// transaction begins.
     pub fn ends(&self, topic: &str, isolation: Isolation) -> Vec<(i64, i64)> {
         let asker = self.consumer("asker", isolation);
-        let ask = |partition| asker.fetch_watermarks(topic, partition, ANSWER_MAX).unwrap();
+        let ask = |partition| patiently(|| asker.fetch_watermarks(topic, partition, ANSWER_MAX));
         (0..self.partitions(topic)).map(ask).collect()
     }
 
@@ -179,7 +184,7 @@ impl RealKafka {
             asked.add_partition_range(topic, 0, self.partitions(topic) - 1);
         }
         let consumer = self.consumer(group, Isolation::Committed);
-        let offsets = consumer.committed_offsets(asked, ANSWER_MAX).unwrap();
+        let offsets = patiently(|| consumer.committed_offsets(asked.clone(), ANSWER_MAX));
         let known = offsets.elements().into_iter().filter_map(|e| match e.offset() {
             Offset::Offset(offset) => Some(((e.topic().to_owned(), e.partition()), offset)),
             _ => None,
@@ -209,6 +214,18 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     while !so() {
         assert!(started.elapsed() < Duration::from_secs(60), "still not so: {what}");
         sleep(Duration::from_millis(50));
+    }
+}
+
+/// The answer to a question that a broker on its way down or up may fail to answer.
+fn patiently<T>(ask: impl Fn() -> KafkaResult<T>) -> T {
+    let started = Tick::now();
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(started.elapsed() < ANSWER_MAX, "no answer: {error}"),
+        }
+        sleep(Duration::from_millis(100));
     }
 }
 
