@@ -14,6 +14,6 @@ pub mod time;
 pub mod event;
 pub mod pipeline;
 pub mod model;
-pub mod simulate;
+pub mod kafka;
 pub mod config;
 pub mod cli;

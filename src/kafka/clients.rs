@@ -1,0 +1,512 @@
+//! How every Kafka client of this program is configured.
+//!
+//! A client's properties come in three layers: our defaults, what the user wrote, and what exactly-once rests
+//! on, which is set last and which [`ClientSettings::check`] refuses to see overridden. Creating a client here
+//! never talks to a broker.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::admin::AdminClient;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::producer::ThreadedProducer;
+
+use crate::error::{Error, Result};
+use crate::kafka::transactions::Deliveries;
+
+/// Kafka's own ceiling for a transaction, unless the broker's `transaction.max.timeout.ms` is lower.
+const TRANSACTION_TIMEOUT_MAX_MS: u64 = 15 * 60 * 1_000;
+const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
+/// librdkafka wants a delivery to be given up before the transaction it belongs to.
+const TRANSACTION_TIMEOUT_MIN_MS: u64 = 1_100;
+
+/// What every client of one instance has in common.
+#[derive(Clone, Default)]
+pub struct ClientSettings {
+    /// librdkafka properties for every client.
+    pub common: BTreeMap<String, String>,
+    /// librdkafka properties for consumers; they win over `common`.
+    pub consumer: BTreeMap<String, String>,
+    /// librdkafka properties for producers; they win over `common`.
+    pub producer: BTreeMap<String, String>,
+    /// `group.id`, and the prefix of every `transactional.id`.
+    pub app_id: String,
+    /// The stable name of this process: `group.instance.id` and `transactional.id` come from it.
+    pub instance: String,
+    pub broker: BrokerKind,
+}
+
+/// What answers behind `bootstrap.servers`; it changes settings, nothing else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BrokerKind {
+    #[default]
+    Real,
+    /// librdkafka's mock: no static membership, a slow classic protocol, fetches that sleep their full wait.
+    Embedded,
+}
+
+type Properties = BTreeMap<String, String>;
+
+impl ClientSettings {
+    /// Settings that reach `bootstrap` and set nothing else.
+    pub fn new(bootstrap: &str, app_id: &str, instance: &str) -> Self {
+        ClientSettings {
+            common: [("bootstrap.servers".to_owned(), bootstrap.to_owned())].into(),
+            app_id: app_id.to_owned(),
+            instance: instance.to_owned(),
+            ..ClientSettings::default()
+        }
+    }
+
+    /// Refuses properties that would break exactly-once, unknown ones, and values that cannot be.
+    pub fn check(&self) -> Result<()> {
+        for (table, properties) in
+            [("kafka", &self.common), ("kafka.consumer", &self.consumer), ("kafka.producer", &self.producer)]
+        {
+            for key in properties.keys() {
+                if let Some(why) = reserved(key) {
+                    return Err(Error::user(format!("`{key}` in [{table}] cannot be set: {why}"))
+                        .hint(format!("remove `{key}` from [{table}]")));
+                }
+            }
+        }
+        self.transaction_timeout_ms()?;
+        for config in [self.input_consumer_config(0), self.producer_config(0)] {
+            config.create_native_config().map_err(|e| refused_property(&e))?;
+        }
+        Ok(())
+    }
+
+    /// `transaction.timeout.ms`: the user's, or a minute.
+    pub fn transaction_timeout_ms(&self) -> Result<u64> {
+        let key = "transaction.timeout.ms";
+        let Some(text) = self.producer.get(key).or_else(|| self.common.get(key)) else {
+            return Ok(TRANSACTION_TIMEOUT_MS);
+        };
+        match text.parse() {
+            Ok(ms) if (TRANSACTION_TIMEOUT_MIN_MS..=TRANSACTION_TIMEOUT_MAX_MS).contains(&ms) => Ok(ms),
+            _ => Err(Error::user(format!(
+                "`{key} = {text}` is not between {TRANSACTION_TIMEOUT_MIN_MS} and {TRANSACTION_TIMEOUT_MAX_MS} \
+                 milliseconds"
+            ))),
+        }
+    }
+
+    /// The consumer of the input topics: a static member of the group, which never commits by itself.
+    ///
+    /// The range assignor is what brings the same customer's partition of every input to the same worker.
+    pub fn input_consumer_config(&self, worker: usize) -> ClientConfig {
+        let mut owned = self.consumer_must("read_committed");
+        owned.extend(properties(&[("auto.offset.reset", "earliest")]));
+        match self.broker {
+            BrokerKind::Real => {
+                owned.extend([("group.instance.id".to_owned(), self.member(worker))]);
+            }
+            BrokerKind::Embedded => owned.extend(properties(&[("group.protocol", "consumer")])),
+        }
+        let user = self.user(&self.consumer);
+        if self.new_group_protocol(&user) {
+            owned.extend(properties(&[("group.remote.assignor", "range")]));
+        } else {
+            owned.extend(properties(&[("partition.assignment.strategy", "range")]));
+        }
+        let mut config = self.layered(&self.consumer_defaults(INPUT_QUEUE_KB), user, owned);
+        config.set("client.id", format!("{}-{}", self.app_id, self.member(worker)));
+        if self.broker == BrokerKind::Embedded {
+            for key in ["session.timeout.ms", "heartbeat.interval.ms"] {
+                config.remove(key);
+            }
+        }
+        config
+    }
+
+    /// The reader of the state topic: assigned by hand, every batch's checksum verified.
+    ///
+    /// It bears the group's name, so that no second group needs an ACL, but never joins or commits.
+    pub fn restore_consumer_config(&self, worker: usize) -> ClientConfig {
+        let mut owned = self.consumer_must("read_committed");
+        // An offset that is gone means a hole in the state: that must be an error, never a fresh start.
+        owned.extend(properties(&[("auto.offset.reset", "error"), ("check.crcs", "true")]));
+        self.unjoined(RESTORE_QUEUE_KB, owned, &format!("{}-restore", self.member(worker)))
+    }
+
+    /// Asks for end offsets as they are, open transactions included. What it would read is not committed, so
+    /// it is for offsets only.
+    pub fn end_offsets_config(&self, worker: usize) -> ClientConfig {
+        let mut owned = self.consumer_must("read_uncommitted");
+        owned.extend(properties(&[("auto.offset.reset", "error")]));
+        self.unjoined(INPUT_QUEUE_KB, owned, &format!("{}-ends", self.member(worker)))
+    }
+
+    /// The transactional producer of one worker.
+    pub fn producer_config(&self, worker: usize) -> ClientConfig {
+        let transaction_ms = self.transaction_timeout_ms().unwrap_or(TRANSACTION_TIMEOUT_MS);
+        let user = self.user(&self.producer);
+        let mut defaults = properties(CONNECTION_DEFAULTS);
+        defaults.extend(properties(PRODUCER_DEFAULTS));
+        // A record is given up early enough to abort the transaction before the broker does.
+        defaults.insert("message.timeout.ms".to_owned(), (transaction_ms * 3 / 4).to_string());
+        defaults.insert("transaction.timeout.ms".to_owned(), transaction_ms.to_string());
+        let mut owned = properties(&[
+            ("enable.idempotence", "true"),
+            ("acks", "all"),
+            ("partitioner", "murmur2_random"),
+            ("allow.auto.create.topics", "false"),
+        ]);
+        owned.insert("transactional.id".to_owned(), self.transactional_id(worker));
+        let mut config = self.layered(&defaults, user, owned);
+        config.set("client.id", format!("{}-{}", self.app_id, self.member(worker)));
+        config
+    }
+
+    /// For topics and their settings.
+    pub fn admin_config(&self) -> ClientConfig {
+        let owned = properties(&[("allow.auto.create.topics", "false")]);
+        let mut config = self.layered(&properties(CONNECTION_DEFAULTS), self.user(&Properties::new()), owned);
+        config.set("client.id", format!("{}-{}-admin", self.app_id, self.instance));
+        config
+    }
+
+    /// `<app>-<instance>-<worker>`: unique on the cluster, and the same after a restart.
+    pub fn transactional_id(&self, worker: usize) -> String {
+        format!("{}-{}", self.app_id, self.member(worker))
+    }
+
+    pub fn producer(&self, worker: usize) -> KafkaResult<ThreadedProducer<Deliveries>> {
+        self.producer_config(worker).create_with_context(Deliveries::default())
+    }
+
+    pub fn restore_consumer(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {
+        self.restore_consumer_config(worker).create_with_context(LogContext)
+    }
+
+    pub fn end_offsets(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {
+        self.end_offsets_config(worker).create_with_context(LogContext)
+    }
+
+    pub fn admin(&self) -> KafkaResult<AdminClient<LogContext>> {
+        self.admin_config().create_with_context(LogContext)
+    }
+
+    fn member(&self, worker: usize) -> String {
+        format!("{}-{worker}", self.instance)
+    }
+
+    fn user(&self, refined: &Properties) -> Properties {
+        let mut user = self.common.clone();
+        user.extend(refined.clone());
+        user.retain(|key, _| reserved(key).is_none());
+        user
+    }
+
+    fn new_group_protocol(&self, user: &Properties) -> bool {
+        self.broker == BrokerKind::Embedded || user.get("group.protocol").is_some_and(|p| p == "consumer")
+    }
+
+    fn consumer_defaults(&self, queue_kb: u32) -> Properties {
+        let mut defaults = properties(CONNECTION_DEFAULTS);
+        defaults.extend(properties(CONSUMER_DEFAULTS));
+        defaults.insert("queued.max.messages.kbytes".to_owned(), queue_kb.to_string());
+        if self.broker == BrokerKind::Embedded {
+            // The mock does not wake a waiting fetch.
+            defaults.insert("fetch.wait.max.ms".to_owned(), "10".to_owned());
+        }
+        defaults
+    }
+
+    fn consumer_must(&self, isolation: &str) -> Properties {
+        let mut must = properties(CONSUMER_MUST);
+        must.insert("group.id".to_owned(), self.app_id.clone());
+        must.insert("isolation.level".to_owned(), isolation.to_owned());
+        must
+    }
+
+    /// A consumer that is assigned by hand has no use for what the user says about membership.
+    fn unjoined(&self, queue_kb: u32, owned: Properties, client_id: &str) -> ClientConfig {
+        let mut config = self.layered(&self.consumer_defaults(queue_kb), self.user(&self.consumer), owned);
+        for key in MEMBERSHIP {
+            config.remove(key);
+        }
+        config.set("client.id", format!("{}-{client_id}", self.app_id));
+        config
+    }
+
+    fn layered(&self, defaults: &Properties, user: Properties, owned: Properties) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (key, value) in defaults.iter().chain(&user).chain(&owned) {
+            config.set(key, value);
+        }
+        config.set_log_level(RDKafkaLogLevel::Info);
+        config
+    }
+}
+
+impl fmt::Debug for ClientSettings {
+    /// Names without values: any of them may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientSettings")
+            .field("app_id", &self.app_id)
+            .field("instance", &self.instance)
+            .field("broker", &self.broker)
+            .field("common", &self.common.keys())
+            .field("consumer", &self.consumer.keys())
+            .field("producer", &self.producer.keys())
+            .finish()
+    }
+}
+
+/// Whether a property's value must not be shown.
+pub fn is_secret(property: &str) -> bool {
+    const MARKS: [&str; 8] = [
+        "password",
+        "secret",
+        "passphrase",
+        "oauthbearer.config",
+        ".pem",
+        "token",
+        "credentials",
+        "assertion",
+    ];
+    MARKS.iter().any(|mark| property.contains(mark)) && !property.ends_with(".location")
+}
+
+/// A client context that hands librdkafka's lines to the log and adds nothing else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogContext;
+
+impl ClientContext for LogContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for LogContext {}
+
+/// Writes one of librdkafka's lines to the log. They name brokers, topics and groups, never records.
+pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+    match level {
+        Emerg | Alert | Critical | Error => tracing::error!(target: "librdkafka", "{facility}: {message}"),
+        Warning => tracing::warn!(target: "librdkafka", "{facility}: {message}"),
+        Notice | Info => tracing::info!(target: "librdkafka", "{facility}: {message}"),
+        Debug => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+    }
+}
+
+/// Why a property is not the user's to set, where it is not.
+fn reserved(property: &str) -> Option<&'static str> {
+    OWNED.iter().find(|(owned, _)| *owned == property).map(|(_, why)| *why)
+}
+
+fn properties(list: &[(&str, &str)]) -> Properties {
+    list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// librdkafka's refusal of a property, without a value that may be a secret.
+fn refused_property(error: &KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, why, key, value) if !is_secret(key) => {
+            Error::user(format!("`{key} = {value}` is refused by librdkafka: {why}"))
+        }
+        KafkaError::ClientConfig(_, _, key, _) => {
+            Error::user(format!("the value of `{key}` is refused by librdkafka"))
+        }
+        other => Error::user(format!("the Kafka settings are refused: {other}")),
+    }
+    .hint("librdkafka's CONFIGURATION.md lists every property of [kafka], [kafka.consumer], [kafka.producer]")
+}
+
+/// Memory for records fetched ahead, per worker. librdkafka's 64 MiB each would be the largest thing here.
+const INPUT_QUEUE_KB: u32 = 32 * 1024;
+/// Restoring is one long read with nothing beside it.
+const RESTORE_QUEUE_KB: u32 = 64 * 1024;
+
+const CONNECTION_DEFAULTS: &[(&str, &str)] = &[
+    // A broker that restarts should be found again within a second, not ten.
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.keepalive.enable", "true"),
+    ("statistics.interval.ms", "0"),
+];
+
+const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
+    ("group.protocol", "classic"),
+    // A full local queue would otherwise stop fetching for a whole second.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+    ("queued.min.messages", "50000"),
+    ("fetch.max.bytes", "16777216"),
+    // The broker checked each batch when it was written, and TCP since; restoring state checks again.
+    ("check.crcs", "false"),
+];
+
+const CONSUMER_MUST: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    ("allow.auto.create.topics", "false"),
+];
+
+const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
+    // A commit waits for the last batch, so every millisecond here is one of latency.
+    ("linger.ms", "1"),
+    ("compression.type", "lz4"),
+    // A transaction of 100,000 records must fit while the one before it is still being acknowledged.
+    ("queue.buffering.max.messages", "250000"),
+    ("queue.buffering.max.kbytes", "262144"),
+];
+
+const MEMBERSHIP: [&str; 6] = [
+    "group.protocol",
+    "group.instance.id",
+    "group.remote.assignor",
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+];
+
+/// Properties, aliases included, that are ours alone, and why.
+const OWNED: &[(&str, &str)] = &[
+    ("group.id", "it is app.id"),
+    ("group.instance.id", "it comes from app.instance, so that a restart is not a rebalance"),
+    ("group.remote.assignor", "only `range` brings a customer's events together"),
+    ("partition.assignment.strategy", "only `range` brings a customer's events together"),
+    ("enable.auto.commit", "offsets are committed in the transaction of their effects"),
+    ("auto.commit.enable", "offsets are committed in the transaction of their effects"),
+    ("enable.auto.offset.store", "offsets are committed in the transaction of their effects"),
+    ("enable.partition.eof", "merging the topics of a partition needs to know their ends"),
+    ("isolation.level", "only committed records may be read"),
+    ("auto.offset.reset", "a start anywhere but at the earliest record would lose events"),
+    ("transactional.id", "it comes from app.id and app.instance; it fences the process this one replaces"),
+    ("enable.idempotence", "without it retries could write twice"),
+    ("acks", "a record counts only when all in-sync replicas have it"),
+    ("request.required.acks", "a record counts only when all in-sync replicas have it"),
+    ("partitioner", "every topic must be partitioned as the Java client does it (murmur2)"),
+    (
+        "allow.auto.create.topics",
+        "a mistyped topic would come to life; `stagecast topics create` makes topics",
+    ),
+    ("test.mock.num.brokers", "every client would talk to a cluster of its own"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ClientSettings {
+        ClientSettings::new("broker:9092", "app", "box-0")
+    }
+
+    fn with(table: &str, key: &str, value: &str) -> ClientSettings {
+        let mut settings = settings();
+        match table {
+            "consumer" => settings.consumer.insert(key.to_owned(), value.to_owned()),
+            "producer" => settings.producer.insert(key.to_owned(), value.to_owned()),
+            _ => settings.common.insert(key.to_owned(), value.to_owned()),
+        };
+        settings
+    }
+
+    #[test]
+    fn names_come_from_the_instance_and_survive_a_restart() {
+        let consumer = settings().input_consumer_config(2);
+        assert_eq!(consumer.get("group.id"), Some("app"));
+        assert_eq!(consumer.get("group.instance.id"), Some("box-0-2"));
+        assert_eq!(settings().producer_config(2).get("transactional.id"), Some("app-box-0-2"));
+    }
+
+    #[test]
+    fn every_client_can_be_created_without_a_broker() {
+        let settings = settings();
+        settings.check().unwrap();
+        settings.input_consumer_config(0).create::<BaseConsumer>().unwrap();
+        settings.restore_consumer(0).unwrap();
+        settings.end_offsets(0).unwrap();
+        drop(settings.producer(0).unwrap());
+        settings.admin().unwrap();
+    }
+
+    #[test]
+    fn clients_of_the_embedded_broker_and_of_the_new_protocol_can_be_created() {
+        let embedded = ClientSettings { broker: BrokerKind::Embedded, ..settings() };
+        let user = with("consumer", "group.protocol", "consumer");
+        for settings in [embedded, user] {
+            let consumer = settings.input_consumer_config(0);
+            assert_eq!(consumer.get("group.remote.assignor"), Some("range"));
+            assert_eq!(consumer.get("partition.assignment.strategy"), None);
+            consumer.create::<BaseConsumer>().unwrap();
+            settings.restore_consumer(0).unwrap();
+            settings.end_offsets(0).unwrap();
+        }
+    }
+
+    #[test]
+    fn harmless_properties_are_the_users_and_the_narrower_table_wins() {
+        let mut settings = with("common", "fetch.wait.max.ms", "100");
+        settings.consumer.insert("fetch.wait.max.ms".to_owned(), "50".to_owned());
+        settings.producer.insert("linger.ms".to_owned(), "20".to_owned());
+        settings.check().unwrap();
+        assert_eq!(settings.input_consumer_config(0).get("fetch.wait.max.ms"), Some("50"));
+        assert_eq!(settings.producer_config(0).get("linger.ms"), Some("20"));
+    }
+
+    #[test]
+    fn what_would_break_exactly_once_is_refused_by_name_and_not_applied() {
+        for (table, key, value) in [
+            ("common", "isolation.level", "read_uncommitted"),
+            ("consumer", "enable.auto.commit", "true"),
+            ("producer", "transactional.id", "mine"),
+            ("producer", "request.required.acks", "1"),
+            ("producer", "partitioner", "random"),
+        ] {
+            let settings = with(table, key, value);
+            let error = settings.check().unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.what.contains(key), "{}", error.what);
+            assert_ne!(settings.input_consumer_config(0).get(key), Some(value));
+            assert_ne!(settings.producer_config(0).get(key), Some(value));
+        }
+    }
+
+    #[test]
+    fn unknown_properties_and_wrong_values_are_errors_that_keep_secrets() {
+        let error = with("common", "bootstrap.serverz", "x").check().unwrap_err();
+        assert!(error.what.contains("bootstrap.serverz"), "{}", error.what);
+        let error = with("consumer", "sasl.passwordz", "hunter2").check().unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        assert!(with("producer", "transaction.timeout.ms", "soon").check().is_err());
+        assert!(with("producer", "transaction.timeout.ms", "90000000").check().is_err());
+    }
+
+    #[test]
+    fn a_record_is_given_up_before_its_transaction() {
+        let config = with("producer", "transaction.timeout.ms", "3000").producer_config(0);
+        assert_eq!(config.get("transaction.timeout.ms"), Some("3000"));
+        assert_eq!(config.get("message.timeout.ms"), Some("2250"));
+    }
+
+    #[test]
+    fn the_restore_reader_checks_every_batch_and_never_starts_afresh() {
+        let config = with("consumer", "check.crcs", "false").restore_consumer_config(0);
+        assert_eq!(config.get("check.crcs"), Some("true"));
+        assert_eq!(config.get("auto.offset.reset"), Some("error"));
+        assert_eq!(config.get("group.instance.id"), None);
+    }
+
+    #[test]
+    fn secrets_are_known_by_name_and_never_debug_printed() {
+        for key in ["sasl.password", "ssl.key.pem", "sasl.oauthbearer.client.secret", "ssl.key.password"] {
+            assert!(is_secret(key), "{key}");
+        }
+        assert!(!is_secret("ssl.ca.location") && !is_secret("bootstrap.servers"));
+        let text = format!("{:?}", with("common", "sasl.password", "hunter2"));
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}

@@ -1,0 +1,12 @@
+//! The Kafka shell: everything that names rdkafka, and nothing that decides about customers.
+//!
+//! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
+//! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
+//! an error in it asks for ([`answer`]), and [`partitioner`] which partition a key belongs to.
+
+pub mod clients;
+pub mod topics;
+pub mod admin;
+pub mod transactions;
+pub mod answer;
+pub mod partitioner;

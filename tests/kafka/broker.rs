@@ -1,0 +1,319 @@
+//! Real brokers: fetched, formatted, started, stopped, killed, frozen, and deleted when the test is done.
+//!
+//! A keeper process holds the other end of a pipe: when the test process is gone, however it went, the keeper
+//! kills its brokers and deletes their data.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rustix::process::{Pid, Signal, kill_process};
+use stagecast::time::{Tick, sleep};
+
+/// How long a broker may take until it answers; a loaded machine needs a good part of it.
+const READY_MAX: Duration = Duration::from_secs(90);
+const STOPPED_MAX: Duration = Duration::from_secs(20);
+const CLUSTER_ID: &str = "c3RhZ2VjYXN0LXRlc3RzLQ";
+const JVM: [&str; 4] = [
+    "-Xmx256m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+];
+
+/// A cluster of brokers, each also a controller.
+pub struct RealKafka {
+    dir: PathBuf,
+    ports: Vec<u16>,
+    brokers: Mutex<Vec<Option<Child>>>,
+    keeper: Child,
+    /// Closing it is what the keeper waits for.
+    alive: Option<ChildStdin>,
+}
+
+impl RealKafka {
+    /// The one broker that tests share which do no harm to it.
+    pub fn shared() -> &'static RealKafka {
+        static SHARED: OnceLock<RealKafka> = OnceLock::new();
+        SHARED.get_or_init(|| RealKafka::start(1))
+    }
+
+    /// Starts `brokers` brokers with nothing in them and returns when all of them answer.
+    pub fn start(brokers: usize) -> RealKafka {
+        let dir =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), unique()));
+        fs::create_dir_all(&dir).unwrap();
+        let mut keeper = keeper(&dir);
+        let alive = keeper.stdin.take();
+        let ports = free_ports(2 * brokers);
+        for id in 1..=brokers {
+            let properties = properties(&dir, id, brokers, &ports);
+            fs::write(dir.join(format!("{id}.properties")), properties).unwrap();
+        }
+        let cluster = RealKafka {
+            dir,
+            ports: ports[..brokers].to_vec(),
+            brokers: Mutex::new((0..brokers).map(|_| None).collect()),
+            keeper,
+            alive,
+        };
+        (1..=brokers).for_each(|id| cluster.format(id));
+        (1..=brokers).for_each(|id| cluster.launch(id));
+        cluster.until_all_answer();
+        cluster
+    }
+
+    /// The value of `bootstrap.servers`.
+    pub fn bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        addresses.join(",")
+    }
+
+    /// Pulls the plug on broker `id` (from 1).
+    pub fn kill(&self, id: usize) {
+        self.end(id, Signal::KILL);
+    }
+
+    /// Shuts broker `id` down in good order.
+    pub fn stop(&self, id: usize) {
+        self.end(id, Signal::TERM);
+    }
+
+    /// Starts broker `id` again, with its data, and waits until every running broker answers.
+    pub fn restart(&self, id: usize) {
+        self.launch(id);
+        self.until_all_answer();
+    }
+
+    /// Freezes broker `id`: its connections stay open and nothing answers.
+    pub fn freeze(&self, id: usize) {
+        self.signal(id, Signal::STOP);
+    }
+
+    pub fn thaw(&self, id: usize) {
+        self.signal(id, Signal::CONT);
+    }
+
+    fn brokers(&self) -> MutexGuard<'_, Vec<Option<Child>>> {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn format(&self, id: usize) {
+        let properties = self.dir.join(format!("{id}.properties"));
+        let output = java()
+            .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
+            .arg(&properties)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "formatting failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    fn launch(&self, id: usize) {
+        let log = fs::File::options().create(true).append(true).open(self.log(id)).unwrap();
+        let broker = java()
+            .arg("kafka.Kafka")
+            .arg(self.dir.join(format!("{id}.properties")))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        fs::write(self.pid_file(id), broker.id().to_string()).unwrap();
+        let before = self.brokers()[id - 1].replace(broker);
+        assert!(before.is_none(), "broker {id} is running already");
+    }
+
+    fn signal(&self, id: usize, signal: Signal) {
+        let brokers = self.brokers();
+        let broker = brokers[id - 1].as_ref().expect("the broker is running");
+        kill_process(pid(broker), signal).unwrap();
+    }
+
+    fn end(&self, id: usize, signal: Signal) {
+        self.signal(id, signal);
+        let mut broker = self.brokers()[id - 1].take().expect("the broker is running");
+        wait_or_kill(&mut broker);
+        let _ = fs::remove_file(self.pid_file(id));
+    }
+
+    fn until_all_answer(&self) {
+        let (started, running) = (Tick::now(), self.brokers().iter().flatten().count());
+        let asker: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.bootstrap())
+            .set("reconnect.backoff.max.ms", "200")
+            .create()
+            .unwrap();
+        let answered = || {
+            let metadata = asker.fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|m| m.brokers().len() >= running)
+        };
+        while !answered() {
+            assert!(started.elapsed() < READY_MAX, "no answer from Kafka in {READY_MAX:?}:\n{}", self.logs());
+            for broker in self.brokers().iter_mut().flatten() {
+                assert!(broker.try_wait().unwrap().is_none(), "a broker ended by itself:\n{}", self.logs());
+            }
+            sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn log(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("{id}.log"))
+    }
+
+    fn pid_file(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("{id}.pid"))
+    }
+
+    /// The last lines every broker wrote.
+    fn logs(&self) -> String {
+        let tail = |id| {
+            let text = fs::read_to_string(self.log(id)).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().rev().take(15).collect();
+            lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+        };
+        (1..=self.ports.len()).map(|id| format!("broker {id}:\n{}\n", tail(id))).collect()
+    }
+}
+
+impl Drop for RealKafka {
+    fn drop(&mut self) {
+        for mut broker in self.brokers().iter_mut().filter_map(Option::take) {
+            let _ = broker.kill();
+            let _ = broker.wait();
+        }
+        drop(self.alive.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A number no other caller in this process gets.
+pub fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+pub fn pid(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+fn wait_or_kill(child: &mut Child) {
+    let started = Tick::now();
+    while child.try_wait().unwrap().is_none() {
+        if started.elapsed() > STOPPED_MAX {
+            let _ = child.kill();
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits for the pipe to close, kills what is left, deletes `dir`.
+fn keeper(dir: &Path) -> Child {
+    let script = r#"trap "" INT TERM HUP; cat >/dev/null
+        for f in "$1"/*.pid; do [ -f "$f" ] && kill -9 "$(cat "$f")"; done
+        rm -rf "$1" || { sleep 1; rm -rf "$1"; }"#;
+    Command::new("sh")
+        .args(["-c", script, "keeper"])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh is needed to clean up after the brokers")
+}
+
+/// Ports that were free a moment ago.
+fn free_ports(count: usize) -> Vec<u16> {
+    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// `ports` are the brokers' followed by the controllers'.
+fn properties(dir: &Path, id: usize, brokers: usize, ports: &[u16]) -> String {
+    let (port, controller) = (ports[id - 1], ports[brokers + id - 1]);
+    let voters: Vec<String> =
+        (1..=brokers).map(|id| format!("{id}@127.0.0.1:{}", ports[brokers + id - 1])).collect();
+    let (replicas, min_isr) = (brokers.min(3), if brokers >= 3 { 2 } else { 1 });
+    format!(
+        "process.roles=broker,controller\n\
+         node.id={id}\n\
+         controller.quorum.voters={voters}\n\
+         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         controller.listener.names=CONTROLLER\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         log.dirs={dir}/data-{id}\n\
+         auto.create.topics.enable=false\n\
+         num.network.threads=2\n\
+         num.io.threads=2\n\
+         offsets.topic.num.partitions=4\n\
+         offsets.topic.replication.factor={replicas}\n\
+         transaction.state.log.num.partitions=4\n\
+         transaction.state.log.replication.factor={replicas}\n\
+         transaction.state.log.min.isr={min_isr}\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n\
+         group.initial.rebalance.delay.ms=0\n\
+         group.min.session.timeout.ms=1000\n\
+         broker.session.timeout.ms=3000\n\
+         broker.heartbeat.interval.ms=500\n\
+         log.retention.ms=-1\n",
+        voters = voters.join(","),
+        dir = dir.display(),
+    )
+}
+
+fn java() -> Command {
+    let mut command = Command::new("java");
+    command.args(JVM).arg("-cp").arg(format!("{}/*", libs().display()));
+    command
+}
+
+/// The folder of jars, fetched the first time.
+fn libs() -> &'static Path {
+    static LIBS: OnceLock<PathBuf> = OnceLock::new();
+    LIBS.get_or_init(|| {
+        let java = Command::new("java").arg("-version").output();
+        assert!(
+            java.is_ok_and(|o| o.status.success()),
+            "these tests start a real Kafka and need Java 17: install it (Debian: apt install openjdk-17-jre-headless)"
+        );
+        match std::env::var_os("STAGECAST_TEST_KAFKA_LIBS") {
+            Some(folder) => PathBuf::from(folder),
+            None => fetched_libs(),
+        }
+    })
+}
+
+/// `target/kafka-libs`. Each process fetches into a folder of its own; the first one to finish names it, so
+/// that a folder of this name is always complete.
+fn fetched_libs() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let (libs, own) = (target.join("kafka-libs"), target.join(format!("kafka-libs.{}", std::process::id())));
+    if libs.is_dir() {
+        return libs;
+    }
+    let fetched = Command::new("mvn")
+        .args(["-q", "-B", "-f", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/kafka/pom.xml")])
+        .arg("dependency:copy-dependencies")
+        .arg(format!("-DoutputDirectory={}", own.display()))
+        .output()
+        .expect(
+            "these tests fetch Kafka with Maven: install it (Debian: apt install maven), or name a folder with \
+             Kafka's jars in STAGECAST_TEST_KAFKA_LIBS",
+        );
+    assert!(
+        fetched.status.success(),
+        "mvn could not fetch Kafka: {}",
+        String::from_utf8_lossy(&fetched.stdout)
+    );
+    if fs::rename(&own, &libs).is_err() {
+        assert!(libs.is_dir(), "cannot name {}", libs.display());
+        let _ = fs::remove_dir_all(&own);
+    }
+    libs
+}

@@ -1,0 +1,109 @@
+//! What the errors that a cluster can answer with ask for, on librdkafka's mock, which errs on demand.
+
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseRecord, DefaultProducerContext};
+use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
+use rdkafka::{Offset, TopicPartitionList};
+use stagecast::kafka::answer::{Answer, Call};
+use stagecast::kafka::clients::ClientSettings;
+use stagecast::kafka::transactions::{Transactions, TxnError};
+
+use crate::records::until;
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+const TOPIC: &str = "out";
+const INIT_MAX: Duration = Duration::from_secs(10);
+
+fn mock() -> (Mock, ClientSettings) {
+    let mock = MockCluster::new(1).unwrap();
+    mock.create_topic("in", 1, 1).unwrap();
+    mock.create_topic(TOPIC, 1, 1).unwrap();
+    let mut settings = ClientSettings::new(&mock.bootstrap_servers(), "app", "box-0");
+    settings.producer.insert("transaction.timeout.ms".to_owned(), "3000".to_owned());
+    (mock, settings)
+}
+
+/// One transaction, up to its first error.
+fn transaction(mock: &Mock, settings: &ClientSettings, trouble: impl Fn(&Mock)) -> Result<(), TxnError> {
+    let transactions = Transactions::new(settings, 0)?;
+    transactions.init(INIT_MAX)?;
+    let consumer: BaseConsumer = settings.input_consumer_config(0).create().unwrap();
+    let group = consumer.group_metadata().unwrap();
+    let mut positions = TopicPartitionList::new();
+    positions.add_partition_offset("in", 0, Offset::Offset(1)).unwrap();
+    transactions.begin()?;
+    transactions.send(BaseRecord::to(TOPIC).key("k").payload("v"))?;
+    until("the record is acknowledged", || transactions.in_flight() == 0);
+    trouble(mock);
+    transactions.commit(&positions, &group).map(|_| ())
+}
+
+fn answer(api: Api, code: Code) -> Result<(), (Call, Answer)> {
+    let (mock, settings) = mock();
+    transaction(&mock, &settings, |mock| mock.request_errors(api, &[code]))
+        .map_err(|error| (error.call, error.answer))
+}
+
+#[test]
+fn without_trouble_a_transaction_commits() {
+    let (mock, settings) = mock();
+    assert_eq!(transaction(&mock, &settings, |_| {}), Ok(()));
+}
+
+#[test]
+fn a_producer_whose_epoch_was_moved_on_is_rebuilt() {
+    for code in [Code::RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH, Code::RD_KAFKA_RESP_ERR_PRODUCER_FENCED] {
+        assert_eq!(answer(Api::EndTxn, code), Err((Call::Commit, Answer::RebuildProducer)), "{code:?}");
+    }
+}
+
+#[test]
+fn a_member_of_another_generation_aborts() {
+    for code in [Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID] {
+        let answered = answer(Api::TxnOffsetCommit, code);
+        assert_eq!(answered, Err((Call::Offsets, Answer::AbortAndRewind)), "{code:?}");
+    }
+}
+
+#[test]
+fn what_passes_by_itself_is_not_an_error() {
+    for api in [Api::EndTxn, Api::TxnOffsetCommit, Api::AddOffsetsToTxn] {
+        assert_eq!(answer(api, Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS), Ok(()), "{api:?}");
+    }
+}
+
+#[test]
+fn a_missing_permission_is_for_a_person() {
+    let (mock, settings) = mock();
+    mock.request_errors(
+        Api::InitProducerId,
+        &[Code::RD_KAFKA_RESP_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED],
+    );
+    let error = transaction(&mock, &settings, |_| {}).unwrap_err();
+    assert_eq!((error.call, error.answer), (Call::Init, Answer::Stop), "{error}");
+    let answered = answer(Api::AddOffsetsToTxn, Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED);
+    assert_eq!(answered, Err((Call::Offsets, Answer::Stop)));
+}
+
+#[test]
+fn a_commit_that_was_not_answered_in_time_costs_the_producer() {
+    let (mock, settings) = mock();
+    let error = transaction(&mock, &settings, |mock| mock.broker_down(-1).unwrap()).unwrap_err();
+    assert_eq!(error.answer, Answer::RebuildProducer, "{error}");
+    assert!(!error.is_fenced(), "{error}");
+}
+
+#[test]
+fn init_that_finds_no_broker_is_tried_again_and_succeeds_later() {
+    let (mock, settings) = mock();
+    mock.broker_down(-1).unwrap();
+    let transactions = Transactions::new(&settings, 0).unwrap();
+    let error = transactions.init(Duration::from_millis(500)).unwrap_err();
+    assert_eq!((error.call, error.answer), (Call::Init, Answer::Retry), "{error}");
+    mock.broker_up(-1).unwrap();
+    transactions.init(INIT_MAX).unwrap();
+}

@@ -1,0 +1,14 @@
+//! The Kafka shell against real brokers: Apache Kafka 4.1, which the tests fetch (Maven) and start (Java)
+//! themselves. Without Java 17 and Maven they fail and say what to install; with
+//! `STAGECAST_TEST_KAFKA_LIBS=DIR` the jars come from a folder and Maven is not needed.
+//!
+//! [`broker`] starts and mistreats brokers, [`records`] writes and reads topics, [`process`] runs programs.
+
+mod broker;
+mod records;
+mod process;
+
+mod errors;
+mod outages;
+mod topics;
+mod transactions;
