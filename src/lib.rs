@@ -12,6 +12,7 @@
 pub mod error;
 pub mod time;
 pub mod event;
+pub mod merge;
 pub mod pipeline;
 pub mod model;
 pub mod kafka;

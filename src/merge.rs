@@ -1,0 +1,333 @@
+//! Merging the topics of one partition by event time.
+//!
+//! Every topic is a lane. Within a lane the events of one customer keep their order; events of different
+//! customers do not wait for each other. An event goes out once no lane can still bring one that belongs
+//! before it: every lane that has not reached its end must have been read `grace` past the event. So what a
+//! customer's events meet does not depend on other customers, nor on how far each topic happens to be read.
+//!
+//! Records go out of offset order, so the merger also keeps account of which offsets are done. Pure; the same
+//! code merges Kafka partitions and files.
+
+use std::collections::VecDeque;
+
+use crate::time::Ts;
+
+/// Records held back for `grace` over all lanes; beyond it the oldest go out without waiting that long.
+pub const MAX_WAITING: usize = 8_192;
+
+/// One topic of the partition.
+#[derive(Debug)]
+struct Lane<T> {
+    /// By effective time, ties in order of arrival.
+    waiting: VecDeque<Waiting<T>>,
+    /// The newest event time read.
+    clock: Ts,
+    ended: bool,
+    offsets: Offsets,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    /// The event's own time, or that of an earlier event of its customer in this lane if that was later: a late
+    /// event does not overtake.
+    at: Ts,
+    customer: u64,
+    offset: i64,
+    item: T,
+}
+
+/// The lanes of one partition.
+#[derive(Debug)]
+pub struct Merger<T> {
+    lanes: Vec<Lane<T>>,
+    grace_ms: i64,
+    waiting: usize,
+}
+
+impl<T> Merger<T> {
+    /// `starts`: for each lane the next offset to read and those beyond it that are done already.
+    pub fn new(grace_ms: i64, starts: Vec<Position>) -> Self {
+        let lane = |start| Lane { waiting: VecDeque::new(), clock: Ts::MIN, ended: false, offsets: Offsets::new(start) };
+        Merger { lanes: starts.into_iter().map(lane).collect(), grace_ms, waiting: 0 }
+    }
+
+    /// Whether the record at this offset was done before; if so it is accounted for and must be dropped.
+    pub fn is_done(&mut self, lane: usize, offset: i64) -> bool {
+        self.lanes[lane].offsets.take_done(offset)
+    }
+
+    /// Accounts for a record that needs no merging (a dead letter).
+    pub fn skip(&mut self, lane: usize, offset: i64) {
+        self.lanes[lane].offsets.read(offset, true);
+    }
+
+    /// Takes an event in. Offsets of a lane ascend. `customer` is any hash of the customer id.
+    pub fn push(&mut self, lane: usize, offset: i64, ts: Ts, customer: u64, item: T) {
+        let lane = &mut self.lanes[lane];
+        lane.offsets.read(offset, false);
+        let mut at = ts;
+        if ts < lane.clock {
+            let own = lane.waiting.iter().filter(|w| w.customer == customer).map(|w| w.at);
+            at = own.max().map_or(ts, |latest| latest.max(ts));
+        }
+        lane.clock = lane.clock.max(ts);
+        let place = lane.waiting.iter().rposition(|w| w.at <= at).map_or(0, |i| i + 1);
+        lane.waiting.insert(place, Waiting { at, customer, offset, item });
+        self.waiting += 1;
+    }
+
+    /// Says whether a lane has been read to its end for now.
+    pub fn set_ended(&mut self, lane: usize, ended: bool) {
+        self.lanes[lane].ended = ended;
+    }
+
+    pub fn is_ended(&self, lane: usize) -> bool {
+        self.lanes[lane].ended
+    }
+
+    /// Whether every lane has been read to its end.
+    pub fn all_ended(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.ended)
+    }
+
+    /// The next event in order, if it is certain.
+    pub fn pop(&mut self) -> Option<(usize, T)> {
+        let first = |lane: &Lane<T>| lane.waiting.front().map(|w| w.at);
+        let candidates = self.lanes.iter().enumerate().filter_map(|(i, lane)| first(lane).map(|at| (at, i)));
+        let (at, index) = candidates.min()?;
+        let crowded = self.waiting > MAX_WAITING;
+        let certain = self.lanes.iter().all(|lane| {
+            let read_on = lane.clock >= at.saturating_add(self.grace_ms) || crowded;
+            lane.ended || !lane.waiting.is_empty() && read_on
+        });
+        if !certain {
+            return None;
+        }
+        let lane = &mut self.lanes[index];
+        let next = lane.waiting.pop_front()?;
+        lane.offsets.done(next.offset);
+        self.waiting -= 1;
+        Some((index, next.item))
+    }
+
+    /// Records of a lane that wait.
+    pub fn waiting_in(&self, lane: usize) -> usize {
+        self.lanes[lane].waiting.len()
+    }
+
+    /// Records that wait over all lanes.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// What of a lane is done, for the commit.
+    pub fn position(&self, lane: usize) -> Position {
+        self.lanes[lane].offsets.position()
+    }
+
+    /// The offset behind the newest record read.
+    pub fn read_to(&self, lane: usize) -> i64 {
+        self.lanes[lane].offsets.next
+    }
+
+    /// Says that everything before this offset is read, as the end of a partition tells when its last offsets
+    /// hold no records (transaction markers, compacted ones).
+    pub fn read_up_to(&mut self, lane: usize, next: i64) {
+        let offsets = &mut self.lanes[lane].offsets;
+        offsets.next = offsets.next.max(next);
+    }
+}
+
+/// How far a lane is done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Everything before it is done.
+    pub next: i64,
+    /// Offsets from there on that are done too, ascending.
+    pub ahead: Vec<i64>,
+}
+
+/// Which offsets of a lane are done.
+#[derive(Debug)]
+struct Offsets {
+    /// The offset behind the newest record read.
+    next: i64,
+    /// Read but not all done: the first is not done.
+    open: VecDeque<(i64, bool)>,
+    /// Done in an earlier life, yet to be read again; ascending.
+    done_before: VecDeque<i64>,
+}
+
+impl Offsets {
+    fn new(start: Position) -> Self {
+        Offsets { next: start.next, open: VecDeque::new(), done_before: start.ahead.into() }
+    }
+
+    fn take_done(&mut self, offset: i64) -> bool {
+        while self.done_before.front().is_some_and(|done| *done < offset) {
+            self.done_before.pop_front();
+        }
+        if self.done_before.front() != Some(&offset) {
+            return false;
+        }
+        self.done_before.pop_front();
+        self.read(offset, true);
+        true
+    }
+
+    fn read(&mut self, offset: i64, done: bool) {
+        self.next = offset + 1;
+        if !done || !self.open.is_empty() {
+            self.open.push_back((offset, done));
+        }
+    }
+
+    fn done(&mut self, offset: i64) {
+        match self.open.front() {
+            Some((first, _)) if *first == offset => {
+                self.open.pop_front();
+                while self.open.front().is_some_and(|(_, done)| *done) {
+                    self.open.pop_front();
+                }
+            }
+            _ => {
+                if let Ok(found) = self.open.binary_search_by_key(&offset, |(o, _)| *o) {
+                    self.open[found].1 = true;
+                }
+            }
+        }
+    }
+
+    fn position(&self) -> Position {
+        let done = self.open.iter().filter(|(_, done)| *done).map(|(offset, _)| *offset);
+        Position {
+            next: self.open.front().map_or(self.next, |(offset, _)| *offset),
+            ahead: done.chain(self.done_before.iter().copied()).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    type Item = (u64, Ts, usize);
+
+    fn drain(merger: &mut Merger<Item>, out: &mut Vec<Item>) {
+        while let Some((_, item)) = merger.pop() {
+            out.push(item);
+        }
+    }
+
+    /// Reads the lanes in the given rhythm and returns what came out.
+    fn merge(lanes: &[Vec<Item>], rhythm: &[usize], grace: i64) -> Vec<Item> {
+        let mut merger = Merger::new(grace, lanes.iter().map(|_| Position::default()).collect());
+        let mut read = vec![0; lanes.len()];
+        let mut out = Vec::new();
+        for lane in rhythm.iter().map(|r| r % lanes.len()).chain((0..lanes.len()).cycle()) {
+            if read.iter().zip(lanes).all(|(r, l)| *r == l.len()) {
+                break;
+            }
+            if let Some(item) = lanes[lane].get(read[lane]) {
+                merger.push(lane, read[lane] as i64, item.1, item.0, *item);
+                read[lane] += 1;
+            }
+            merger.set_ended(lane, read[lane] == lanes[lane].len());
+            drain(&mut merger, &mut out);
+        }
+        (0..lanes.len()).for_each(|lane| merger.set_ended(lane, true));
+        drain(&mut merger, &mut out);
+        for (lane, items) in lanes.iter().enumerate() {
+            assert_eq!(merger.position(lane), Position { next: items.len() as i64, ahead: vec![] });
+        }
+        out
+    }
+
+    fn of_customer(items: &[Item], customer: u64) -> Vec<Item> {
+        items.iter().filter(|i| i.0 == customer).copied().collect()
+    }
+
+    /// Three lanes; within a lane, events may be out of order by up to the grace, except those of one customer.
+    fn lanes() -> impl Strategy<Value = Vec<Vec<Item>>> {
+        let event = (0u64..6, 0i64..400, 0i64..50);
+        prop::collection::vec(prop::collection::vec(event, 0..60), 3).prop_map(|lanes| {
+            let mut serial = 0;
+            lanes
+                .into_iter()
+                .map(|mut events| {
+                    // Arrival order is by time plus a delay within the grace.
+                    events.sort_by_key(|(_, ts, delay)| ts + delay);
+                    let mut newest: BTreeMap<u64, Ts> = BTreeMap::new();
+                    events.retain(|(customer, ts, _)| {
+                        let newest = newest.entry(*customer).or_insert(*ts);
+                        let keep = *ts >= *newest;
+                        *newest = (*newest).max(*ts);
+                        keep
+                    });
+                    events.into_iter().map(|(customer, ts, _)| { serial += 1; (customer, ts, serial) }).collect()
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn a_customers_order_depends_on_its_own_events_alone(
+            lanes in lanes(), a in prop::collection::vec(0usize..3, 0..200), b in prop::collection::vec(0usize..3, 0..200)
+        ) {
+            let (first, second) = (merge(&lanes, &a, 50), merge(&lanes, &b, 50));
+            for customer in 0..6 {
+                let alone: Vec<Vec<Item>> = lanes.iter().map(|lane| of_customer(lane, customer)).collect();
+                let expected = merge(&alone, &[], 50);
+                prop_assert!(expected.is_sorted_by_key(|i| i.1));
+                prop_assert_eq!(of_customer(&first, customer), expected.clone());
+                prop_assert_eq!(of_customer(&second, customer), expected);
+            }
+        }
+
+        #[test]
+        fn a_stop_anywhere_loses_and_repeats_nothing(
+            lanes in lanes(), rhythm in prop::collection::vec(0usize..3, 1..200), stop in 0usize..150
+        ) {
+            let mut merger = Merger::new(50, lanes.iter().map(|_| Position::default()).collect());
+            let mut read = [0usize; 3];
+            let mut out = Vec::new();
+            for lane in rhythm.iter().take(stop) {
+                if let Some(item) = lanes[*lane].get(read[*lane]) {
+                    merger.push(*lane, read[*lane] as i64, item.1, item.0, *item);
+                    read[*lane] += 1;
+                }
+                drain(&mut merger, &mut out);
+            }
+            let positions: Vec<Position> = (0..3).map(|lane| merger.position(lane)).collect();
+            let mut again = Merger::new(50, positions.clone());
+            for (lane, items) in lanes.iter().enumerate() {
+                for (offset, item) in items.iter().enumerate().skip(positions[lane].next as usize) {
+                    if !again.is_done(lane, offset as i64) {
+                        again.push(lane, offset as i64, item.1, item.0, *item);
+                    }
+                }
+                again.set_ended(lane, true);
+            }
+            drain(&mut again, &mut out);
+            let straight = merge(&lanes, &rhythm, 50);
+            for customer in 0..6 {
+                prop_assert_eq!(of_customer(&out, customer), of_customer(&straight, customer));
+            }
+        }
+    }
+
+    #[test]
+    fn a_late_event_does_not_overtake_its_own_customer() {
+        let lanes = vec![vec![(1, 100, 1), (1, 20, 2), (2, 500, 3)], vec![(1, 110, 4)], vec![]];
+        let order: Vec<usize> = merge(&lanes, &[], 10).iter().map(|i| i.2).collect();
+        assert_eq!(order, [1, 2, 4, 3]);
+    }
+}
