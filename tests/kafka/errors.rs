@@ -6,9 +6,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext};
 use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{Message, Offset, TopicPartitionList};
 use stagecast::kafka::answer::{Answer, Call};
-use stagecast::kafka::clients::ClientSettings;
+use stagecast::kafka::clients::{BrokerKind, ClientSettings};
 use stagecast::kafka::transactions::{Transactions, TxnError};
 
 use crate::records::until;
@@ -106,4 +106,21 @@ fn init_that_finds_no_broker_is_tried_again_and_succeeds_later() {
     assert_eq!((error.call, error.answer), (Call::Init, Answer::Retry), "{error}");
     mock.broker_up(-1).unwrap();
     transactions.init(INIT_MAX).unwrap();
+}
+
+#[test]
+fn the_embedded_brokers_settings_join_read_and_commit() {
+    let (mock, settings) = mock();
+    let settings = ClientSettings { broker: BrokerKind::Embedded, ..settings };
+    let consumer: BaseConsumer = settings.input_consumer_config(0).create().unwrap();
+    consumer.subscribe(&[TOPIC]).unwrap();
+    transaction(&mock, &settings, |_| {}).unwrap();
+    let mut read = None;
+    until("the record is read", || {
+        if let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) {
+            read = record.payload().map(<[u8]>::to_vec);
+        }
+        read.is_some()
+    });
+    assert_eq!(read.as_deref(), Some(b"v".as_slice()));
 }
