@@ -9,14 +9,17 @@ use crate::error::Result;
 use crate::pipeline::facts::FeatureNames;
 
 pub mod artifact;
+pub mod transform;
 pub mod scorer;
+pub mod counterfactual;
 pub mod fit;
 pub mod design;
 pub mod logistic;
 pub mod metrics;
 
 pub use artifact::{Definitions, Model};
-pub use scorer::{Contribution, Counterfactual, Scorer};
+pub use counterfactual::{Actionable, Counterfactual, Unit, Units};
+pub use scorer::{Contribution, Scorer};
 
 /// Reads a model file and makes every check that can be made before the first customer is scored: the file
 /// itself, its feature names and definitions against this catalogue, and its golden vectors.
