@@ -12,13 +12,17 @@ pub mod artifact;
 pub mod transform;
 pub mod scorer;
 pub mod counterfactual;
+pub mod dataset;
 pub mod fit;
 pub mod design;
+mod choose;
 pub mod logistic;
 pub mod metrics;
 
 pub use artifact::{Definitions, Model};
 pub use counterfactual::{Actionable, Counterfactual, Unit, Units};
+pub use dataset::Dataset;
+pub use fit::{About, FitParams};
 pub use scorer::{Contribution, Scorer};
 
 /// Reads a model file and makes every check that can be made before the first customer is scored: the file
