@@ -16,5 +16,8 @@ pub mod merge;
 pub mod pipeline;
 pub mod model;
 pub mod kafka;
+pub mod replay;
+pub mod simulate;
 pub mod config;
+pub mod setup;
 pub mod cli;

@@ -18,6 +18,7 @@ pub mod simulate;
 pub mod train;
 pub mod check;
 pub mod logging;
+mod progress;
 mod values;
 
 /// Streaming churn and lifecycle-stage scorer: Kafka events in; stage changes, churn scores and alerts out,
@@ -66,6 +67,12 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The same engine over files, with no broker
+    Replay(replay::Args),
+    /// Makes and checks the topics
+    Topics(topics::Args),
+    /// Realistic customers with a known truth, to files or to the input topics
+    Simulate(simulate::Args),
     /// Validates the configuration and everything it names
     Check(check::Args),
 }
@@ -83,6 +90,9 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         tracing::warn!(property, "TLS does not verify who the broker is");
     }
     match cli.command {
+        Command::Replay(args) => replay::run(&args, &config),
+        Command::Topics(args) => topics::run(&args, &config),
+        Command::Simulate(args) => simulate::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
     }
 }

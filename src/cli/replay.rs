@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::replay;
+use crate::setup;
 use crate::time::Ts;
 
 use super::values::instant;
@@ -35,4 +39,57 @@ pub struct Args {
     /// Overwrites the outputs of an earlier replay
     #[arg(long)]
     pub force: bool,
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<()> {
+    let plan = setup::plan(config, args.model.as_deref())?;
+    // Without a place for the outputs they are only compared.
+    let scratch = match &args.output {
+        Some(_) => None,
+        None => Some(Scratch::new()?),
+    };
+    let output = args.output.clone().or_else(|| scratch.as_ref().map(|s| s.0.join("replay"))).unwrap_or_default();
+    let request = replay::Request {
+        input: args.input.clone(),
+        output: output.clone(),
+        features_at: args.features_at.clone(),
+        until: args.until,
+        force: args.force,
+    };
+    let bar = super::progress::spinner("replaying");
+    let summary = replay::replay(plan, config, &request, &|events| bar.set_position(events))?;
+    bar.finish_and_clear();
+    tell(&summary)?;
+    match &args.check {
+        Some(earlier) => {
+            let equal = replay::check::compare(&output, earlier)?;
+            super::print(&format!("equal: {equal} records\n"))
+        }
+        None => Ok(()),
+    }
+}
+
+fn tell(summary: &replay::Summary) -> Result<()> {
+    let replay::Summary { events, late, duplicates, dead_letters, outputs, customers } = summary;
+    super::print(&format!(
+        "{events} events of {customers} customers ({late} late, {duplicates} duplicates), {dead_letters} dead letters, \
+         {outputs} outputs\n"
+    ))
+}
+
+/// A folder that goes away with the command.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let path = std::env::temp_dir().join(format!("stagecast-replay-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|e| Error::io("make the folder", &path, &e))?;
+        Ok(Scratch(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

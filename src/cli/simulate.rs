@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use crate::config::Config;
+use crate::error::Result;
+use crate::setup;
+use crate::simulate::{self, Settings};
+
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(group(clap::ArgGroup::new("destination").required(true).args(["out", "to_kafka"])))]
 pub struct Args {
@@ -28,4 +33,21 @@ pub struct Args {
     /// Overwrites the files of an earlier simulation
     #[arg(long, requires = "out")]
     pub force: bool,
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<()> {
+    let settings =
+        Settings { customers: args.customers, days: args.days, seed: args.seed, ..Settings::default() };
+    let bar = super::progress::bar("simulating");
+    let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
+    let summary = match &args.out {
+        Some(dir) => simulate::write_files(&settings, dir, args.force, &mut show)?,
+        None => crate::kafka::feed::simulate(&setup::clients(config), config, &settings, &mut show)?,
+    };
+    bar.finish_and_clear();
+    let [clicks, purchases, support, profile] = summary.events;
+    super::print(&format!(
+        "{} customers: {clicks} clickstream, {purchases} purchase, {support} support and {profile} profile events\n",
+        args.customers
+    ))
 }

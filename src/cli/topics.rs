@@ -1,5 +1,10 @@
 //! `stagecast topics`: makes and checks the topics.
 
+use crate::config::Config;
+use crate::error::Result;
+use crate::kafka::topics;
+use crate::setup;
+
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -16,4 +21,13 @@ pub enum Action {
     },
     /// Compares the topics of the cluster with what stagecast needs
     Check,
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<()> {
+    let (settings, layout) = (setup::clients(config), setup::topics(config));
+    let mut out = std::io::stdout().lock();
+    match args.action {
+        Action::Create { inputs } => topics::create(&settings, &layout, inputs, &mut out),
+        Action::Check => topics::report(&settings, &layout, &mut out),
+    }
 }

@@ -97,8 +97,6 @@ impl Numbers {
 pub enum ProfileChange {
     /// Traits to merge; `None` removes one.
     Traits(Vec<(Box<str>, Option<TraitValue>)>),
-    /// Erasure.
-    Delete,
 }
 
 /// One usable event. Borrows from the record's bytes wherever the JSON has no escapes.
@@ -112,6 +110,21 @@ pub struct Event<'a> {
     pub event_id: Option<Cow<'a, str>>,
     pub numbers: Numbers,
     pub profile: Option<Box<ProfileChange>>,
+}
+
+impl Event<'_> {
+    /// The event on its own, free of the record's bytes.
+    pub fn into_owned(self) -> Event<'static> {
+        Event {
+            source: self.source,
+            customer_id: Cow::Owned(self.customer_id.into_owned()),
+            name: Cow::Owned(self.name.into_owned()),
+            ts: self.ts,
+            event_id: self.event_id.map(|id| Cow::Owned(id.into_owned())),
+            numbers: self.numbers,
+            profile: self.profile,
+        }
+    }
 }
 
 /// Why a record cannot be used: one value of one enum, and a message a person can act on.

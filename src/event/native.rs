@@ -402,9 +402,8 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
 
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
-        "customer_deleted" => Ok(Some(ProfileChange::Delete)),
-        "customers_merged" => {
-            Err(Reject::new(Reason::UnsupportedType, "/type: customers_merged is not supported by this version"))
+        "customer_deleted" | "customers_merged" => {
+            Err(Reject::new(Reason::UnsupportedType, format!("/type: {name} is not supported by this version")))
         }
         _ => match traits {
             TraitMap::Absent => Ok(None),
@@ -483,6 +482,7 @@ mod tests {
             (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":[]}"#, InvalidField),
             (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#, InvalidField),
             (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":1}"#, UnsupportedType),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),

@@ -179,6 +179,14 @@ impl ClientSettings {
         self.producer_config(worker).create_with_context(Deliveries::default())
     }
 
+    /// A plain idempotent producer, for feeding the input topics.
+    pub fn feed_producer(&self) -> KafkaResult<ThreadedProducer<Deliveries>> {
+        let mut config = self.producer_config(0);
+        config.remove("transactional.id").remove("transaction.timeout.ms");
+        config.set("client.id", format!("{}-{}-feed", self.app_id, self.instance));
+        config.create_with_context(Deliveries::default())
+    }
+
     pub fn restore_consumer(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {
         self.restore_consumer_config(worker).create_with_context(LogContext)
     }

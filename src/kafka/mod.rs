@@ -2,7 +2,8 @@
 //!
 //! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
-//! an error in it asks for ([`answer`]), and [`partitioner`] which partition a key belongs to.
+//! an error in it asks for ([`answer`]), [`partitioner`] which
+//! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on.
 
 pub mod clients;
 pub mod topics;
@@ -10,3 +11,5 @@ pub mod admin;
 pub mod transactions;
 pub mod answer;
 pub mod partitioner;
+pub mod dead_letter;
+pub mod feed;

@@ -1,7 +1,7 @@
 //! The churn model as a file: JSON that a person can read, and every check that can be made of it alone.
 //!
-//! Owns the schema, the closed list of transforms and what each of them means. Must not score (that is
-//! [`super::scorer`]) and must not fit (that is [`super::fit`]).
+//! Owns the schema and its checks. Must not score (that is [`super::scorer`]) and must not fit (that is
+//! [`super::fit`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::metrics::Report;
+use super::transform::{Transform, VALUE_MOST};
 use crate::error::{Error, Result};
 use crate::time::Ts;
 
@@ -22,8 +23,6 @@ pub const FACTORS_MOST: usize = 64;
 pub const FEATURES_MOST: usize = 62;
 /// The largest share of one feature, or of the intercept, in the logit: odds of 10^14 to 1.
 pub const LOGIT_MOST: f64 = 32.0;
-/// No finite feature value counts for more than this, so that no event can make a score infinite.
-pub const VALUE_MOST: f64 = 1e12;
 pub const WEIGHT_MOST: f64 = 1e6;
 pub const DEVIATION_LEAST: f64 = 1e-9;
 const NAME_BYTES_MOST: usize = 128;
@@ -93,92 +92,6 @@ pub struct Term {
 pub struct Factor {
     pub feature: String,
     pub transform: Transform,
-}
-
-/// What is done to a feature before it is weighed. Each gives a finite number for every input.
-///
-/// Where the effect of "it never happened" (+inf) cannot be read off the transform itself, +inf gives 0 and a
-/// [`Transform::Never`] term carries it. Finite values count for at most ±[`VALUE_MOST`].
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Transform {
-    /// x; +inf gives 0.
-    Identity,
-    /// ln(1 + x), and −ln(1 − x) below 0; +inf gives 0.
-    Log1p,
-    /// min(x, at); +inf gives `at`.
-    Cap { at: f64 },
-    /// `log1p` of min(x, at); +inf gives that of `at`.
-    Log1pCap { at: f64 },
-    /// min(x, cap) / cap, not below 0; +inf gives 1.
-    Recency { cap: f64 },
-    /// 1 for +inf, otherwise 0.
-    Never,
-    /// max(0, x − knot), for splines; +inf gives 0.
-    Hinge { knot: f64 },
-}
-
-impl Transform {
-    /// The definition. The scorer computes the same faster and is tested against this.
-    pub fn apply(self, x: f64) -> f64 {
-        match self {
-            Transform::Identity => tame(x),
-            Transform::Log1p => signed_log(tame(x)),
-            Transform::Cap { at } => x.min(at).max(-VALUE_MOST),
-            Transform::Log1pCap { at } => signed_log(x.min(at).max(-VALUE_MOST)),
-            Transform::Recency { cap } => (x.min(cap) / cap).max(0.0),
-            Transform::Never => f64::from(x == f64::INFINITY),
-            Transform::Hinge { knot } => {
-                if x.is_finite() {
-                    (tame(x) - knot).max(0.0)
-                } else {
-                    0.0
-                }
-            }
-        }
-    }
-
-    /// The value at which the transform bends, where it has one.
-    pub fn bend(self) -> Option<f64> {
-        match self {
-            Transform::Cap { at } | Transform::Log1pCap { at } => Some(at),
-            Transform::Recency { cap } => Some(cap),
-            Transform::Hinge { knot } => Some(knot),
-            Transform::Identity | Transform::Log1p | Transform::Never => None,
-        }
-    }
-
-    fn bend_is_usable(self) -> bool {
-        match (self, self.bend()) {
-            (Transform::Hinge { .. }, Some(knot)) => (0.0..=VALUE_MOST).contains(&knot),
-            (_, Some(at)) => at > 0.0 && at <= VALUE_MOST,
-            (_, None) => true,
-        }
-    }
-
-    /// A total order on transforms, for finding duplicates.
-    fn key(self) -> (u8, u64) {
-        let kind = match self {
-            Transform::Identity => 0,
-            Transform::Log1p => 1,
-            Transform::Cap { .. } => 2,
-            Transform::Log1pCap { .. } => 3,
-            Transform::Recency { .. } => 4,
-            Transform::Never => 5,
-            Transform::Hinge { .. } => 6,
-        };
-        (kind, self.bend().unwrap_or(0.0).to_bits())
-    }
-}
-
-/// A finite value within ±[`VALUE_MOST`]; 0 for what is not finite.
-fn tame(x: f64) -> f64 {
-    if x.is_finite() { x.clamp(-VALUE_MOST, VALUE_MOST) } else { 0.0 }
-}
-
-/// ln(1 + |x|) with the sign of x. The pure-Rust logarithm, so that scores are the same bytes everywhere.
-pub(super) fn signed_log(x: f64) -> f64 {
-    libm::log(1.0 + x.abs()).copysign(x)
 }
 
 /// Platt scaling in logit space: slope × logit + intercept.
@@ -592,50 +505,6 @@ pub(crate) mod tests {
                 vector.p_churn = Scorer::p_of(self, &Names, &features).unwrap_or(0.5);
             }
             self.golden = golden;
-        }
-    }
-
-    const INPUTS: [f64; 9] = [f64::NEG_INFINITY, -1e300, -2.0, 0.0, 0.5, 3.0, 90.0, 1e300, f64::INFINITY];
-
-    #[test]
-    fn every_transform_gives_a_finite_number_for_every_input() {
-        for transform in [
-            Transform::Identity,
-            Transform::Log1p,
-            Transform::Cap { at: 9.0 },
-            Transform::Log1pCap { at: 9.0 },
-            Transform::Recency { cap: 90.0 },
-            Transform::Never,
-            Transform::Hinge { knot: 2.0 },
-        ] {
-            for x in INPUTS {
-                assert!(transform.apply(x).is_finite(), "{transform:?} of {x}");
-            }
-        }
-    }
-
-    #[test]
-    fn transforms_mean_what_the_file_says() {
-        let inf = f64::INFINITY;
-        for (transform, x, value) in [
-            (Transform::Identity, -2.5, -2.5),
-            (Transform::Identity, inf, 0.0),
-            (Transform::Log1p, 1.0, 2f64.ln()),
-            (Transform::Log1p, -1.0, -(2f64.ln())),
-            (Transform::Log1p, inf, 0.0),
-            (Transform::Cap { at: 5.0 }, 7.0, 5.0),
-            (Transform::Cap { at: 5.0 }, inf, 5.0),
-            (Transform::Log1pCap { at: 5.0 }, inf, 6f64.ln()),
-            (Transform::Log1pCap { at: 5.0 }, 1.0, 2f64.ln()),
-            (Transform::Recency { cap: 90.0 }, 45.0, 0.5),
-            (Transform::Recency { cap: 90.0 }, inf, 1.0),
-            (Transform::Never, inf, 1.0),
-            (Transform::Never, 1e300, 0.0),
-            (Transform::Hinge { knot: 2.0 }, 5.0, 3.0),
-            (Transform::Hinge { knot: 2.0 }, 1.0, 0.0),
-            (Transform::Hinge { knot: 2.0 }, inf, 0.0),
-        ] {
-            assert!((transform.apply(x) - value).abs() < 1e-15, "{transform:?} of {x}");
         }
     }
 

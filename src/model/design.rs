@@ -5,7 +5,8 @@
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::artifact::{DEVIATION_LEAST, Transform};
+use super::artifact::DEVIATION_LEAST;
+use super::transform::Transform;
 
 /// An instant's distance is capped where 95 % of the finite values lie, and not under a week.
 const CAP_QUANTILE: f64 = 0.95;

@@ -7,42 +7,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use linfa::ParamGuard;
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array2, Axis};
 
 use super::artifact::{
-    DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term, Training,
-    definition_hash,
+    Calibration, DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term,
+    Training, definition_hash,
 };
-use super::design::{Design, Designs, Spec, candidates};
+use super::choose::{Choice, Choosing, Scale, no_convergence};
+use super::dataset::{CLASS_LEAST, Dataset};
+use super::design::{Spec, candidates};
 use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, report};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
 use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
 use crate::time::{Ts, format_rfc3339, format_span};
-
-/// Fewer examples than this say nothing about ten features.
-pub const EXAMPLES_LEAST: usize = 200;
-/// Churners, and stayers, on each side of the split.
-pub const CLASS_LEAST: usize = 20;
-/// Choosing looks at no more rows than this; the fits that are kept look at all.
-const CHOOSING_ROWS_MOST: usize = 20_000;
-/// A smaller or simpler model may lose this many nats per example.
-const LOSS_GIVEN_FOR_SIMPLICITY: f64 = 5e-4;
-const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
-
-/// Labelled examples: one row per customer and cut.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    pub names: Vec<String>,
-    /// Features by column; may hold +inf ("it never happened").
-    pub rows: Array2<f64>,
-    pub label: Vec<bool>,
-    /// The cut: everything in the row happened before it, everything in the label after.
-    pub at: Vec<Ts>,
-    /// A hash of the customer, so that one customer's rows are known to belong together.
-    pub customer: Vec<u64>,
-}
 
 /// What the model is for; copied into its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,9 +41,9 @@ pub struct FitParams(FitValidParams);
 #[derive(Clone, Debug, PartialEq)]
 pub struct FitValidParams {
     about: About,
-    alphas: Vec<f64>,
-    features_least: usize,
-    features_most: usize,
+    pub(super) alphas: Vec<f64>,
+    pub(super) features_least: usize,
+    pub(super) features_most: usize,
     held_back: f64,
     bootstrap: Bootstrap,
 }
@@ -216,7 +195,7 @@ impl FitValidParams {
         let calibration = judged.slope.map(|slope| {
             let logits = fitted.logits(dataset, &split.later);
             let intercept = intercept_for_rate(&logits, slope, judged.held_back.base_rate);
-            super::artifact::Calibration { slope, intercept }
+            Calibration { slope, intercept }
         });
         let terms = fitted.terms(dataset);
         let mut model = Model {
@@ -253,254 +232,16 @@ impl FitValidParams {
     }
 }
 
-struct Split {
-    early: Vec<usize>,
-    later: Vec<usize>,
+/// Row numbers before and after a cut, with the label's horizon between.
+pub(super) struct Split {
+    pub(super) early: Vec<usize>,
+    pub(super) later: Vec<usize>,
     from: Ts,
 }
 
 struct Judged {
     slope: Option<f64>,
     held_back: Report,
-}
-
-impl Dataset {
-    /// Every check that does not depend on the settings.
-    pub fn check(&self) -> Result<()> {
-        let n = self.label.len();
-        let (rows, columns) = self.rows.dim();
-        if rows != n || self.at.len() != n || self.customer.len() != n || columns != self.names.len() {
-            return Err(Error::world("a dataset's rows, labels, cuts, customers and names differ in length"));
-        }
-        if let Some(name) =
-            self.names.iter().enumerate().find_map(|(i, n)| self.names[..i].contains(n).then_some(n))
-        {
-            return Err(Error::world(format!("feature `{name}` occurs twice in the dataset")));
-        }
-        for ((i, j), x) in self.rows.indexed_iter() {
-            if x.is_nan() || *x == f64::NEG_INFINITY {
-                let at = format_rfc3339(self.at[i]);
-                return Err(Error::user(format!("feature `{}` is {x} at {at} (row {i})", self.names[j]))
-                    .hint("features are numbers, or +inf for what never happened; check its definition"));
-            }
-        }
-        let churned = self.label.iter().filter(|label| **label).count();
-        if n < EXAMPLES_LEAST {
-            return Err(Error::user(format!(
-                "{n} examples are too few to train on: {EXAMPLES_LEAST} are needed"
-            ))
-            .hint("give more customers, a longer history, or a longer --active-within"));
-        }
-        if churned == 0 || churned == n {
-            let all = if churned == 0 { "none" } else { "every one" };
-            return Err(Error::user(format!(
-                "of {n} examples {all} is a churner, so there is nothing to tell apart"
-            ))
-            .hint("check --label, --horizon and --active-within against the data"));
-        }
-        Ok(())
-    }
-
-    fn has_enough(&self, rows: &[usize]) -> bool {
-        let churned = rows.iter().filter(|i| self.label[**i]).count();
-        churned >= CLASS_LEAST && rows.len() - churned >= CLASS_LEAST
-    }
-
-    fn base_rate(&self) -> f64 {
-        self.label.iter().filter(|label| **label).count() as f64 / self.label.len() as f64
-    }
-
-    fn span(&self) -> (Ts, Ts) {
-        let (first, last) = (self.at.iter().min(), self.at.iter().max());
-        (first.copied().unwrap_or(0), last.copied().unwrap_or(0))
-    }
-}
-
-/// What was chosen: terms without weights, and the penalty.
-struct Choice {
-    design: &'static str,
-    specs: Vec<Spec>,
-    alpha: f64,
-}
-
-/// The two slices, with every candidate term's values standardised by the early one.
-struct Choosing<'d> {
-    designs: &'d Designs,
-    early: Slice,
-    later: Slice,
-    /// Candidates that vary in the early slice.
-    varies: Vec<bool>,
-}
-
-struct Slice {
-    x: Array2<f64>,
-    churned: Vec<bool>,
-}
-
-/// A step of the search: terms (numbers of specs), and how they do on the later slice.
-#[derive(Clone)]
-struct Step {
-    specs: Vec<usize>,
-    fitted: Weights,
-    loss: f64,
-}
-
-impl<'d> Choosing<'d> {
-    fn new(dataset: &Dataset, split: &Split, designs: &'d Designs) -> Result<Self> {
-        let early = thinned(&split.early, CHOOSING_ROWS_MOST);
-        let later = thinned(&split.later, CHOOSING_ROWS_MOST);
-        let mut early_x = designs.values(dataset.rows.select(Axis(0), &early).view());
-        let mut later_x = designs.values(dataset.rows.select(Axis(0), &later).view());
-        let scale = Scale::of(early_x.view());
-        scale.apply(&mut early_x);
-        scale.apply(&mut later_x);
-        let label = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
-        let varies = scale.deviations.iter().map(|d| *d >= DEVIATION_LEAST).collect();
-        let choosing = Choosing {
-            designs,
-            early: Slice { x: early_x, churned: label(&early) },
-            later: Slice { x: later_x, churned: label(&later) },
-            varies,
-        };
-        // Thinning keeps every so-manieth row; a rare class could be thinned away altogether.
-        for slice in [&choosing.early, &choosing.later] {
-            if slice.churned.iter().all(|c| *c) || !slice.churned.iter().any(|c| *c) {
-                return Err(Error::user("churners, or stayers, are too rare to learn from")
-                    .hint("use a longer --horizon, or another --label"));
-            }
-        }
-        Ok(choosing)
-    }
-
-    /// Designs first, then single terms, then the penalty.
-    fn choose(&self, params: &FitValidParams) -> Result<Choice> {
-        let alpha = params.alphas[params.alphas.len() / 2];
-        let mut best: Option<(&Design, Step)> = None;
-        for design in &self.designs.designs {
-            let step = self.shrink(design, params, alpha)?;
-            let better = |(_, best): &(&Design, Step)| step.loss < best.loss - LOSS_GIVEN_FOR_SIMPLICITY;
-            if best.as_ref().is_none_or(better) {
-                best = Some((design, step));
-            }
-        }
-        let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
-        let step = self.prune(step, alpha)?;
-        let mut chosen = (alpha, step.loss);
-        for alpha in &params.alphas {
-            let loss = self.step(step.specs.clone(), *alpha)?.loss;
-            if loss < chosen.1 {
-                chosen = (*alpha, loss);
-            }
-        }
-        let specs = step.specs.iter().map(|i| self.designs.specs[*i]).collect();
-        Ok(Choice { design: design.name, specs, alpha: chosen.0 })
-    }
-
-    /// Leaves out the weakest features, a fifth at a time, then one by one; the smallest set that loses next
-    /// to nothing wins.
-    fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
-        let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
-        let mut step = self.step(specs, alpha)?;
-        let mut allowed: Vec<Step> = Vec::new();
-        loop {
-            let columns = self.columns_by_strength(&step);
-            if columns.len() <= params.features_most {
-                allowed.push(step.clone());
-            }
-            if columns.len() <= params.features_least {
-                break;
-            }
-            let over = columns.len().saturating_sub(params.features_most);
-            let drop = (columns.len() / 5).min(over).max(1);
-            let weak = &columns[..drop];
-            let uses_weak = |i: &usize| weak.iter().any(|column| self.designs.specs[*i].uses(*column));
-            let specs = step.specs.iter().copied().filter(|i| !uses_weak(i)).collect();
-            step = self.step(specs, alpha)?;
-        }
-        let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);
-        let good = allowed.into_iter().rev().find(|step| step.loss <= least + LOSS_GIVEN_FOR_SIMPLICITY);
-        good.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
-    }
-
-    /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.
-    fn prune(&self, mut step: Step, alpha: f64) -> Result<Step> {
-        let mut order: Vec<(f64, usize)> =
-            step.specs.iter().zip(&step.fitted.weights).map(|(i, w)| (w.abs(), *i)).collect();
-        order.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (_, candidate) in order {
-            let spec = &self.designs.specs[candidate];
-            let others = step.specs.iter().filter(|i| **i != candidate);
-            let kept = others.filter(|i| self.designs.specs[**i].uses(spec.column)).count();
-            if kept == 0 {
-                continue;
-            }
-            let rest = step.specs.iter().copied().filter(|i| *i != candidate).collect();
-            let without = self.step(rest, alpha)?;
-            if without.loss <= step.loss + LOSS_GIVEN_FOR_A_TERM {
-                step = without;
-            }
-        }
-        Ok(step)
-    }
-
-    fn step(&self, specs: Vec<usize>, alpha: f64) -> Result<Step> {
-        let x = self.early.x.select(Axis(1), &specs);
-        let fitted = logistic::fit(&x, &self.early.churned, alpha).map_err(no_convergence)?;
-        let loss = fitted.log_loss(&self.later.x.select(Axis(1), &specs), &self.later.churned);
-        Ok(Step { specs, fitted, loss })
-    }
-
-    /// Columns by the spread of their contribution to the logit over the early slice, the weakest first.
-    fn columns_by_strength(&self, step: &Step) -> Vec<usize> {
-        let columns: BTreeSet<usize> = step.specs.iter().map(|i| self.designs.specs[*i].column).collect();
-        let mut strengths: Vec<(f64, usize)> = columns
-            .into_iter()
-            .map(|column| {
-                let mut sum = Array1::<f64>::zeros(self.early.x.nrows());
-                for (i, weight) in step.specs.iter().zip(&step.fitted.weights) {
-                    if self.designs.specs[*i].uses(column) {
-                        sum.scaled_add(*weight, &self.early.x.column(*i));
-                    }
-                }
-                (sum.std(0.0), column)
-            })
-            .collect();
-        strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-        strengths.into_iter().map(|(_, column)| column).collect()
-    }
-}
-
-/// Every so-manieth row, so that no more than `most` are left and all cuts stay represented.
-fn thinned(rows: &[usize], most: usize) -> Vec<usize> {
-    rows.iter().copied().step_by(rows.len().div_ceil(most).max(1)).collect()
-}
-
-fn no_convergence(why: String) -> Error {
-    Error::world(why).hint("a feature may hold absurd values; `stagecast replay --features-at` shows them")
-}
-
-/// Means and deviations of columns.
-struct Scale {
-    means: Vec<f64>,
-    deviations: Vec<f64>,
-}
-
-impl Scale {
-    fn of(x: ArrayView2<f64>) -> Scale {
-        let mean = |column: ndarray::ArrayView1<f64>| column.sum() / column.len() as f64;
-        Scale {
-            means: x.columns().into_iter().map(mean).collect(),
-            deviations: x.columns().into_iter().map(|column| column.std(0.0)).collect(),
-        }
-    }
-
-    fn apply(&self, x: &mut Array2<f64>) {
-        for (mut column, (mean, deviation)) in
-            x.columns_mut().into_iter().zip(self.means.iter().zip(&self.deviations))
-        {
-            column.mapv_inplace(|value| (value - mean) / deviation.max(DEVIATION_LEAST));
-        }
-    }
 }
 
 /// Weights over the chosen terms, with the scale they are for.

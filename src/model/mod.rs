@@ -9,14 +9,21 @@ use crate::error::Result;
 use crate::pipeline::facts::FeatureNames;
 
 pub mod artifact;
+pub mod transform;
 pub mod scorer;
+pub mod counterfactual;
+pub mod dataset;
 pub mod fit;
 pub mod design;
+mod choose;
 pub mod logistic;
 pub mod metrics;
 
 pub use artifact::{Definitions, Model};
-pub use scorer::{Actionable, Contribution, Counterfactual, Scorer, Unit, Units};
+pub use counterfactual::{Actionable, Counterfactual, Unit, Units};
+pub use dataset::Dataset;
+pub use fit::{About, FitParams};
+pub use scorer::{Contribution, Scorer};
 
 /// Reads a model file and makes every check that can be made before the first customer is scored: the file
 /// itself, its feature names and definitions against this catalogue, and its golden vectors.

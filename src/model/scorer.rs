@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::artifact::{FACTORS_MOST, FEATURES_MOST, LOGIT_MOST, Model, Transform, VALUE_MOST, signed_log};
+use super::artifact::{FACTORS_MOST, FEATURES_MOST, LOGIT_MOST, Model};
+use super::transform::{Transform, VALUE_MOST, signed_log};
 use crate::error::{Error, Result, did_you_mean};
 use crate::pipeline::facts::{FeatureId, FeatureNames};
 
@@ -21,52 +22,52 @@ const LOGS: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Scorer {
     /// One per feature, in the order of feature ids.
-    groups: Vec<Group>,
-    factors: Vec<Factor>,
-    products: Vec<Product>,
+    pub(super) groups: Vec<Group>,
+    pub(super) factors: Vec<Factor>,
+    pub(super) products: Vec<Product>,
     intercept: f64,
     logs: Box<[f64; LOGS]>,
 }
 
 /// One feature: its factors are `factors[first..end]`, its means are folded into `offset`.
 #[derive(Clone, Copy, Debug)]
-struct Group {
-    feature: FeatureId,
-    first: usize,
-    end: usize,
-    offset: f64,
-    needs_log: bool,
+pub(super) struct Group {
+    pub(super) feature: FeatureId,
+    pub(super) first: usize,
+    pub(super) end: usize,
+    pub(super) offset: f64,
+    pub(super) needs_log: bool,
     /// The first term it occurs in: factor, partner in an interaction, deviation.
-    yardstick: Yardstick,
+    pub(super) yardstick: Yardstick,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Yardstick {
-    factor: usize,
-    partner: Option<usize>,
-    deviation: f64,
+pub(super) struct Yardstick {
+    pub(super) factor: usize,
+    pub(super) partner: Option<usize>,
+    pub(super) deviation: f64,
 }
 
 /// One transformed feature and its weight over deviation, where it is a term of its own.
 #[derive(Clone, Copy, Debug)]
-struct Factor {
-    op: Op,
-    linear: f64,
+pub(super) struct Factor {
+    pub(super) op: Op,
+    pub(super) linear: f64,
     /// Where the transform bends.
-    bend: Option<f64>,
+    pub(super) bend: Option<f64>,
 }
 
 /// An interaction: half of it goes to each of its features.
 #[derive(Clone, Copy, Debug)]
-struct Product {
-    factors: [usize; 2],
-    groups: [usize; 2],
-    half: f64,
+pub(super) struct Product {
+    pub(super) factors: [usize; 2],
+    pub(super) groups: [usize; 2],
+    pub(super) half: f64,
 }
 
 /// A transform with what can be computed ahead.
 #[derive(Clone, Copy, Debug)]
-enum Op {
+pub(super) enum Op {
     Identity,
     Log,
     Cap(f64),
@@ -82,45 +83,6 @@ pub struct Contribution {
     pub feature: Option<FeatureId>,
     pub value: f64,
     pub contribution: f64,
-}
-
-/// The smallest single change that brings the probability under a target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Counterfactual {
-    pub feature: FeatureId,
-    pub from: f64,
-    pub to: f64,
-}
-
-/// Which values a feature can take, for proposing one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Unit {
-    pub integer: bool,
-    pub least: f64,
-    pub most: f64,
-}
-
-impl Unit {
-    pub const COUNT: Unit = Unit { integer: true, least: 0.0, most: VALUE_MOST };
-    /// Spans, money and ratios that cannot fall below nothing.
-    pub const AMOUNT: Unit = Unit { integer: false, least: 0.0, most: VALUE_MOST };
-
-    pub const fn between(least: f64, most: f64) -> Unit {
-        Unit { integer: false, least, most }
-    }
-}
-
-/// Metadata that only counterfactuals need.
-pub trait Units {
-    /// `None` where no action can move the feature (the age of a customer).
-    fn unit(&self, id: FeatureId) -> Option<Unit>;
-}
-
-/// A feature that a counterfactual may change.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Actionable {
-    pub feature: FeatureId,
-    pub unit: Unit,
 }
 
 impl Scorer {
@@ -173,12 +135,6 @@ impl Scorer {
         self.groups.iter().map(|group| group.feature)
     }
 
-    /// Those of the model's features that an action can move.
-    pub fn actionable(&self, units: &dyn Units) -> Vec<Actionable> {
-        let movable = |feature| Some(Actionable { feature, unit: units.unit(feature)? });
-        self.features().filter_map(movable).collect()
-    }
-
     /// Σ weight × value per feature, before the grid.
     fn sums(&self, features: &[f64], sums: &mut [f64; FEATURES_MOST]) {
         let mut values = [0.0; FACTORS_MOST];
@@ -229,7 +185,7 @@ impl Scorer {
 }
 
 impl Op {
-    fn value(self, x: f64, log: f64) -> f64 {
+    pub(super) fn value(self, x: f64, log: f64) -> f64 {
         match self {
             Op::Identity => Transform::Identity.apply(x),
             Op::Log => {
@@ -266,7 +222,7 @@ impl From<Transform> for Op {
     }
 }
 
-fn slow_log(x: f64) -> f64 {
+pub(super) fn slow_log(x: f64) -> f64 {
     if x == f64::INFINITY { x } else { signed_log(x.clamp(-VALUE_MOST, VALUE_MOST)) }
 }
 
@@ -400,219 +356,8 @@ impl Scorer {
         self.products.push(Product { factors: [factor, partner], groups: [group, other], half: scale / 2.0 });
     }
 
-    fn group_of(&self, factor: usize) -> usize {
+    pub(super) fn group_of(&self, factor: usize) -> usize {
         self.groups.partition_point(|group| group.end <= factor)
-    }
-
-    /// The smallest single change of an actionable feature that brings p strictly under `target_p`, measured
-    /// in deviations of the first term the feature occurs in. `None` when p is there already or no single
-    /// change suffices.
-    ///
-    /// Exact: along one feature the logit is a + b·x + c·ln(1 + x) between known bends, hence monotone between
-    /// bends and at most one turning point each, and every monotone piece is searched.
-    pub fn counterfactual(
-        &self,
-        features: &[f64],
-        target_p: f64,
-        actionable: &[Actionable],
-    ) -> Option<Counterfactual> {
-        if !(0.0..=1.0).contains(&target_p) || self.p(self.logit(features)) < target_p {
-            return None;
-        }
-        let mut changed = features.to_vec();
-        let mut best: Option<(f64, Counterfactual)> = None;
-        for Actionable { feature, unit } in actionable {
-            let Ok(group) = self.groups.binary_search_by_key(feature, |group| group.feature) else {
-                continue;
-            };
-            let from = features[feature.index()];
-            let curve = self.curve(group, features);
-            for to in curve.ways_under(target_p, from, *unit).into_iter().flatten() {
-                let Some(to) = self.settle(&mut changed, *feature, from, to, *unit, target_p) else {
-                    continue;
-                };
-                let distance = curve.distance(from, to);
-                let smaller = |(best_distance, best_change): &(f64, Counterfactual)| {
-                    let order = distance.total_cmp(best_distance);
-                    order.then(feature.cmp(&best_change.feature)).is_lt()
-                };
-                if best.as_ref().is_none_or(smaller) {
-                    best = Some((distance, Counterfactual { feature: *feature, from, to }));
-                }
-            }
-        }
-        best.map(|(_, change)| change)
-    }
-
-    /// Tries a value on the scorer itself; the grid may ask for a hair more than the curve says.
-    fn settle(
-        &self,
-        changed: &mut [f64],
-        feature: FeatureId,
-        from: f64,
-        to: f64,
-        unit: Unit,
-        target_p: f64,
-    ) -> Option<f64> {
-        let away = if to > from { 1.0 } else { -1.0 };
-        let mut hair = if unit.integer { 1.0 } else { 1e-12 * to.abs().max(1.0) };
-        let mut to = to;
-        let mut found = None;
-        for _ in 0..16 {
-            changed[feature.index()] = to;
-            if self.p(self.logit(changed)) < target_p {
-                found = Some(to);
-                break;
-            }
-            to = (to + away * hair).clamp(unit.least, unit.most);
-            if !unit.integer {
-                hair *= 4.0;
-            }
-        }
-        changed[feature.index()] = from;
-        found
-    }
-
-    /// The logit as a function of one feature, the others staying as they are.
-    fn curve(&self, group: usize, features: &[f64]) -> Curve<'_> {
-        let g = self.groups[group];
-        let value = |factor: usize| {
-            let x = features[self.groups[self.group_of(factor)].feature.index()];
-            self.factors[factor].op.value(x, slow_log(x))
-        };
-        let mut weights: Vec<f64> = self.factors[g.first..g.end].iter().map(|f| f.linear).collect();
-        for product in &self.products {
-            for (own, other) in [(0, 1), (1, 0)] {
-                if product.groups[own] == group {
-                    weights[product.factors[own] - g.first] +=
-                        2.0 * product.half * value(product.factors[other]);
-                }
-            }
-        }
-        let Yardstick { factor, partner, deviation } = g.yardstick;
-        let mut curve = Curve {
-            factors: &self.factors[g.first..g.end],
-            weights,
-            rest: 0.0,
-            yardstick: factor - g.first,
-            per_deviation: partner.map_or(1.0, value).abs() / deviation,
-        };
-        curve.rest = self.logit(features) - curve.logit(features[g.feature.index()]);
-        curve
-    }
-}
-
-/// The logit along one feature.
-struct Curve<'s> {
-    factors: &'s [Factor],
-    weights: Vec<f64>,
-    rest: f64,
-    yardstick: usize,
-    per_deviation: f64,
-}
-
-impl Curve<'_> {
-    fn logit(&self, x: f64) -> f64 {
-        let log = slow_log(x);
-        let own = self.factors.iter().zip(&self.weights).map(|(factor, w)| w * factor.op.value(x, log));
-        self.rest + own.sum::<f64>()
-    }
-
-    /// How far the feature's first term moves, in its deviations.
-    fn distance(&self, from: f64, to: f64) -> f64 {
-        let value = |x: f64| self.factors[self.yardstick].op.value(x, slow_log(x));
-        (value(to) - value(from)).abs() * self.per_deviation
-    }
-
-    /// The nearest value below and the nearest above `from` that bring the probability under the target.
-    fn ways_under(&self, target_p: f64, from: f64, unit: Unit) -> [Option<f64>; 2] {
-        let goal = libm::log(target_p / (1.0 - target_p));
-        let under = |x: f64| self.logit(x) < goal;
-        let mut marks = self.marks(unit);
-        // From "never", the way down starts at the last bend: beyond it nothing more happens.
-        let start =
-            if from.is_finite() { from.clamp(unit.least, unit.most) } else { last_bend(&marks, unit) };
-        marks.push(start);
-        marks.sort_by(f64::total_cmp);
-        marks.dedup();
-        let at = marks.partition_point(|mark| *mark < start);
-        if !from.is_finite() && under(start) && (!unit.integer || start.fract() == 0.0) {
-            return [Some(start), None];
-        }
-        let down = marks[..=at].windows(2).rev().find_map(|w| nearest(w[1], w[0], unit.integer, &under));
-        let up = marks[at..].windows(2).find_map(|w| nearest(w[0], w[1], unit.integer, &under));
-        [down, up]
-    }
-
-    /// The ends, the bends and the turning points: between two of them the curve is monotone.
-    fn marks(&self, unit: Unit) -> Vec<f64> {
-        let mut marks = vec![unit.least, unit.most, 0.0, -VALUE_MOST, VALUE_MOST];
-        marks.extend(self.factors.iter().filter_map(|factor| factor.bend));
-        marks.sort_by(f64::total_cmp);
-        let turns: Vec<f64> = marks.windows(2).filter_map(|w| self.turn(w[0], w[1])).collect();
-        marks.extend(turns);
-        marks.retain(|mark| (unit.least..=unit.most).contains(mark));
-        marks
-    }
-
-    /// Where a + b·x + c·ln(1 + |x|) turns inside a piece without bends.
-    fn turn(&self, low: f64, high: f64) -> Option<f64> {
-        let (mut b, mut c) = (0.0, 0.0);
-        let side = if high <= 0.0 { -1.0 } else { 1.0 };
-        for (factor, w) in self.factors.iter().zip(&self.weights) {
-            match factor.op {
-                Op::Identity => b += w,
-                Op::Cap(at) if high <= at => b += w,
-                Op::Recency { cap, per } if low >= 0.0 && high <= cap => b += w * per,
-                Op::Hinge(knot) if low >= knot => b += w,
-                Op::Log => c += w,
-                Op::LogCap(_) if factor.bend.is_some_and(|at| high <= at) => c += w,
-                _ => {}
-            }
-        }
-        // d/dx: b + c / (1 + |x|) = 0.
-        let turn = (-c / b - 1.0) * side;
-        (turn > low && turn < high).then_some(turn)
-    }
-}
-
-fn last_bend(marks: &[f64], unit: Unit) -> f64 {
-    marks.iter().copied().filter(|mark| *mark < VALUE_MOST.min(unit.most)).fold(unit.least, f64::max)
-}
-
-/// The value nearest to `near` in a monotone piece for which `under` holds; `near` itself may be it.
-fn nearest(near: f64, far: f64, integer: bool, under: &impl Fn(f64) -> bool) -> Option<f64> {
-    if !integer {
-        if under(near) {
-            return Some(near);
-        }
-        return under(far).then(|| bisect(near, far, |x| x, under));
-    }
-    let (near, far) = if far < near { (near.floor(), far.ceil()) } else { (near.ceil(), far.floor()) };
-    let direction = if far < near { -1.0 } else { 1.0 };
-    let whole = |x: f64| if direction < 0.0 { x.ceil() } else { x.floor() };
-    match ((far - near) * direction >= 0.0, under(near), under(far)) {
-        (true, true, _) => Some(near),
-        (true, false, true) => Some(bisect(near, far, whole, under)),
-        _ => None,
-    }
-}
-
-/// Closes in on the edge of `under`, false at `out` and true at `inside`; ends on the inner side.
-///
-/// `land` puts a middle on the values that are allowed, towards `out`; when it gives `out`, the two are
-/// neighbours.
-fn bisect(mut out: f64, mut inside: f64, land: impl Fn(f64) -> f64, under: &impl Fn(f64) -> bool) -> f64 {
-    loop {
-        let middle = land(out + (inside - out) / 2.0);
-        if middle == out || middle == inside {
-            return inside;
-        }
-        if under(middle) {
-            inside = middle;
-        } else {
-            out = middle;
-        }
     }
 }
 
@@ -639,15 +384,6 @@ mod tests {
 
     /// Names: orders_90d, days_since_order, revenue_90d, sentiment_90d, tenure_days, clicks_trend_14d.
     const FEATURES: [f64; 6] = [3.0, 12.5, 210.0, -0.25, 400.0, 0.1];
-
-    fn units() -> Vec<Actionable> {
-        let unit = |i: u16| match i {
-            0 => Unit::COUNT,
-            3 => Unit::between(-1.0, 1.0),
-            _ => Unit::AMOUNT,
-        };
-        (0..4).map(|i| Actionable { feature: FeatureId(i), unit: unit(i) }).collect()
-    }
 
     #[test]
     fn the_scorer_computes_what_the_file_defines() {
@@ -723,89 +459,8 @@ mod tests {
         assert!(error.what.contains("golden[0]"), "{error}");
     }
 
-    #[test]
-    fn a_counterfactual_on_a_count_is_the_next_whole_number_that_suffices() {
-        let mut model = model();
-        model.terms = vec![term("orders_90d", Transform::Log1p, -1.5)];
-        model.keep_only_what_terms_use();
-        let scorer = scorer(&model);
-        let mut features = [0.0; 6];
-        let before = scorer.p(scorer.logit(&features));
-        let found = scorer.counterfactual(&features, before * 0.5, &units()).unwrap();
-        assert_eq!((found.feature, found.from), (FeatureId(0), 0.0));
-        assert_eq!(found.to.fract(), 0.0);
-        features[0] = found.to;
-        assert!(scorer.p(scorer.logit(&features)) < before * 0.5);
-        features[0] = found.to - 1.0;
-        assert!(scorer.p(scorer.logit(&features)) >= before * 0.5);
-    }
-
-    #[test]
-    fn a_customer_who_never_ordered_is_asked_for_a_first_order() {
-        let mut model = model();
-        model.terms = vec![
-            term("days_since_order", Transform::Recency { cap: 90.0 }, 1.0),
-            term("days_since_order", Transform::Never, 2.0),
-        ];
-        model.keep_only_what_terms_use();
-        let scorer = scorer(&model);
-        let features = [0.0, f64::INFINITY, 0.0, 0.0, 0.0, 0.0];
-        let found = scorer.counterfactual(&features, 0.5, &units()).unwrap();
-        assert_eq!(found.feature, FeatureId(1));
-        assert!(found.to <= 90.0 && found.from == f64::INFINITY);
-    }
-
-    #[test]
-    fn there_is_no_counterfactual_when_nothing_suffices_or_nothing_is_needed() {
-        let scorer = scorer(&model());
-        let p = scorer.p(scorer.logit(&FEATURES));
-        assert_eq!(scorer.counterfactual(&FEATURES, p + 0.1, &units()), None, "already under");
-        assert_eq!(scorer.counterfactual(&FEATURES, p / 2.0, &[]), None, "nothing may be changed");
-        assert_eq!(scorer.counterfactual(&FEATURES, 0.0, &units()), None);
-    }
-
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(300))]
-
-        /// Against a search over a grid of values: what is proposed suffices, and nothing nearer on the grid does.
-        #[test]
-        fn a_counterfactual_suffices_and_is_the_smallest(
-            weights in prop::collection::vec(-2.0f64..2.0, 10),
-            orders in 0u32..20, days in 0.0f64..200.0, revenue in 0.0f64..500.0, sentiment in -1.0f64..1.0,
-            share in 0.3f64..0.99,
-        ) {
-            let mut model = model();
-            for (term, weight) in model.terms.iter_mut().zip(weights) {
-                term.weight = weight;
-            }
-            model.renew_golden();
-            let scorer = scorer(&model);
-            let features = [f64::from(orders), days, revenue, sentiment, 400.0, 0.1];
-            let target = scorer.p(scorer.logit(&features)) * share;
-            for lever in units() {
-                let found = scorer.counterfactual(&features, target, &[lever]);
-                let try_value = |x: f64| {
-                    let mut changed = features;
-                    changed[lever.feature.index()] = x;
-                    scorer.p(scorer.logit(&changed))
-                };
-                let from = features[lever.feature.index()];
-                if let Some(found) = found {
-                    prop_assert!(try_value(found.to) < target);
-                    prop_assert!(!lever.unit.integer || found.to.fract() == 0.0);
-                }
-                let group = scorer.groups.iter().position(|g| g.feature == lever.feature).unwrap();
-                let curve = scorer.curve(group, &features);
-                let (low, high) = (lever.unit.least, lever.unit.most.min(600.0));
-                for step in 0..=600 {
-                    let x = if lever.unit.integer { f64::from(step) } else { low + (high - low) * f64::from(step) / 600.0 };
-                    if x <= high && try_value(x) < target - 1e-9 {
-                        let found = found.map(|found| curve.distance(from, found.to));
-                        prop_assert!(found.is_some_and(|d| d <= curve.distance(from, x) + 1e-9), "{x} is nearer");
-                    }
-                }
-            }
-        }
 
         #[test]
         fn sums_are_exact_in_any_order(values in prop::collection::vec(-40.0f64..40.0, 63)) {

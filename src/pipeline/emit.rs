@@ -2,6 +2,7 @@
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
+use super::engine::View;
 use super::facts::FeatureId;
 use super::layout::Layout;
 use super::lifecycle::Move;
@@ -277,6 +278,26 @@ pub fn alert(out: &mut Vec<u8>, plan: &Plan, alert: &Alert<'_>) {
         action: alert.action,
         group: if alert.control { "control" } else { "treatment" },
         policy: alert.policy,
+    };
+    json(out, &message);
+}
+
+/// A customer's features, stages and score as of an instant.
+pub fn snapshot(out: &mut Vec<u8>, plan: &Plan, customer_id: &str, view: &View, at: Ts) {
+    #[derive(serde::Serialize)]
+    struct Message<'a> {
+        customer_id: &'a str,
+        ts: Rfc3339,
+        features: Named<'a>,
+        stages: Stages<'a>,
+        p_churn: Num,
+    }
+    let message = Message {
+        customer_id,
+        ts: format_rfc3339(at),
+        features: Named { layout: &plan.layout, ids: &plan.all, values: &view.features },
+        stages: Stages { plan, row: &view.row },
+        p_churn: Num(view.p_churn),
     };
     json(out, &message);
 }

@@ -78,6 +78,11 @@ impl Outbox {
     }
 }
 
+/// Any hash of a customer id, the same in every process.
+pub fn hash_customer(id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(id.as_bytes())
+}
+
 /// 128 bits of the customer, the topic and the customer's running number.
 fn record_id(channel: Channel, key: &str, number: u32) -> u128 {
     let seed = u64::from(number) << 8 | channel as u64;

@@ -551,3 +551,52 @@ impl Ord for Coming {
         (self.at, self.put).cmp(&(other.at, other.put))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Days from `at` to the leaving that is planned.
+    fn days_left(life: &Life, at: Ts) -> f64 {
+        let planned = life.here.unwrap().leave;
+        let is_it =
+            |Reverse(c): &&Reverse<Coming>| matches!(c.what, What::Leave { leave } if leave == planned);
+        let Reverse(leave) = life.queue.iter().find(is_it).unwrap();
+        (leave.at - at) as f64 / DAY_MS as f64
+    }
+
+    #[test]
+    fn a_bad_experience_shortens_the_time_that_is_left_and_a_good_one_lengthens_it() {
+        for number in 1..50 {
+            let mut life = Life::begins(11, number, 0);
+            let before = days_left(&life, 0);
+            let half_way = (before * DAY_MS as f64 / 2.0) as Ts;
+            life.experience(half_way, false);
+            assert!((days_left(&life, half_way) * BAD_FACTOR * 2.0 / before - 1.0).abs() < 1e-3);
+            life.experience(half_way, true);
+            assert!(
+                (days_left(&life, half_way) * BAD_FACTOR * GOOD_FACTOR * 2.0 / before - 1.0).abs() < 1e-3
+            );
+        }
+    }
+
+    #[test]
+    fn experiences_change_the_hazard_only_so_far() {
+        let mut life = Life::begins(11, 1, 0);
+        (0..20).for_each(|_| life.experience(0, false));
+        assert_eq!(life.factor, FACTOR_MOST);
+        (0..60).for_each(|_| life.experience(0, true));
+        assert_eq!(life.factor, FACTOR_LEAST);
+    }
+
+    #[test]
+    fn what_is_still_to_come_stays_small() {
+        let mut life = Life::begins(11, 3, 0);
+        let mut most = 0;
+        for _ in 0..20_000 {
+            life.step();
+            most = most.max(life.queue.len());
+        }
+        assert!(most < 150, "{most} things in the queue");
+    }
+}

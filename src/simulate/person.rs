@@ -158,7 +158,7 @@ mod tests {
     fn the_rhythm_has_mean_one_and_its_stated_peak() {
         let mean = |xs: &[f64]| xs.iter().sum::<f64>() / xs.len() as f64;
         assert!((mean(&WEEK) - 1.0).abs() < 1e-9, "{}", mean(&WEEK));
-        assert!((mean(&DAY) - 1.0).abs() < 0.05, "{}", mean(&DAY));
+        assert!((mean(&DAY) - 1.0).abs() < 1e-9, "{}", mean(&DAY));
         let most = |xs: &[f64]| xs.iter().copied().fold(0.0, f64::max);
         assert_eq!(most(&WEEK) * most(&DAY), RHYTHM_MOST);
     }

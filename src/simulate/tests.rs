@@ -6,7 +6,7 @@ use super::*;
 use crate::event::Source;
 use crate::event::money::Money;
 use crate::event::native::{Envelope, decode};
-use crate::time::parse_rfc3339;
+use crate::time::{Rfc3339, parse_rfc3339};
 
 fn settings(customers: u64, days: u32, seed: u64) -> Settings {
     Settings { customers, days, seed, ..Settings::default() }
@@ -121,7 +121,7 @@ fn nobody_orders_outside_the_time_as_a_customer() {
             orders.entry(record.customer_id()).or_default().push(record.ts);
         }
     }
-    let ts = |text: &crate::time::Rfc3339| parse_rfc3339(text.as_str()).unwrap();
+    let ts = |text: &Rfc3339| parse_rfc3339(text.as_str()).unwrap();
     let (mut left, mut returned) = (0, 0);
     for truth in simulation.truths() {
         let mine = orders.remove(&truth.customer_id).unwrap_or_default();
@@ -201,24 +201,22 @@ const EVERY_TYPE: [&str; 31] = [
     "traits_updated",
 ];
 
+/// Days as a customer, over all spells.
+fn days_as_customer(truth: &Truth, end: Ts) -> f64 {
+    let ts = |text: &Rfc3339| parse_rfc3339(text.as_str()).unwrap();
+    let ms = |spell: &person::Spell| spell.to.as_ref().map_or(end, ts) - ts(&spell.from);
+    truth.spells.iter().map(ms).sum::<Ts>() as f64 / DAY_MS as f64
+}
+
 #[test]
-fn bad_support_shortens_the_time_as_a_customer() {
-    let mut simulation = Simulation::new(&settings(1_500, 365, 7)).unwrap();
+fn customers_order_at_their_latent_rate() {
+    let settings = settings(600, 365, 8);
+    let mut simulation = Simulation::new(&settings).unwrap();
     simulation.by_ref().for_each(drop);
-    let end = settings(1, 365, 7).end();
-    let (mut expected, mut seen) = (0.0, 0.0);
-    for truth in simulation.truths() {
-        // Customers without bad experiences leave at their latent hazard, over their time as a customer.
-        let spell = &truth.spells[0];
-        let ts = |text: &crate::time::Rfc3339| parse_rfc3339(text.as_str()).unwrap();
-        let days = (spell.to.as_ref().map_or(end, ts) - ts(&spell.from)) as f64 / DAY_MS as f64;
-        expected += days * truth.dropout_per_day;
-        seen += f64::from(spell.to.is_some());
-    }
-    assert!(
-        seen > 1.02 * expected && seen < 2.0 * expected,
-        "{seen} left, {expected} by latent hazard alone"
-    );
+    let expected: f64 =
+        simulation.truths().map(|t| t.orders_per_day * days_as_customer(t, settings.end())).sum();
+    let seen: f64 = simulation.truths().map(|t| f64::from(t.orders)).sum();
+    assert!((seen / expected - 1.0).abs() < 0.06, "{seen} orders, {expected} by latent rate");
 }
 
 mod on_disk {

@@ -1,0 +1,207 @@
+//! Which design, which features, which terms and how strong a penalty: decided on the later slice.
+//!
+//! Small models are preferred: what loses next to nothing by leaving is left out.
+
+use std::collections::BTreeSet;
+
+use ndarray::{Array1, Array2, ArrayView2, Axis};
+
+use super::artifact::DEVIATION_LEAST;
+use super::dataset::Dataset;
+use super::design::{Design, Designs, Spec};
+use super::fit::{FitValidParams, Split};
+use super::logistic::{self, Weights};
+use crate::error::{Error, Result};
+
+/// Choosing looks at no more rows than this; the fits that are kept look at all.
+const CHOOSING_ROWS_MOST: usize = 20_000;
+/// A smaller or simpler model may lose this many nats per example.
+const LOSS_GIVEN_FOR_SIMPLICITY: f64 = 5e-4;
+const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
+
+/// What was chosen: terms without weights, and the penalty.
+pub(super) struct Choice {
+    pub(super) design: &'static str,
+    pub(super) specs: Vec<Spec>,
+    pub(super) alpha: f64,
+}
+
+/// The two slices, with every candidate term's values standardised by the early one.
+pub(super) struct Choosing<'d> {
+    designs: &'d Designs,
+    early: Slice,
+    later: Slice,
+    /// Candidates that vary in the early slice.
+    varies: Vec<bool>,
+}
+
+struct Slice {
+    x: Array2<f64>,
+    churned: Vec<bool>,
+}
+
+/// A step of the search: terms (numbers of specs), and how they do on the later slice.
+#[derive(Clone)]
+struct Step {
+    specs: Vec<usize>,
+    fitted: Weights,
+    loss: f64,
+}
+
+impl<'d> Choosing<'d> {
+    pub(super) fn new(dataset: &Dataset, split: &Split, designs: &'d Designs) -> Result<Self> {
+        let early = thinned(&split.early, CHOOSING_ROWS_MOST);
+        let later = thinned(&split.later, CHOOSING_ROWS_MOST);
+        let mut early_x = designs.values(dataset.rows.select(Axis(0), &early).view());
+        let mut later_x = designs.values(dataset.rows.select(Axis(0), &later).view());
+        let scale = Scale::of(early_x.view());
+        scale.apply(&mut early_x);
+        scale.apply(&mut later_x);
+        let label = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
+        let varies = scale.deviations.iter().map(|d| *d >= DEVIATION_LEAST).collect();
+        let choosing = Choosing {
+            designs,
+            early: Slice { x: early_x, churned: label(&early) },
+            later: Slice { x: later_x, churned: label(&later) },
+            varies,
+        };
+        // Thinning keeps every so-manieth row; a rare class could be thinned away altogether.
+        for slice in [&choosing.early, &choosing.later] {
+            if slice.churned.iter().all(|c| *c) || !slice.churned.iter().any(|c| *c) {
+                return Err(Error::user("churners, or stayers, are too rare to learn from")
+                    .hint("use a longer --horizon, or another --label"));
+            }
+        }
+        Ok(choosing)
+    }
+
+    /// Designs first, then single terms, then the penalty.
+    pub(super) fn choose(&self, params: &FitValidParams) -> Result<Choice> {
+        let alpha = params.alphas[params.alphas.len() / 2];
+        let mut best: Option<(&Design, Step)> = None;
+        for design in &self.designs.designs {
+            let step = self.shrink(design, params, alpha)?;
+            let better = |(_, best): &(&Design, Step)| step.loss < best.loss - LOSS_GIVEN_FOR_SIMPLICITY;
+            if best.as_ref().is_none_or(better) {
+                best = Some((design, step));
+            }
+        }
+        let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
+        let step = self.prune(step, alpha)?;
+        let mut chosen = (alpha, step.loss);
+        for alpha in &params.alphas {
+            let loss = self.step(step.specs.clone(), *alpha)?.loss;
+            if loss < chosen.1 {
+                chosen = (*alpha, loss);
+            }
+        }
+        let specs = step.specs.iter().map(|i| self.designs.specs[*i]).collect();
+        Ok(Choice { design: design.name, specs, alpha: chosen.0 })
+    }
+
+    /// Leaves out the weakest features, a fifth at a time, then one by one; the smallest set that loses next
+    /// to nothing wins.
+    fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
+        let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
+        let mut step = self.step(specs, alpha)?;
+        let mut allowed: Vec<Step> = Vec::new();
+        loop {
+            let columns = self.columns_by_strength(&step);
+            if columns.len() <= params.features_most {
+                allowed.push(step.clone());
+            }
+            if columns.len() <= params.features_least {
+                break;
+            }
+            let over = columns.len().saturating_sub(params.features_most);
+            let drop = (columns.len() / 5).min(over).max(1);
+            let weak = &columns[..drop];
+            let uses_weak = |i: &usize| weak.iter().any(|column| self.designs.specs[*i].uses(*column));
+            let specs = step.specs.iter().copied().filter(|i| !uses_weak(i)).collect();
+            step = self.step(specs, alpha)?;
+        }
+        let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);
+        let good = allowed.into_iter().rev().find(|step| step.loss <= least + LOSS_GIVEN_FOR_SIMPLICITY);
+        good.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
+    }
+
+    /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.
+    fn prune(&self, mut step: Step, alpha: f64) -> Result<Step> {
+        let mut order: Vec<(f64, usize)> =
+            step.specs.iter().zip(&step.fitted.weights).map(|(i, w)| (w.abs(), *i)).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (_, candidate) in order {
+            let spec = &self.designs.specs[candidate];
+            let others = step.specs.iter().filter(|i| **i != candidate);
+            let kept = others.filter(|i| self.designs.specs[**i].uses(spec.column)).count();
+            if kept == 0 {
+                continue;
+            }
+            let rest = step.specs.iter().copied().filter(|i| *i != candidate).collect();
+            let without = self.step(rest, alpha)?;
+            if without.loss <= step.loss + LOSS_GIVEN_FOR_A_TERM {
+                step = without;
+            }
+        }
+        Ok(step)
+    }
+
+    fn step(&self, specs: Vec<usize>, alpha: f64) -> Result<Step> {
+        let x = self.early.x.select(Axis(1), &specs);
+        let fitted = logistic::fit(&x, &self.early.churned, alpha).map_err(no_convergence)?;
+        let loss = fitted.log_loss(&self.later.x.select(Axis(1), &specs), &self.later.churned);
+        Ok(Step { specs, fitted, loss })
+    }
+
+    /// Columns by the spread of their contribution to the logit over the early slice, the weakest first.
+    fn columns_by_strength(&self, step: &Step) -> Vec<usize> {
+        let columns: BTreeSet<usize> = step.specs.iter().map(|i| self.designs.specs[*i].column).collect();
+        let mut strengths: Vec<(f64, usize)> = columns
+            .into_iter()
+            .map(|column| {
+                let mut sum = Array1::<f64>::zeros(self.early.x.nrows());
+                for (i, weight) in step.specs.iter().zip(&step.fitted.weights) {
+                    if self.designs.specs[*i].uses(column) {
+                        sum.scaled_add(*weight, &self.early.x.column(*i));
+                    }
+                }
+                (sum.std(0.0), column)
+            })
+            .collect();
+        strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        strengths.into_iter().map(|(_, column)| column).collect()
+    }
+}
+
+/// Every so-manieth row, so that no more than `most` are left and all cuts stay represented.
+fn thinned(rows: &[usize], most: usize) -> Vec<usize> {
+    rows.iter().copied().step_by(rows.len().div_ceil(most).max(1)).collect()
+}
+
+pub(super) fn no_convergence(why: String) -> Error {
+    Error::world(why).hint("a feature may hold absurd values; `stagecast replay --features-at` shows them")
+}
+
+/// Means and deviations of columns.
+pub(super) struct Scale {
+    pub(super) means: Vec<f64>,
+    pub(super) deviations: Vec<f64>,
+}
+
+impl Scale {
+    pub(super) fn of(x: ArrayView2<f64>) -> Scale {
+        let mean = |column: ndarray::ArrayView1<f64>| column.sum() / column.len() as f64;
+        Scale {
+            means: x.columns().into_iter().map(mean).collect(),
+            deviations: x.columns().into_iter().map(|column| column.std(0.0)).collect(),
+        }
+    }
+
+    pub(super) fn apply(&self, x: &mut Array2<f64>) {
+        for (mut column, (mean, deviation)) in
+            x.columns_mut().into_iter().zip(self.means.iter().zip(&self.deviations))
+        {
+            column.mapv_inplace(|value| (value - mean) / deviation.max(DEVIATION_LEAST));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Labelled examples in memory, and every check of them that needs no settings.
+//!
+//! Building them from events is not done here.
+
+use ndarray::Array2;
+
+use crate::error::{Error, Result};
+use crate::time::{Ts, format_rfc3339};
+
+/// Fewer examples than this say nothing about ten features.
+pub const EXAMPLES_LEAST: usize = 200;
+/// Churners, and stayers, on each side of the split.
+pub const CLASS_LEAST: usize = 20;
+/// Labelled examples: one row per customer and cut.
+#[derive(Clone, Debug)]
+pub struct Dataset {
+    pub names: Vec<String>,
+    /// Features by column; may hold +inf ("it never happened").
+    pub rows: Array2<f64>,
+    pub label: Vec<bool>,
+    /// The cut: everything in the row happened before it, everything in the label after.
+    pub at: Vec<Ts>,
+    /// A hash of the customer, so that one customer's rows are known to belong together.
+    pub customer: Vec<u64>,
+}
+
+impl Dataset {
+    /// Every check that does not depend on the settings.
+    pub fn check(&self) -> Result<()> {
+        let n = self.label.len();
+        let (rows, columns) = self.rows.dim();
+        if rows != n || self.at.len() != n || self.customer.len() != n || columns != self.names.len() {
+            return Err(Error::world("a dataset's rows, labels, cuts, customers and names differ in length"));
+        }
+        if let Some(name) =
+            self.names.iter().enumerate().find_map(|(i, n)| self.names[..i].contains(n).then_some(n))
+        {
+            return Err(Error::world(format!("feature `{name}` occurs twice in the dataset")));
+        }
+        for ((i, j), x) in self.rows.indexed_iter() {
+            if x.is_nan() || *x == f64::NEG_INFINITY {
+                let at = format_rfc3339(self.at[i]);
+                return Err(Error::user(format!("feature `{}` is {x} at {at} (row {i})", self.names[j]))
+                    .hint("features are numbers, or +inf for what never happened; check its definition"));
+            }
+        }
+        let churned = self.label.iter().filter(|label| **label).count();
+        if n < EXAMPLES_LEAST {
+            return Err(Error::user(format!(
+                "{n} examples are too few to train on: {EXAMPLES_LEAST} are needed"
+            ))
+            .hint("give more customers, a longer history, or a longer --active-within"));
+        }
+        if churned == 0 || churned == n {
+            let all = if churned == 0 { "none" } else { "every one" };
+            return Err(Error::user(format!(
+                "of {n} examples {all} is a churner, so there is nothing to tell apart"
+            ))
+            .hint("check --label, --horizon and --active-within against the data"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn has_enough(&self, rows: &[usize]) -> bool {
+        let churned = rows.iter().filter(|i| self.label[**i]).count();
+        churned >= CLASS_LEAST && rows.len() - churned >= CLASS_LEAST
+    }
+
+    pub(super) fn base_rate(&self) -> f64 {
+        self.label.iter().filter(|label| **label).count() as f64 / self.label.len() as f64
+    }
+
+    pub(super) fn span(&self) -> (Ts, Ts) {
+        let (first, last) = (self.at.iter().min(), self.at.iter().max());
+        (first.copied().unwrap_or(0), last.copied().unwrap_or(0))
+    }
+}

@@ -1,0 +1,134 @@
+//! The files of a replay: records with their bytes, one line each, plain or gzip.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::event::money::Money;
+use crate::event::native::{Envelope, decode};
+use crate::event::{Event, Reject, Source};
+use crate::pipeline::outbox::hash_customer;
+use crate::setup;
+use crate::time::Ts;
+
+/// A line longer than this is not read into memory: it would be no record of any broker either.
+pub const MAX_LINE_BYTES: usize = 64 << 20;
+
+/// The four files, each optional.
+pub struct Inputs {
+    lanes: Vec<Option<Lane>>,
+}
+
+struct Lane {
+    path: PathBuf,
+    reader: Box<dyn BufRead + Send>,
+    number: i64,
+}
+
+/// A record as it came: its bytes and the number of its line, from 0.
+#[derive(Clone, Debug)]
+pub struct RawRecord {
+    pub number: i64,
+    pub bytes: Box<[u8]>,
+}
+
+/// A record that has been read and waits for its turn.
+#[derive(Debug)]
+pub struct Line {
+    pub number: i64,
+    event: Event<'static>,
+}
+
+impl Inputs {
+    /// Opens the files that are there; at least one must be.
+    pub fn open(dir: &Path, config: &Config) -> Result<Inputs> {
+        let mut lanes = Vec::new();
+        for source in Source::ALL {
+            // A profile file is there because it is meant to be read, although no topic is consumed by default.
+            let wanted = source == Source::Profile || setup::source(config, source).enabled;
+            lanes.push(if wanted { Lane::open(dir, source)? } else { None });
+        }
+        if lanes.iter().all(Option::is_none) {
+            let names: Vec<_> = Source::ALL.map(|s| format!("{}.ndjson", s.name())).to_vec();
+            let what = format!("{} has none of {}", dir.display(), names.join(", "));
+            return Err(Error::user(what).hint("name the folder that holds the events, one JSON object a line"));
+        }
+        Ok(Inputs { lanes })
+    }
+
+    /// The next record of a lane. Blank lines are passed over.
+    pub fn next(&mut self, lane: usize) -> Result<Option<RawRecord>> {
+        match &mut self.lanes[lane] {
+            Some(lane) => lane.next(),
+            None => Ok(None),
+        }
+    }
+}
+
+impl Lane {
+    fn open(dir: &Path, source: Source) -> Result<Option<Lane>> {
+        for name in [format!("{}.ndjson", source.name()), format!("{}.ndjson.gz", source.name())] {
+            let path = dir.join(name);
+            let file = match File::open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::io("open", &path, &error)),
+            };
+            let reader: Box<dyn BufRead + Send> = if path.extension().is_some_and(|e| e == "gz") {
+                Box::new(BufReader::with_capacity(1 << 18, flate2::read::MultiGzDecoder::new(file)))
+            } else {
+                Box::new(BufReader::with_capacity(1 << 18, file))
+            };
+            return Ok(Some(Lane { path, reader, number: -1 }));
+        }
+        Ok(None)
+    }
+
+    fn next(&mut self) -> Result<Option<RawRecord>> {
+        let mut bytes = Vec::new();
+        loop {
+            bytes.clear();
+            let mut limited = (&mut self.reader).take(MAX_LINE_BYTES as u64 + 1);
+            let read = limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", &self.path, &e))?;
+            if read == 0 {
+                return Ok(None);
+            }
+            self.number += 1;
+            if read > MAX_LINE_BYTES {
+                let line = self.number + 1;
+                let what = format!("{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes", self.path.display());
+                return Err(Error::user(what).hint("write one JSON object a line"));
+            }
+            while bytes.last().is_some_and(|b| *b == b'\n' || *b == b'\r') {
+                bytes.pop();
+            }
+            if !bytes.iter().all(u8::is_ascii_whitespace) {
+                return Ok(Some(RawRecord { number: self.number, bytes: bytes.into() }));
+            }
+        }
+    }
+}
+
+impl RawRecord {
+    pub fn decode(&self, source: Source, latest: Option<Ts>, money: &Money) -> Result<Line, Reject> {
+        let envelope = Envelope { source, key: None, timestamp: None, latest };
+        let event = decode(&self.bytes, &envelope, money)?;
+        Ok(Line { number: self.number, event: event.into_owned() })
+    }
+}
+
+impl Line {
+    pub fn event(&self) -> &Event<'static> {
+        &self.event
+    }
+
+    pub fn ts(&self) -> Ts {
+        self.event.ts
+    }
+
+    pub fn customer_hash(&self) -> u64 {
+        hash_customer(&self.event.customer_id)
+    }
+}

@@ -1,0 +1,196 @@
+//! The engine over files: the same merge, the same steps and the same outputs as over Kafka, with no broker.
+//!
+//! One pass reads up to four files as the lanes of one partition. Event time is what the events say; the clock
+//! follows them, less `grace`, and at the end runs on to `until`.
+
+mod input;
+mod output;
+pub mod check;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::{Clock, Config};
+use crate::error::Result;
+use crate::event::Source;
+use crate::merge::{Merger, Position};
+use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::plan::Plan;
+use crate::setup;
+use crate::time::{Ts, wall_now};
+
+pub use input::{Inputs, Line};
+pub use output::Output;
+
+/// What to replay.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub input: PathBuf,
+    pub output: PathBuf,
+    pub features_at: Vec<Ts>,
+    pub until: Option<Ts>,
+    pub force: bool,
+}
+
+/// What a replay did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub events: u64,
+    pub late: u64,
+    pub duplicates: u64,
+    pub dead_letters: u64,
+    pub outputs: u64,
+    pub customers: u64,
+}
+
+/// Replays `request.input` into `request.output`.
+///
+/// `progress` is told the number of events now and then.
+pub fn replay(plan: Plan, config: &Config, request: &Request, progress: &dyn Fn(u64)) -> Result<Summary> {
+    let plan = Arc::new(plan);
+    let mut features_at = request.features_at.clone();
+    features_at.sort_unstable();
+    features_at.dedup();
+    let inputs = Inputs::open(&request.input, config)?;
+    let mut output = Output::create(&request.output, request.force, !features_at.is_empty())?;
+    let mut pass = Pass::new(&plan, config, inputs);
+    let disturbed = pass.run(&features_at, None, &mut output, progress)?;
+    if let Some(until) = request.until {
+        pass.engine.run_until(until);
+        pass.flush(&mut output)?;
+    }
+    let summary = pass.summary();
+    for at in disturbed {
+        // An event at or before this instant came after the snapshot was taken: take it anew from those alone.
+        let mut again = Pass::new(&plan, config, Inputs::open(&request.input, config)?);
+        let mut snapshot = output.replace_snapshot(at);
+        again.run(&[at], Some(at), &mut snapshot, progress)?;
+    }
+    output.finish()?;
+    Ok(summary)
+}
+
+/// One reading of the inputs.
+struct Pass<'a> {
+    config: &'a Config,
+    plan: Arc<Plan>,
+    engine: Engine,
+    merger: Merger<Line>,
+    inputs: Inputs,
+    clock: Ts,
+    latest: Option<Ts>,
+    summary: Summary,
+}
+
+impl<'a> Pass<'a> {
+    fn new(plan: &Arc<Plan>, config: &'a Config, inputs: Inputs) -> Self {
+        let starts = vec![Position::default(); Source::ALL.len()];
+        let latest = match config.time.clock {
+            Clock::Wall => Some(wall_now().saturating_add(config.time.max_future_ms)),
+            Clock::Events => None,
+        };
+        Pass {
+            config,
+            plan: Arc::clone(plan),
+            engine: Engine::new(Arc::clone(plan), false),
+            merger: Merger::new(config.time.grace_ms, starts),
+            inputs,
+            clock: Ts::MIN,
+            latest,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Reads everything, or everything up to and including `only_until`. Returns the instants of `features_at`
+    /// whose snapshots a later line contradicted.
+    fn run(
+        &mut self,
+        features_at: &[Ts],
+        only_until: Option<Ts>,
+        output: &mut Output,
+        progress: &dyn Fn(u64),
+    ) -> Result<Vec<Ts>> {
+        let mut snapshots = features_at.iter().copied().peekable();
+        let mut taken: Vec<Ts> = Vec::new();
+        let mut disturbed: Vec<Ts> = Vec::new();
+        loop {
+            self.read_ahead(output)?;
+            let Some((_, line)) = self.merger.pop() else {
+                if self.merger.all_ended() {
+                    break;
+                }
+                continue;
+            };
+            let event = line.event();
+            if only_until.is_some_and(|until| event.ts > until) {
+                continue;
+            }
+            while let Some(at) = snapshots.next_if(|at| *at < event.ts) {
+                self.snapshot(at, output)?;
+                taken.push(at);
+            }
+            disturbed.extend(taken.iter().filter(|at| event.ts <= **at && !disturbed.contains(at)).copied().collect::<Vec<_>>());
+            self.clock = self.clock.max(event.ts);
+            match self.engine.step(&event) {
+                Applied::InOrder => {}
+                Applied::Late => self.summary.late += 1,
+                Applied::Duplicate => self.summary.duplicates += 1,
+            }
+            self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms));
+            self.summary.events += 1;
+            if self.summary.events % 1_024 == 0 {
+                progress(self.summary.events);
+            }
+            self.flush(output)?;
+        }
+        for at in snapshots {
+            self.snapshot(at, output)?;
+        }
+        Ok(disturbed)
+    }
+
+    /// Reads lines until the merger can say what comes next.
+    fn read_ahead(&mut self, output: &mut Output) -> Result<()> {
+        for lane in 0..self.merger.lanes() {
+            // Files are read evenly: each lane holds enough for the merger to decide.
+            while !self.merger.is_ended(lane) && self.merger.waiting_in(lane) < 64 {
+                let Some(record) = self.inputs.next(lane)? else {
+                    self.merger.set_ended(lane, true);
+                    break;
+                };
+                let source = Source::ALL[lane];
+                match record.decode(source, self.latest, &self.plan.settings.money) {
+                    Ok(line) => {
+                        let (ts, customer) = (line.ts(), line.customer_hash());
+                        self.merger.push(lane, line.number, ts, customer, line);
+                    }
+                    Err(reject) => {
+                        self.merger.skip(lane, record.number);
+                        self.summary.dead_letters += 1;
+                        output.dead_letter(&setup::source(self.config, source).topic, &record, &reject)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&mut self, at: Ts, output: &mut Output) -> Result<()> {
+        self.engine.run_until(at);
+        self.flush(output)?;
+        output.features(&self.engine, at)
+    }
+
+    fn flush(&mut self, output: &mut Output) -> Result<()> {
+        if !self.engine.outbox.is_empty() {
+            self.summary.outputs += self.engine.outbox.len() as u64;
+            output.records(&self.engine.outbox)?;
+        }
+        self.engine.commit();
+        Ok(())
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { customers: self.engine.store().len() as u64, ..self.summary }
+    }
+}

@@ -1,0 +1,157 @@
+//! From the configuration to the compiled plan: reads the files that the configuration names, or takes what
+//! ships, and checks all of it against each other.
+
+use std::path::Path;
+
+use crate::config::{self, Config};
+use crate::error::{Error, Result};
+use crate::event::Source;
+use crate::event::money::Money;
+use crate::kafka::clients::{BrokerKind, ClientSettings};
+use crate::kafka::topics::Layout;
+use crate::model::Model;
+use crate::pipeline::catalogue::Catalogue;
+use crate::pipeline::lifecycle;
+use crate::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
+
+/// The model that ships with the program.
+pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
+
+/// Compiles the plan of a configuration; `model` overrides the configured one.
+pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
+    let catalogue = catalogue(config)?;
+    let lifecycles = lifecycles(config)?;
+    let model = self::model(config, model)?;
+    Plan::new(&catalogue, &lifecycles, &model, settings(config))
+}
+
+/// The configured catalogue, or the shipped one.
+pub fn catalogue(config: &Config) -> Result<Catalogue> {
+    match &config.features.file {
+        None => Ok(Catalogue::shipped()),
+        Some(path) => Catalogue::load(&path.display().to_string(), &read("features.file", path)?),
+    }
+}
+
+/// The texts of the configured lifecycles with the names to report problems under.
+fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
+    let named = config.lifecycles.use_.iter().map(|name| {
+        if config::is_path(name) {
+            return Ok((name.clone(), read("lifecycles.use", Path::new(name))?));
+        }
+        let text = lifecycle::preset(name).ok_or_else(|| {
+            let near = crate::error::did_you_mean(name, lifecycle::preset_names());
+            let presets: Vec<_> = lifecycle::preset_names().collect();
+            Error::user(format!("`lifecycles.use` names `{name}`, which is no preset{near}"))
+                .hint(format!("presets are {}; a file is named by its path, such as ./{name}.toml", presets.join(", ")))
+        })?;
+        Ok((format!("{name}.toml"), text.to_owned()))
+    });
+    named.collect()
+}
+
+fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
+    match named.or(config.model.path.as_deref()) {
+        Some(path) => Model::read(path),
+        None => Model::from_json(SHIPPED_MODEL, "the model that ships"),
+    }
+}
+
+fn read(key: &str, path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        Error::user(format!("`{key}` names {}, which cannot be read: {error}", path.display()))
+            .hint("correct the path; paths in the file are relative to the file")
+    })
+}
+
+/// What the core needs to know of the configuration.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        dedupe_ms: config.features.dedupe_ms,
+        min_change: config.scores.min_change,
+        rescore_every_ms: config.scores.rescore_every_ms,
+        bands: config.scores.bands,
+        margin: config.money.margin,
+        money: Money { base: config.money.base.clone(), rates: config.money.rates.clone() },
+        policies: config.alert.iter().map(policy).collect(),
+    }
+}
+
+fn policy(alert: &config::AlertPolicy) -> Policy {
+    let on = match &alert.stage {
+        Some(stage) => PolicyOn::Stage { lifecycle: alert.lifecycle.clone(), stage: stage.clone() },
+        None => PolicyOn::Score { raise: alert.raise, clear: alert.clear },
+    };
+    Policy {
+        name: alert.policy.clone(),
+        on,
+        cooldown_ms: alert.cooldown_ms,
+        control: alert.control,
+        segment: alert.segment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        action: alert.action.clone(),
+    }
+}
+
+/// How to reach the brokers.
+pub fn clients(config: &Config) -> ClientSettings {
+    ClientSettings {
+        common: config.kafka.common.clone(),
+        consumer: config.kafka.consumer.clone(),
+        producer: config.kafka.producer.clone(),
+        app_id: config.app.id.clone(),
+        instance: config.app.instance.clone(),
+        broker: BrokerKind::Real,
+    }
+}
+
+/// The topics as configured.
+pub fn topics(config: &Config) -> Layout {
+    let topics = &config.topics;
+    Layout {
+        inputs: enabled_sources(config).map(|(_, source)| source.topic.clone()).collect(),
+        stage_changes: topics.stage_changes.clone(),
+        churn_scores: topics.churn_scores.clone(),
+        churn_alerts: topics.churn_alerts.clone(),
+        churn_outcomes: topics.churn_outcomes.clone(),
+        dlq: topics.dlq.clone(),
+        state: topics.state.clone(),
+        partitions: topics.partitions as i32,
+        replication: i32::from(topics.replication),
+    }
+}
+
+/// The section of one source.
+pub fn source(config: &Config, source: Source) -> &config::SourceConfig {
+    match source {
+        Source::Clickstream => &config.source.clickstream,
+        Source::Purchase => &config.source.purchase,
+        Source::Support => &config.source.support,
+        Source::Profile => &config.source.profile,
+    }
+}
+
+/// The sources whose topics are consumed, in the order of their lanes.
+pub fn enabled_sources(config: &Config) -> impl Iterator<Item = (Source, &config::SourceConfig)> {
+    Source::ALL.into_iter().map(|s| (s, source(config, s))).filter(|(_, section)| section.enabled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_configuration_compiles() {
+        let plan = plan(&Config::default(), None).unwrap();
+        assert_eq!(plan.lifecycles.len(), 1);
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let mut config = Config::default();
+        config.lifecycles.use_ = vec!["retentoin".into()];
+        let error = plan(&config, None).unwrap_err();
+        assert!(error.what.contains("did you mean `retention`?"), "{error}");
+        config.lifecycles.use_ = vec!["./none.toml".into()];
+        assert_eq!(plan(&config, None).unwrap_err().exit_code(), 2);
+    }
+}
