@@ -8,7 +8,7 @@ use cel::IdedExpr;
 use crate::error::did_you_mean;
 use crate::pipeline::facts::{FeatureId, FeatureNames};
 
-use super::cel::{Reads, SPECIAL_NAMES, Scope, lower, parse};
+use super::cel::{Complaint, Reads, SPECIAL_NAMES, Scope, lower, parse};
 use super::expr::Truth;
 use super::file::{At, File, Override, Patch, StageText};
 use super::flips::{Watch, grows};
@@ -47,7 +47,7 @@ pub(super) fn build(file: &File, names: &dyn FeatureNames, problems: &mut Proble
     let variants: Vec<Option<Variant>> = (0..selectors.count())
         .map(|v| compiler.variant(&selectors.active(v, &file.overrides), problems))
         .collect();
-    let mut traits: BTreeSet<Box<str>> = compiler.traits.into_iter().collect();
+    let mut traits = compiler.traits;
     traits.extend(file.overrides.iter().map(|o| o.of_trait.as_str().into()));
     Some(Lifecycle {
         name: file.name.as_ref()?.value.as_str().into(),
@@ -233,9 +233,9 @@ struct Compiler<'a> {
     names: &'a dyn FeatureNames,
     allowed: &'a [u64],
     bare_traits: &'a [Box<str>],
-    parsed: BTreeMap<&'a str, Option<IdedExpr>>,
+    parsed: BTreeMap<&'a str, Result<IdedExpr, Complaint>>,
     features: BTreeSet<FeatureId>,
-    traits: Vec<Box<str>>,
+    traits: BTreeSet<Box<str>>,
     p_churn: bool,
 }
 
@@ -253,36 +253,28 @@ impl<'a> Compiler<'a> {
             bare_traits,
             parsed: BTreeMap::new(),
             features: BTreeSet::new(),
-            traits: Vec::new(),
+            traits: BTreeSet::new(),
             p_churn: false,
         }
     }
 
     /// The lifecycle as it is for customers whose traits select `active`, the strongest override first.
     fn variant(&mut self, active: &[&'a Override], problems: &mut Problems<'_>) -> Option<Variant> {
-        let thresholds: Vec<(Box<str>, f64)> =
-            self.file.thresholds.iter().map(|t| threshold(t, active)).collect();
-        let mut program = Program::default();
-        let mut traits = Vec::new();
+        let thresholds = self.file.thresholds.iter().map(|t| threshold(t, active)).collect();
+        let mut draft = Draft { thresholds, traits: Vec::new(), program: Program::default() };
         let mut stages = Vec::with_capacity(self.file.stages.len());
         for stage in &self.file.stages {
             let rules = patched(stage, active);
-            let mut rule = |key: &str, at: Option<&'a At<String>>| {
-                self.rule(stage, key, at, &thresholds, &mut traits, &mut program, problems)
-            };
-            let enter = rule("enter", rules.enter);
+            let place = |key: &str| format!("stage `{}`, `{key}`", stage.name.value);
+            let enter = self.rule(&place("enter"), rules.enter, &mut draft, problems);
             let stay = match rules.stay {
-                Some(at) => rule("stay", Some(at)).entry,
+                Some(at) => self.rule(&place("stay"), Some(at), &mut draft, problems).entry,
                 None => enter.entry,
             };
-            stages.push(StageRules {
-                enter,
-                stay,
-                min_dwell_ms: rules.min_dwell_ms,
-                action: rules.action.map(Box::from),
-            });
+            let action = rules.action.map(Box::from);
+            stages.push(StageRules { enter, stay, min_dwell_ms: rules.min_dwell_ms, action });
         }
-        let program = match program.finish(traits) {
+        let program = match draft.program.finish(draft.traits) {
             Ok(program) => program,
             Err(what) => {
                 problems.add(1, what);
@@ -300,26 +292,23 @@ impl<'a> Compiler<'a> {
         Watch::new(program, entries, self.names)
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// Compiles the rule at `place`; one that is absent or wrong is never true.
     fn rule(
         &mut self,
-        stage: &StageText,
-        key: &str,
+        place: &str,
         at: Option<&'a At<String>>,
-        thresholds: &[(Box<str>, f64)],
-        traits: &mut Vec<Box<str>>,
-        program: &mut Program,
+        draft: &mut Draft,
         problems: &mut Problems<'_>,
     ) -> Rule {
         let Some(At { line, value: source }) = at else {
             return Rule { source: Box::from(""), entry: REJECT, named: Box::default() };
         };
-        let place = format!("stage `{}`, `{key}`", stage.name.value);
-        let mut reads = Reads { traits: std::mem::take(traits), ..Reads::default() };
-        let scope = Scope { names: self.names, thresholds, bare_traits: self.bare_traits };
-        let truth = match self.parsed(source, *line, &place, problems) {
-            Some(parsed) => lower(parsed, &scope, &mut reads),
-            None => Ok(Truth::Const(false)),
+        let mut reads = Reads { traits: std::mem::take(&mut draft.traits), ..Reads::default() };
+        let scope = Scope { names: self.names, thresholds: &draft.thresholds, bare_traits: self.bare_traits };
+        let parsed = self.parsed.entry(source).or_insert_with(|| parse(source));
+        let truth = match parsed {
+            Ok(parsed) => lower(parsed, &scope, &mut reads),
+            Err(complaint) => Err(vec![complaint.clone()]),
         };
         let truth = truth.unwrap_or_else(|complaints| {
             for complaint in complaints {
@@ -331,32 +320,20 @@ impl<'a> Compiler<'a> {
             }
             Truth::Const(false)
         });
-        let entry = program.add(&truth, &|slot| grows(slot, self.names));
+        let entry = draft.program.add(&truth, &|slot| grows(slot, self.names));
         self.features.extend(&reads.features);
         self.traits.extend(reads.traits.iter().cloned());
         self.p_churn |= reads.p_churn;
-        *traits = reads.traits;
+        draft.traits = reads.traits;
         Rule { source: source.trim().into(), entry, named: reads.features.into_iter().collect() }
     }
+}
 
-    fn parsed(
-        &mut self,
-        source: &'a str,
-        line: usize,
-        place: &str,
-        problems: &mut Problems<'_>,
-    ) -> Option<&IdedExpr> {
-        self.parsed
-            .entry(source)
-            .or_insert_with(|| match parse(source) {
-                Ok(parsed) => Some(parsed),
-                Err(complaint) => {
-                    problems.add_unsupported(line, format!("{place}: {}", complaint.what));
-                    None
-                }
-            })
-            .as_ref()
-    }
+/// A variant in the making.
+struct Draft {
+    thresholds: Vec<(Box<str>, f64)>,
+    traits: Vec<Box<str>>,
+    program: Program,
 }
 
 fn threshold(base: &(At<String>, f64), active: &[&Override]) -> (Box<str>, f64) {

@@ -49,7 +49,7 @@ impl Reads {
 }
 
 /// One thing wrong with a rule.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Complaint {
     pub what: String,
     /// It lies outside the supported part of CEL.

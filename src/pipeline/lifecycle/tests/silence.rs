@@ -13,7 +13,7 @@ const LINES: [&str; 3] = ["days_since_order", "days_since_click", "overdue_ratio
 /// An expression over `a`, `b`, `c` (lines) and `w` (a window), and what it evaluates to.
 type Shape = (&'static str, fn(f64, f64, f64, f64) -> f64);
 
-const SHAPES: [Shape; 14] = [
+const SHAPES: [Shape; 16] = [
     ("a", |a, _, _, _| a),
     ("c", |_, _, c, _| c),
     ("-a", |a, _, _, _| -a),
@@ -23,6 +23,8 @@ const SHAPES: [Shape; 14] = [
     ("a / (w + 1)", |a, _, _, w| a / (w + 1.0)),
     ("w / a", |a, _, _, w| w / a),
     ("w / (1 + c) - 2", |_, _, c, w| w / (1.0 + c) - 2.0),
+    ("(w + 1) / (3 - c)", |_, _, c, w| (w + 1.0) / (3.0 - c)),
+    ("-1 / ((3 - c) / (w + 1))", |_, _, c, w| -1.0 / ((3.0 - c) / (w + 1.0))),
     ("a - b", |a, b, _, _| a - b),
     ("a + b", |a, b, _, _| a + b),
     ("2 * a - c + w", |a, _, c, w| 2.0 * a - c + w),
@@ -190,6 +192,17 @@ fn a_zero_slope_turns_infinite_when_time_moves() {
     let lifecycle = lifecycle("overdue_ratio > 2");
     let mut world = World::new();
     world.set_line("overdue_ratio", Line { zero: 0, scale: 0.0 });
+    assert_eq!(world.next(&lifecycle, &lifecycle.start(0)), Some(1));
+    world.now = 1;
+    assert_eq!(world.next(&lifecycle, &lifecycle.start(0)), None);
+}
+
+#[test]
+fn a_product_with_infinity_is_defined_when_time_moves() {
+    let lifecycle = lifecycle("days_since_order * order_gap_days > 1");
+    let mut world = World::new();
+    world.assign("days_since_order=now");
+    world.set("order_gap_days", f64::INFINITY);
     assert_eq!(world.next(&lifecycle, &lifecycle.start(0)), Some(1));
     world.now = 1;
     assert_eq!(world.next(&lifecycle, &lifecycle.start(0)), None);
