@@ -17,8 +17,8 @@ use crate::time::Ts;
 /// The schema this program reads and writes.
 pub const SCHEMA: u32 = 1;
 pub const TERMS_MOST: usize = 64;
-/// Distinct transformed features.
-pub const FACTORS_MOST: usize = 64;
+/// Terms that are interactions.
+pub const PRODUCTS_MOST: usize = 8;
 /// With the intercept, 63 numbers of at most [`LOGIT_MOST`] each: their sum stays exact (see `scorer`).
 pub const FEATURES_MOST: usize = 62;
 /// The largest share of one feature, or of the intercept, in the logit: odds of 10^14 to 1.
@@ -229,11 +229,10 @@ impl Model {
                 return Err(format!("{place}: the same feature and transform occur twice"));
             }
         }
-        let factors: BTreeSet<_> = self.terms.iter().flat_map(Term::key).flatten().collect();
-        if factors.len() > FACTORS_MOST {
+        let products = self.terms.iter().filter(|term| term.with.is_some()).count();
+        if products > PRODUCTS_MOST {
             return Err(format!(
-                "a model has no more than {FACTORS_MOST} transformed features, this one {}",
-                factors.len()
+                "a model has no more than {PRODUCTS_MOST} interactions, this one {products}"
             ));
         }
         let features = self.features().len();
@@ -586,6 +585,14 @@ pub(crate) mod tests {
             "occur twice",
         );
         check(&|m| m.terms.clear(), "1 to 64 terms");
+        check(
+            &|m| {
+                let caps = (1..=9).map(|at| Transform::Cap { at: f64::from(at) });
+                let product = |t| with(term("orders_90d", t, 0.1), "revenue_90d", Transform::Log1p);
+                m.terms = caps.map(product).collect();
+            },
+            "no more than 8 interactions",
+        );
         check(&|m| drop(m.catalogue.remove("orders_90d")), "no definition hash for `orders_90d`");
         check(&|m| drop(m.catalogue.insert("x".into(), "0".into())), "names `x`, which no term uses");
         check(&|m| m.golden.clear(), "no golden vectors");

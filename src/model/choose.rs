@@ -99,8 +99,8 @@ impl<'d> Choosing<'d> {
         Ok(Choice { design: design.name, specs, alpha: chosen.0 })
     }
 
-    /// Leaves out the weakest features, a fifth at a time, then one by one; the smallest set that loses next
-    /// to nothing wins.
+    /// Leaves out the weakest feature, again and again; the smallest set that loses next to nothing wins. One
+    /// at a time, because two features that say the same look weak only until one of them has gone.
     fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
         let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
         let mut step = self.step(specs, alpha)?;
@@ -113,11 +113,8 @@ impl<'d> Choosing<'d> {
             if columns.len() <= params.features_least {
                 break;
             }
-            let over = columns.len().saturating_sub(params.features_most);
-            let drop = (columns.len() / 5).min(over).max(1);
-            let weak = &columns[..drop];
-            let uses_weak = |i: &usize| weak.iter().any(|column| self.designs.specs[*i].uses(*column));
-            let specs = step.specs.iter().copied().filter(|i| !uses_weak(i)).collect();
+            let keeps = |i: &usize| !self.designs.specs[*i].uses(columns[0]);
+            let specs = step.specs.iter().copied().filter(keeps).collect();
             step = self.step(specs, alpha)?;
         }
         let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);

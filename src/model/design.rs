@@ -56,10 +56,11 @@ pub struct Designs {
     pub designs: Vec<Design>,
 }
 
-/// Candidate designs for these columns; columns that do not vary are left out.
-pub fn candidates(names: &[String], rows: ArrayView2<f64>) -> Designs {
-    let columns: Vec<Column> =
-        names.iter().enumerate().filter_map(|(i, name)| Column::read(i, name, rows.column(i))).collect();
+/// Candidate designs for these columns; those that do not vary, or only repeat an earlier one, are left out.
+pub fn candidates<'n>(names: &'n [String], rows: ArrayView2<f64>) -> Designs {
+    let repeats = |i: usize| (0..i).any(|earlier| rows.column(earlier) == rows.column(i));
+    let read = |(i, name): (usize, &'n String)| Column::read(i, name, rows.column(i)).filter(|_| !repeats(i));
+    let columns: Vec<Column> = names.iter().enumerate().filter_map(read).collect();
     let recency: Vec<Spec> = columns.iter().flat_map(Column::with_linear_recency).collect();
     let log_recency: Vec<Spec> = columns.iter().flat_map(Column::with_log_recency).collect();
     let main = |wanted: &[&str]| wanted.iter().find_map(|name| columns.iter().find(|c| c.name == *name));
@@ -204,6 +205,14 @@ mod tests {
         assert!(found.specs.iter().any(|spec| spec.with == Some((0, Transform::Log1p)) && spec.column == 2));
         assert_eq!(found.designs.len(), 5);
         assert!(found.values(rows.view()).iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn a_column_that_repeats_another_is_no_candidate() {
+        let inf = f64::INFINITY;
+        let rows = array![[1.0, inf, inf], [9.0, 2.0, 2.0], [4.0, 5.0, 5.0]];
+        let found = candidates(&names(&["orders_90d", "days_since_event", "days_since_order"]), rows.view());
+        assert!(found.specs.iter().any(|spec| spec.uses(1)) && !found.specs.iter().any(|spec| spec.uses(2)));
     }
 
     #[test]

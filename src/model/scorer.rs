@@ -8,13 +8,15 @@
 
 use std::collections::BTreeMap;
 
-use super::artifact::{FACTORS_MOST, FEATURES_MOST, LOGIT_MOST, Model};
+use super::artifact::{FEATURES_MOST, LOGIT_MOST, Model, PRODUCTS_MOST};
 use super::transform::{Transform, VALUE_MOST, signed_log};
 use crate::error::{Error, Result, did_you_mean};
 use crate::pipeline::facts::{FeatureId, FeatureNames};
 
 /// Golden vectors must come out this close.
 const GOLDEN_TOLERANCE: f64 = 1e-12;
+/// Two factors for every product.
+const SLOTS_MOST: usize = 2 * PRODUCTS_MOST;
 /// ln(1 + n) of small counts is looked up.
 const LOGS: usize = 256;
 
@@ -53,6 +55,8 @@ pub(super) struct Yardstick {
 pub(super) struct Factor {
     pub(super) op: Op,
     pub(super) linear: f64,
+    /// Where its value is kept for a product; [`SLOTS_MOST`] for a factor of none.
+    pub(super) slot: usize,
     /// Where the transform bends.
     pub(super) bend: Option<f64>,
 }
@@ -61,6 +65,7 @@ pub(super) struct Factor {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Product {
     pub(super) factors: [usize; 2],
+    slots: [usize; 2],
     pub(super) groups: [usize; 2],
     pub(super) half: f64,
 }
@@ -137,20 +142,21 @@ impl Scorer {
 
     /// Σ weight × value per feature, before the grid.
     fn sums(&self, features: &[f64], sums: &mut [f64; FEATURES_MOST]) {
-        let mut values = [0.0; FACTORS_MOST];
+        let mut values = [0.0; SLOTS_MOST + 1];
         for (group, sum) in self.groups.iter().zip(sums.iter_mut()) {
             let x = features[group.feature.index()];
             let log = if group.needs_log { self.log(x) } else { 0.0 };
             let factors = &self.factors[group.first..group.end];
             let mut total = group.offset;
-            for (factor, value) in factors.iter().zip(&mut values[group.first..group.end]) {
-                *value = factor.op.value(x, log);
-                total += factor.linear * *value;
+            for factor in factors {
+                let value = factor.op.value(x, log);
+                values[factor.slot] = value;
+                total += factor.linear * value;
             }
             *sum = total;
         }
         for product in &self.products {
-            let [a, b] = product.factors;
+            let [a, b] = product.slots;
             let half = product.half * values[a] * values[b];
             sums[product.groups[0]] += half;
             sums[product.groups[1]] += half;
@@ -327,6 +333,7 @@ impl<'m> Compiler<'m> {
         let factor = |(_, transform): &(FeatureId, Transform)| Factor {
             op: Op::from(*transform),
             linear: 0.0,
+            slot: SLOTS_MOST,
             bend: transform.bend(),
         };
         Scorer {
@@ -353,7 +360,21 @@ impl Scorer {
         for g in [group, other] {
             self.groups[g].offset -= scale * mean / 2.0;
         }
-        self.products.push(Product { factors: [factor, partner], groups: [group, other], half: scale / 2.0 });
+        let slots = [self.slot(factor), self.slot(partner)];
+        self.products.push(Product {
+            slots,
+            factors: [factor, partner],
+            groups: [group, other],
+            half: scale / 2.0,
+        });
+    }
+
+    /// The place of a factor among those that products need, given out at the first asking.
+    fn slot(&mut self, factor: usize) -> usize {
+        if self.factors[factor].slot == SLOTS_MOST {
+            self.factors[factor].slot = self.factors.iter().filter(|f| f.slot < SLOTS_MOST).count();
+        }
+        self.factors[factor].slot
     }
 
     pub(super) fn group_of(&self, factor: usize) -> usize {
