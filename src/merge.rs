@@ -92,15 +92,8 @@ impl<T> Merger<T> {
 
     /// The next event in order, if it is certain.
     pub fn pop(&mut self) -> Option<(usize, T)> {
-        let first = |lane: &Lane<T>| lane.waiting.front().map(|w| w.at);
-        let candidates = self.lanes.iter().enumerate().filter_map(|(i, lane)| first(lane).map(|at| (at, i)));
-        let (at, index) = candidates.min()?;
-        let crowded = self.waiting > MAX_WAITING;
-        let certain = self.lanes.iter().all(|lane| {
-            let read_on = lane.clock >= at.saturating_add(self.grace_ms) || crowded;
-            lane.ended || !lane.waiting.is_empty() && read_on
-        });
-        if !certain {
+        let (at, index) = self.first()?;
+        if (0..self.lanes.len()).any(|lane| self.holds_back(lane, at)) {
             return None;
         }
         let lane = &mut self.lanes[index];
@@ -108,6 +101,28 @@ impl<T> Merger<T> {
         lane.offsets.done(next.offset);
         self.waiting -= 1;
         Some((index, next.item))
+    }
+
+    /// The effective time and the lane of the event that comes first of those read.
+    fn first(&self) -> Option<(Ts, usize)> {
+        let front = |lane: &Lane<T>| lane.waiting.front().map(|w| w.at);
+        self.lanes.iter().enumerate().filter_map(|(i, lane)| front(lane).map(|at| (at, i))).min()
+    }
+
+    /// Whether a lane may still bring an event before one at `at`.
+    fn holds_back(&self, lane: usize, at: Ts) -> bool {
+        let lane = &self.lanes[lane];
+        let crowded = self.waiting > MAX_WAITING;
+        let read_on = lane.clock >= at.saturating_add(self.grace_ms) || crowded;
+        !lane.ended && (lane.waiting.is_empty() || !read_on)
+    }
+
+    /// Whether more must be read of this lane before the next event can go out.
+    pub fn wants(&self, lane: usize) -> bool {
+        match self.first() {
+            Some((at, _)) => self.holds_back(lane, at),
+            None => !self.lanes[lane].ended,
+        }
     }
 
     /// Records of a lane that wait.

@@ -152,8 +152,7 @@ impl<'a> Pass<'a> {
     /// Reads lines until the merger can say what comes next.
     fn read_ahead(&mut self, output: &mut Output) -> Result<()> {
         for lane in 0..self.merger.lanes() {
-            // Files are read evenly: each lane holds enough for the merger to decide.
-            while !self.merger.is_ended(lane) && self.merger.waiting_in(lane) < 64 {
+            while self.merger.wants(lane) {
                 let Some(record) = self.inputs.next(lane)? else {
                     self.merger.set_ended(lane, true);
                     break;
