@@ -12,8 +12,9 @@ use super::layout::{KeptSlot, NEVER};
 use super::panes;
 use super::plan::Plan;
 use super::sessions;
-use super::store::Seen;
+use super::store::{OrderDays, Seen};
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use super::windows;
 use crate::time::{MAX_TS, MIN_TS, Ts};
 
 /// Raised whenever the meaning of the bytes changes.
@@ -77,13 +78,22 @@ impl Engine {
             out.push(slots.stage.get(row) as u8);
             put_instant(out, now, slots.entered_at.get(row));
             slots.visits.iter().for_each(|pair| put_u64(out, u64::from(pair.get(row))));
+            put_u64(out, u64::from(slots.silent_moves.get(row)));
         }
         for slots in &plan.policies {
             out.push(slots.disarmed.get(row) as u8);
             put_instant(out, now, slots.fired_at.get(row));
         }
-        put_bytes(out, &customer.log);
-        put_bytes(out, &customer.sessions);
+        // As of this instant, so that equal pasts are equal bytes whenever room was made in the packed lists.
+        let mut packed = ThinVec::new();
+        windows::put_folded(&plan.layout, &customer.log, now, &mut packed);
+        put_bytes(out, &packed);
+        packed.clear();
+        if let Some(slots) = &plan.layout.sessions {
+            sessions::put_current(slots, &customer.sessions, now, &mut packed);
+        }
+        put_bytes(out, &packed);
+        put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
@@ -101,6 +111,7 @@ impl Engine {
             customer.sessions = decoded.sessions;
             customer.seen = decoded.seen;
             customer.traits = decoded.traits;
+            customer.order_days = decoded.order_days;
         });
         Ok(())
     }
@@ -128,6 +139,7 @@ struct Decoded {
     sessions: ThinVec<u8>,
     seen: ThinVec<Seen>,
     traits: Option<Box<Traits>>,
+    order_days: OrderDays,
 }
 
 fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -174,6 +186,7 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
         for pair in &slots.visits {
             pair.set(&mut row, reader.u32()?);
         }
+        slots.silent_moves.set(&mut row, reader.u32()?.min(u32::from(u16::MAX)));
     }
     for slots in &plan.policies {
         slots.disarmed.set(&mut row, u32::from(reader.byte()?));
@@ -184,16 +197,17 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
         return Err(CodecError::Impossible("pane log"));
     }
     let packed = reader.bytes()?;
-    let packed_end = sessions::unpack(packed).last().map_or(NEVER, |s| s.end);
-    if plan.layout.sessions.is_some_and(|s| s.packed_end.get(&row) != packed_end) {
-        return Err(CodecError::Impossible("session list"));
+    if let Some(slots) = &plan.layout.sessions {
+        let packed_end = sessions::packed_end(packed, slots.start.get(&row));
+        slots.packed_end.set(&mut row, packed_end.ok_or(CodecError::Impossible("session list"))?);
     }
+    let order_days = reader.order_days(plan.layout.orders.len())?;
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
     if reader.at != body.len() {
         return Err(CodecError::Impossible("length"));
     }
-    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits })
+    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits, order_days })
 }
 
 /// 0 for never, else 1 and the distance from `now`.
@@ -217,6 +231,16 @@ fn put_seen(out: &mut Vec<u8>, seen: &[Seen], newest: Ts, horizon: i64) {
     for seen in inside() {
         out.extend_from_slice(&seen.id.to_le_bytes());
         put_instant(out, newest, seen.ts);
+    }
+}
+
+/// The number of days, then the distance of each from the one before.
+fn put_order_days(out: &mut Vec<u8>, days: &OrderDays) {
+    put_u64(out, days.0.len() as u64);
+    let mut previous = 0;
+    for day in &days.0 {
+        put_u64(out, u64::from(day - previous));
+        previous = *day;
     }
 }
 
@@ -301,6 +325,18 @@ impl<'a> Reader<'a> {
             all.push(Seen { id, ts: self.instant(newest)? });
         }
         Ok(all)
+    }
+
+    fn order_days(&mut self, orders: usize) -> Result<OrderDays, CodecError> {
+        let impossible = CodecError::Impossible("order days");
+        let (mut days, mut previous) = (OrderDays::default(), 0u32);
+        for i in 0..self.u64()? {
+            let distance = self.u32()?;
+            let day = previous.checked_add(distance).filter(|_| i == 0 || distance > 0);
+            previous = day.filter(|day| OrderDays::orders_of(*day) < orders).ok_or(impossible.clone())?;
+            days.0.push(previous);
+        }
+        Ok(days)
     }
 
     fn traits(&mut self) -> Result<Option<Box<Traits>>, CodecError> {

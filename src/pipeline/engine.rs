@@ -132,6 +132,7 @@ impl Engine {
         let head = self.plan.head;
         let last = head.now.get(self.store.row(index));
         let now = event.ts.max(last);
+        head.persisted.set(self.store.row_mut(index), now);
         self.remember(index, id, event.ts);
         self.fold(index, event, now);
         self.evaluate(index, now, Trigger::Event, event.event_id.as_deref());
@@ -185,7 +186,6 @@ impl Engine {
             self.population[k][usize::from(state.stage)] += 1;
             slots.store(row, &state);
         }
-        plan.head.persisted.set(row, ts);
     }
 
     fn is_repeated(&self, index: u32, id: u64, ts: Ts) -> bool {
@@ -265,6 +265,7 @@ impl Engine {
         let silent_since = at - head.persisted.get(self.store.row(index));
         if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
             self.store.touch_after(index, &before);
+            head.persisted.set(self.store.row_mut(index), at);
         }
         self.scratch.before = before;
     }
@@ -303,12 +304,14 @@ impl Engine {
         for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
             slots.load(row, state);
             let mut facts = Facts { features, p_churn: p, stage_days: 0.0, traits };
+            let mut silent_moves = state.silent_moves;
             lifecycle.settle(lifecycle.variant(traits), state, now, &mut facts, |moved| {
                 let sequence = head.sequence.get(row) + 1;
                 head.sequence.set(row, sequence);
                 self.population[k][usize::from(moved.from)] -= 1;
                 self.population[k][usize::from(moved.to)] += 1;
                 entered.push((k as u8, moved.to));
+                silent_moves = silent_moves.saturating_add(1);
                 count(&mut self.tally.stage_changes, (k as u8, moved.from, moved.to, trigger));
                 let customer_id = &customer.id;
                 let change = StageChange {
@@ -327,6 +330,7 @@ impl Engine {
                     emit::stage_change(out, &plan, &change);
                 });
             });
+            state.silent_moves = if trigger == Trigger::Event { 0 } else { silent_moves };
             slots.store(row, state);
         }
 
@@ -623,8 +627,9 @@ fn apply(
         }
         Touch::Last(slot) => slot.set(row, slot.get(row).max(event.ts)),
         Touch::LastValue(value, field) => {
+            // Of two at one instant the larger, so that the order of arrival does not show.
             if let Some(micros) = number(field)
-                && event.ts >= value.ts.get(row)
+                && (event.ts, micros) >= (value.ts.get(row), value.micros.get(row))
             {
                 value.ts.set(row, event.ts);
                 value.micros.set(row, micros);
@@ -639,33 +644,26 @@ fn apply(
     }
 }
 
-/// Distinct order days and the revenue of the first. A day is new unless it is the first or last order's, or
-/// a pane knows it; so an order later than the longest window may count a day twice.
+/// Distinct order days and the revenue of the first.
 fn count_order(plan: &Plan, index: u8, event: &Event<'_>, row: &mut [u32], customer: &mut Customer) {
-    use super::panes::{hour_of, read};
     let orders = &plan.layout.orders[usize::from(index)];
     let amount = event.numbers.get(crate::event::Field::Amount).unwrap_or(0);
     let day = |ts: Ts| ts.div_euclid(DAY_MS);
     let (first, last, today) = (orders.first.get(row), orders.last.get(row), day(event.ts));
     if first == NEVER || today < day(first) {
+        if first != NEVER && day(first) != day(last) {
+            customer.order_days.insert(index, day(first));
+        }
         orders.days.add(row, 1);
         orders.first_day.set(row, amount);
-        return;
-    }
-    if today == day(first) {
+    } else if today == day(first) {
         orders.first_day.add(row, amount);
-        return;
-    }
-    let known_by_pane = |pane: u8| {
-        let (mut at, mut hour, mut known) = (0, 0, false);
-        while at < customer.log.len() {
-            let (head, next) = read(&customer.log, at, hour, |_, _| {});
-            known |= head.mask >> pane & 1 == 1 && head.hour / 24 == hour_of(event.ts) / 24;
-            (at, hour) = (next, head.hour);
+    } else if today > day(last) {
+        if day(first) != day(last) {
+            customer.order_days.insert(index, day(last));
         }
-        known
-    };
-    if today > day(last) || today != day(last) && !orders.pane.is_some_and(known_by_pane) {
+        orders.days.add(row, 1);
+    } else if today != day(last) && customer.order_days.insert(index, today) {
         orders.days.add(row, 1);
     }
 }

@@ -99,8 +99,6 @@ pub struct Orders {
     pub days: Slot<u32>,
     /// Revenue of the first of these days.
     pub first_day: Slot<i64>,
-    /// The pane measure that counts these orders, where a window asks for one.
-    pub pane: Option<u8>,
 }
 
 /// Sessions of the clickstream: the newest one in the row, older ones packed beside it.
@@ -108,7 +106,7 @@ pub struct Orders {
 pub struct Sessions {
     pub start: Slot<i64>,
     pub end: Slot<i64>,
-    /// End of the newest packed session.
+    /// End of the newest packed session; follows from the list.
     pub packed_end: Slot<i64>,
     pub pane: Option<u8>,
     pub lifetime: Option<Slot<u32>>,
@@ -387,7 +385,7 @@ impl<'a> Builder<'a> {
         if self.sessions.is_none() {
             let start = self.instant("session start");
             let end = self.instant("session end");
-            let packed_end = self.instant("packed sessions end");
+            let packed_end = self.row.slot(NEVER);
             self.sessions = Some(Sessions { start, end, packed_end, pane: None, lifetime: None, longest_ms: 0 });
             self.touch(&matcher, Touch::Session);
         }
@@ -589,7 +587,6 @@ impl<'a> Builder<'a> {
             revenue: self.sum(matcher, Field::Amount),
             days: self.kept_count(&format!("days of {}", key(matcher))),
             first_day: self.number(&format!("first day of {}", key(matcher)), 0),
-            pane: None,
         };
         self.orders.push((matcher.clone(), orders));
         index
@@ -599,10 +596,6 @@ impl<'a> Builder<'a> {
         if self.panes.len() > MAX_PANE_SLOTS {
             let what = format!("the feature catalogue needs {} measures in windows; at most {MAX_PANE_SLOTS}", self.panes.len());
             return Err(Error::user(what).hint("declare fewer windowed features"));
-        }
-        for (matcher, orders) in &mut self.orders {
-            let name = format!("count of {}", key(matcher));
-            orders.pane = self.panes.iter().position(|p| p.name == name).map(|p| p as u8);
         }
         // Orders before the first and last instants they compare with.
         self.touches.sort_by_key(|(_, touch)| !matches!(touch, Touch::Order(_)));

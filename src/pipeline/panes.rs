@@ -108,11 +108,16 @@ pub fn read_head(bytes: &[u8], mut at: usize, previous: Hour) -> (Head, usize) {
 
 /// Appends a pane behind one that starts at `previous`.
 pub fn write(bytes: &mut ThinVec<u8>, previous: Hour, hour: Hour, whole_day: bool, measures: &Measures) {
-    put_u64(bytes, u64::from(hour - previous) << 1 | u64::from(whole_day));
-    put_u128(bytes, measures.mask);
+    write_head(bytes, previous, Head { hour, whole_day, mask: measures.mask });
     for (_, value) in measures.iter() {
         put_i64(bytes, value);
     }
+}
+
+/// Appends the head of a pane behind one that starts at `previous`; its values follow.
+pub fn write_head(bytes: &mut ThinVec<u8>, previous: Hour, head: Head) {
+    put_u64(bytes, u64::from(head.hour - previous) << 1 | u64::from(head.whole_day));
+    put_u128(bytes, head.mask);
 }
 
 /// A pane on its own, for the rare paths that rearrange the log.

@@ -115,6 +115,7 @@ pub struct StageSlots {
     pub truths: Slot<u64>,
     /// Two visit counts to a word.
     pub visits: Vec<Slot<u32>>,
+    pub silent_moves: Slot<u32>,
 }
 
 impl StageSlots {
@@ -124,6 +125,7 @@ impl StageSlots {
             entered_at: row.slot(NEVER),
             truths: row.slot(0u64),
             visits: (0..lifecycle.stages().len().div_ceil(2)).map(|_| row.slot(0u32)).collect(),
+            silent_moves: row.slot(0u32),
         }
     }
 
@@ -131,6 +133,7 @@ impl StageSlots {
         state.stage = self.stage.get(row) as u8;
         state.entered_at = self.entered_at.get(row);
         state.truths = self.truths.get(row);
+        state.silent_moves = self.silent_moves.get(row) as u16;
         for (pair, slot) in state.visits.chunks_mut(2).zip(&self.visits) {
             let word = slot.get(row);
             pair[0] = word as u16;
@@ -144,6 +147,7 @@ impl StageSlots {
         self.stage.set(row, u32::from(state.stage));
         self.entered_at.set(row, state.entered_at);
         self.truths.set(row, state.truths);
+        self.silent_moves.set(row, u32::from(state.silent_moves));
         for (pair, slot) in state.visits.chunks(2).zip(&self.visits) {
             let second = pair.get(1).copied().unwrap_or(0);
             slot.set(row, u32::from(pair[0]) | u32::from(second) << 16);
