@@ -381,8 +381,11 @@ proptest! {
             }
             assert_eq!(driver.engine.population(), driver.recount(), "the population is what is there");
         };
+        // A rollback leaves customers alone whom silence rescored without a word; they are ahead until then.
+        let mut ahead = 0;
         for i in 0..all.len() {
             if let Some(span) = spans.remove(&i) {
+                ahead = ahead.max(i + span);
                 prop_assert_eq!(by_customer(straight.commit()), by_customer(rolled.commit()));
                 let (before, population) = (rolled.states(), rolled.engine.population().to_vec());
                 (i..(i + span).min(all.len())).for_each(|i| go(&mut rolled, i));
@@ -394,7 +397,9 @@ proptest! {
             }
             go(&mut straight, i);
             go(&mut rolled, i);
-            prop_assert_eq!(straight.states(), rolled.states());
+            if i + 1 >= ahead.min(all.len()) {
+                prop_assert_eq!(straight.states(), rolled.states());
+            }
         }
         prop_assert_eq!(by_customer(straight.commit()), by_customer(rolled.commit()));
     }

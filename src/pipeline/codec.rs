@@ -163,7 +163,7 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
     }
     let head = plan.head;
     head.now.set(&mut row, now);
-    head.newest.set(&mut row, reader.instant(now)?);
+    head.newest.set(&mut row, reader.past_instant(now)?);
     head.p.set(&mut row, f64::from_le_bytes(reader.array()?));
     head.emitted_p.set(&mut row, f64::from_le_bytes(reader.array()?));
     head.sequence.set(&mut row, reader.u32()?);
@@ -176,13 +176,14 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
             KeptSlot::Float(slot) => slot.set(&mut row, f64::from_le_bytes(reader.array()?)),
         }
     }
+    check_instants(plan, &row)?;
     for (lifecycle, slots) in &plan.lifecycles {
         let stage = reader.byte()?;
         if usize::from(stage) >= lifecycle.stages().len() {
             return Err(CodecError::Impossible("stage"));
         }
         slots.stage.set(&mut row, u32::from(stage));
-        slots.entered_at.set(&mut row, reader.instant(now)?);
+        slots.entered_at.set(&mut row, reader.past_instant(now)?);
         for pair in &slots.visits {
             pair.set(&mut row, reader.u32()?);
         }
@@ -208,6 +209,23 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
         return Err(CodecError::Impossible("length"));
     }
     Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits, order_days })
+}
+
+/// Whether the first and last of everything that has both make sense together.
+fn check_instants(plan: &Plan, row: &[u32]) -> Result<(), CodecError> {
+    let is_span = |first: Ts, last: Ts| first <= last && (first == NEVER) == (last == NEVER);
+    for orders in &plan.layout.orders {
+        let (first, last) = (orders.first.get(row), orders.last.get(row));
+        if !is_span(first, last) || (first == NEVER) != (orders.count.get(row) == 0) {
+            return Err(CodecError::Impossible("first and last order"));
+        }
+    }
+    match plan.layout.sessions {
+        Some(slots) if !is_span(slots.start.get(row), slots.end.get(row)) => {
+            Err(CodecError::Impossible("session"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// 0 for never, else 1 and the distance from `now`.
@@ -303,6 +321,14 @@ impl<'a> Reader<'a> {
         let distance = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);
         let ts = now.checked_sub(distance).filter(|ts| (MIN_TS..=MAX_TS).contains(ts));
         ts.ok_or(CodecError::Impossible("instant"))
+    }
+
+    /// An instant that must have been.
+    fn past_instant(&mut self, now: Ts) -> Result<Ts, CodecError> {
+        match self.instant(now)? {
+            NEVER => Err(CodecError::Impossible("instant")),
+            ts => Ok(ts),
+        }
     }
 
     fn bytes(&mut self) -> Result<&'a [u8], CodecError> {

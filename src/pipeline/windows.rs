@@ -436,7 +436,7 @@ fn add(total: Total, value: i64, row: &mut [u32]) {
 fn subtract(total: Total, value: i64, row: &mut [u32]) -> bool {
     match total {
         Total::Count(slot) => slot.add(row, (value as u32).wrapping_neg()),
-        Total::Sum(slot) => slot.add(row, -value),
+        Total::Sum(slot) => slot.add(row, value.saturating_neg()),
         Total::Min(slot) => return slot.get(row) < value,
         Total::Max(slot) => return slot.get(row) > value,
     }
