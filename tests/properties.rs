@@ -381,12 +381,13 @@ proptest! {
             }
             assert_eq!(driver.engine.population(), driver.recount(), "the population is what is there");
         };
-        // A rollback leaves customers alone whom silence rescored without a word; they are ahead until then.
-        let mut ahead = 0;
+        // A rollback leaves customers alone whom silence rescored without a word, and the timers where they are;
+        // so when silence is looked at may differ, what is found there may not.
+        let (mut written, mut rewritten) = (Vec::new(), Vec::new());
         for i in 0..all.len() {
             if let Some(span) = spans.remove(&i) {
-                ahead = ahead.max(i + span);
-                prop_assert_eq!(by_customer(straight.commit()), by_customer(rolled.commit()));
+                written.extend(straight.commit());
+                rewritten.extend(rolled.commit());
                 let (before, population) = (rolled.states(), rolled.engine.population().to_vec());
                 (i..(i + span).min(all.len())).for_each(|i| go(&mut rolled, i));
                 rolled.engine.rollback();
@@ -397,11 +398,14 @@ proptest! {
             }
             go(&mut straight, i);
             go(&mut rolled, i);
-            if i + 1 >= ahead.min(all.len()) {
-                prop_assert_eq!(straight.states(), rolled.states());
-            }
         }
-        prop_assert_eq!(by_customer(straight.commit()), by_customer(rolled.commit()));
+        let until = all.iter().map(|(_, e)| e.ts).max().unwrap_or(START) + 2 * DAY_MS;
+        straight.engine.run_until(until);
+        rolled.engine.run_until(until);
+        written.extend(straight.commit());
+        rewritten.extend(rolled.commit());
+        prop_assert_eq!(straight.states(), rolled.states());
+        prop_assert_eq!(by_customer(written), by_customer(rewritten));
     }
 }
 
