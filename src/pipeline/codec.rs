@@ -348,7 +348,7 @@ impl<'a> Reader<'a> {
         let mut all = ThinVec::new();
         for _ in 0..self.u64()? {
             let id = u64::from_le_bytes(self.array()?);
-            all.push(Seen { id, ts: self.instant(newest)? });
+            all.push(Seen { id, ts: self.past_instant(newest)? });
         }
         Ok(all)
     }

@@ -370,7 +370,7 @@ impl Engine {
                 kind,
                 previous: (!previous.is_nan()).then_some(previous),
                 counterfactual,
-                action: policy.action.as_deref().or_else(|| current_action(&plan, row, traits)),
+                action: alert::action(&plan, policy, row, traits, entered),
                 control,
                 policy: &policy.name,
             };
@@ -550,13 +550,6 @@ fn fired_policies(
         }
     }
     fired
-}
-
-/// The action of the first lifecycle whose current stage has one.
-fn current_action<'a>(plan: &'a Plan, row: &[u32], traits: &Traits) -> Option<&'a str> {
-    plan.lifecycles.iter().find_map(|(lifecycle, slots)| {
-        lifecycle.action(lifecycle.variant(traits), slots.stage.get(row) as u8)
-    })
 }
 
 fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
