@@ -380,3 +380,138 @@ impl<'a> Reader<'a> {
         Ok((!traits.is_empty()).then(|| Box::new(traits)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Field, Numbers, ProfileChange, Source};
+    use crate::model::Model;
+    use crate::model::artifact::definition_hash;
+    use crate::pipeline::catalogue::Catalogue;
+    use crate::pipeline::plan::Settings;
+    use crate::time::{DAY_MS, HOUR_MS};
+    use std::sync::Arc;
+
+    const NOW: Ts = 1_767_225_600_000;
+
+    fn plan(lifecycles: &[&str], catalogue: &str) -> Arc<Plan> {
+        let files: Vec<_> = lifecycles.iter().map(|text| ("l.toml".to_owned(), (*text).to_owned())).collect();
+        let catalogue = Catalogue::load("features.toml", catalogue).unwrap();
+        let plan = Plan::new(&catalogue, &files, &Model::of_one_term("clicks_7d", &catalogue), Settings::default());
+        Arc::new(plan.unwrap())
+    }
+
+    fn lifecycle(stage: &str) -> String {
+        format!("name = \"l\"\ninitial = \"{stage}\"\n[[stage]]\nname = \"{stage}\"\nenter = \"true\"\n")
+    }
+
+    fn event(source: Source, name: &'static str, ts: Ts, id: Option<&'static str>) -> Event<'static> {
+        let mut numbers = Numbers::default();
+        numbers.set(Field::Amount, 12.5);
+        let customer_id = "c".into();
+        Event { source, customer_id, name: name.into(), ts, event_id: id.map(Into::into), numbers, profile: None }
+    }
+
+    /// A customer with something in every part of its state.
+    fn lived_in(plan: &Arc<Plan>) -> Engine {
+        let mut engine = Engine::new(Arc::clone(plan), false);
+        for day in 0..5 {
+            let ts = NOW + day * DAY_MS;
+            engine.step(&event(Source::Purchase, "order_completed", ts, Some("a")));
+            engine.step(&event(Source::Clickstream, "page_viewed", ts + HOUR_MS, None));
+        }
+        let trait_of = |name: &str, value| (Box::from(name), Some(value));
+        let changes = vec![
+            trait_of("flag", TraitValue::Flag(true)),
+            trait_of("number", TraitValue::Number(-0.5)),
+            trait_of("text", TraitValue::Text("Zürich".into())),
+        ];
+        let profile = Some(Box::new(ProfileChange::Traits(changes)));
+        engine.step(&Event { profile, ..event(Source::Profile, "traits_updated", NOW + 9 * DAY_MS, None) });
+        engine
+    }
+
+    fn encoded(engine: &Engine) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        engine.encode(engine.store().find("c").unwrap(), &mut bytes);
+        bytes
+    }
+
+    /// The bytes with a byte changed and the checksum right again.
+    fn with_byte(bytes: &[u8], at: usize, byte: u8) -> Vec<u8> {
+        let mut body = bytes[..bytes.len() - 4].to_vec();
+        body[at] = byte;
+        let checksum = xxhash_rust::xxh3::xxh3_64(&body) as u32;
+        body.extend_from_slice(&checksum.to_le_bytes());
+        body
+    }
+
+    #[test]
+    fn what_is_restored_is_encoded_to_the_same_bytes() {
+        let plan = plan(&[&lifecycle("a")], "");
+        let bytes = encoded(&lived_in(&plan));
+        let mut other = Engine::new(Arc::clone(&plan), true);
+        other.restore("c", &bytes).unwrap();
+        other.finish_restore();
+        assert_eq!(encoded(&other), bytes);
+        assert_eq!(other.population(), [vec![1]]);
+        other.restore("c", &bytes).unwrap();
+        assert_eq!(other.population(), [vec![1]], "a newer record replaces the older");
+        other.restore_tombstone("c");
+        assert_eq!((other.store().len(), other.population()), (0, &[vec![0]][..]));
+    }
+
+    #[test]
+    fn damage_a_later_version_and_another_layout_are_told_apart() {
+        let plan_a = plan(&[&lifecycle("a")], "");
+        let bytes = encoded(&lived_in(&plan_a));
+        let restore = |plan: &Arc<Plan>, bytes: &[u8]| Engine::new(Arc::clone(plan), false).restore("c", bytes);
+        let mut damaged = bytes.clone();
+        damaged[20] ^= 1;
+        assert_eq!(restore(&plan_a, &damaged), Err(CodecError::Corrupt));
+        assert_eq!(restore(&plan_a, &bytes[..3]), Err(CodecError::Corrupt));
+        let later = with_byte(&bytes, 0, VERSION + 1);
+        assert_eq!(restore(&plan_a, &later), Err(CodecError::OtherVersion(VERSION + 1)));
+        let other_stages = plan(&[&lifecycle("b")], "");
+        assert_eq!(restore(&other_stages, &bytes), Err(CodecError::OtherLayout(plan_a.layout_id)));
+        let longer = with_byte(&[&bytes[..bytes.len() - 4], &[0; 5]].concat(), 0, VERSION);
+        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("length")));
+    }
+
+    #[test]
+    fn the_layout_id_follows_what_is_kept_and_nothing_else() {
+        let stage = lifecycle("a");
+        let plan_a = plan(&[&stage], "");
+        let other_rule = plan(&[&stage.replace("\"true\"", "\"orders_90d > 1\"")], "");
+        assert_eq!(plan_a.layout_id, other_rule.layout_id, "a rule is read anew");
+        let nps = "[[feature]]\nname = \"nps\"\nsource = \"support\"\nagg = \"mean\"\nfield = \"nps\"\nwindows = [\"90d\"]\n";
+        assert_ne!(plan_a.layout_id, plan(&[&stage], nps).layout_id, "another measure");
+        assert_ne!(plan_a.layout_id, plan(&[], "").layout_id, "another lifecycle");
+    }
+
+    impl Model {
+        /// The least model there is.
+        fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
+            let layout = crate::pipeline::layout::Layout::new(catalogue, &mut Default::default()).unwrap();
+            let hash = definition_hash(&crate::model::Definitions::definition(&layout, feature).unwrap());
+            let report = serde_json::json!({
+                "examples": 1, "churned": 1, "base_rate": 1.0, "mean_p": 0.5, "pr_auc": 0.5, "log_loss": 0.5,
+                "roc_auc": { "value": 0.5, "low": 0.5, "high": 0.5 },
+                "brier": 0.5, "ece": 0.5, "lift_10": 0.5, "capture_10": 0.5,
+            });
+            let then = "2026-01-01T00:00:00Z";
+            let json = serde_json::json!({
+                "schema": 1, "name": "least", "version": "1", "created": then, "label": "no_order",
+                "horizon": "30d", "lead": "0", "active_within": "90d", "direction": "churn", "intercept": 0.0,
+                "terms": [{ "feature": feature, "transform": "identity", "mean": 0.0, "deviation": 1.0, "weight": 1.0 }],
+                "training": {
+                    "examples": 1, "customers": 1, "base_rate": 0.5, "first_cut": then, "last_cut": then,
+                    "held_back_from": then, "design": "none", "alpha": 1.0, "held_back": report,
+                },
+                "catalogue": { feature: hash },
+                "golden": [{ "features": { feature: 0.0 }, "p_churn": 0.5 }],
+            });
+            Model::from_json(&json.to_string(), "least").unwrap()
+        }
+    }
+}
