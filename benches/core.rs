@@ -47,8 +47,14 @@ fn records() -> Vec<Record> {
 
 fn record(i: usize, ts: Ts, customer: u64, rng: &mut impl Rng) -> Record {
     const CLICKS: [&str; 8] = [
-        "page_viewed", "product_viewed", "products_searched", "product_added", "cart_viewed", "checkout_started",
-        "signed_in", "email_opened",
+        "page_viewed",
+        "product_viewed",
+        "products_searched",
+        "product_added",
+        "cart_viewed",
+        "checkout_started",
+        "signed_in",
+        "email_opened",
     ];
     let head = format!(r#""event_id":"e-{i:09}","customer_id":"c-{customer:07}""#);
     let at = format_rfc3339(ts);
@@ -56,7 +62,9 @@ fn record(i: usize, ts: Ts, customer: u64, rng: &mut impl Rng) -> Record {
     let (source, json) = match rng.random_range(0..100u32) {
         0..85 => {
             let (name, product) = (CLICKS[rng.random_range(0..CLICKS.len())], rng.random_range(0..999u32));
-            let about = format!(r#""session_id":"s-{i}","channel":"web","url":"/p/{product}","product_id":"p-{product}""#);
+            let about = format!(
+                r#""session_id":"s-{i}","channel":"web","url":"/p/{product}","product_id":"p-{product}""#
+            );
             (Source::Clickstream, format!(r#"{{{head},"type":"{name}","ts":"{at}",{about}}}"#))
         }
         85..97 => {
@@ -71,7 +79,8 @@ fn record(i: usize, ts: Ts, customer: u64, rng: &mut impl Rng) -> Record {
         }
         _ => {
             let name = ["ticket_opened", "ticket_replied", "ticket_solved"][rng.random_range(0..3)];
-            let about = format!(r#""ticket_id":"t-{i}","priority":"normal","sentiment":-0.4,"channel":"email""#);
+            let about =
+                format!(r#""ticket_id":"t-{i}","priority":"normal","sentiment":-0.4,"channel":"email""#);
             (Source::Support, format!(r#"{{{head},"type":"{name}","ts":"{at}",{about}}}"#))
         }
     };
@@ -142,7 +151,10 @@ fn core(c: &mut Criterion) {
     let (engine, outputs) = run_all(&records, &plan);
     let per_event = start.elapsed().as_nanos() / records.len() as u128;
     let scored: u32 = engine.tally.scores.iter().sum();
-    println!("decode and step: {per_event} ns per event, {outputs} outputs, {scored} scores, {} bytes", engine.bytes());
+    println!(
+        "decode and step: {per_event} ns per event, {outputs} outputs, {scored} scores, {} bytes",
+        engine.bytes()
+    );
 
     let mut group = c.benchmark_group("core");
     group.sample_size(10);

@@ -39,7 +39,8 @@ use support::{Driver, Out};
 #[test]
 fn every_case_writes_what_it_says() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
-    let mut files: Vec<_> = std::fs::read_dir(&directory).expect("tests/cases").map(|f| f.expect("a file").path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(&directory).expect("tests/cases").map(|f| f.expect("a file").path()).collect();
     files.sort();
     assert!(!files.is_empty(), "there are cases");
     let update = std::env::var_os("UPDATE_CASES").is_some();
@@ -204,7 +205,12 @@ fn applied(applied: Applied, json: &str) -> Option<String> {
         Applied::Duplicate => "duplicate, dropped",
     };
     let at = instant(event["ts"].as_str().expect("ts as text"));
-    Some(format!("{} {} {} {word}\n", format_rfc3339(at).as_str(), text(&event["customer_id"]), text(&event["event_id"])))
+    Some(format!(
+        "{} {} {} {word}\n",
+        format_rfc3339(at).as_str(),
+        text(&event["customer_id"]),
+        text(&event["event_id"])
+    ))
 }
 
 fn text(value: &Value) -> &str {
@@ -218,7 +224,11 @@ fn short(value: &Value) -> String {
 
 fn stages(out: &Value) -> String {
     let stages = out["stages"].as_object().expect("stages");
-    stages.iter().map(|(lifecycle, stage)| format!("{lifecycle}: {}", text(stage))).collect::<Vec<_>>().join(", ")
+    stages
+        .iter()
+        .map(|(lifecycle, stage)| format!("{lifecycle}: {}", text(stage)))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// One output as one line.
@@ -240,12 +250,18 @@ fn told(out: &Out) -> String {
             write!(line, "score {p} {band} {{{}}}", stages(&json))
         }
         Channel::ChurnAlerts => {
-            let previous = json["previous"].as_f64().map_or("nothing".to_owned(), |_| short(&json["previous"]));
+            let previous =
+                json["previous"].as_f64().map_or("nothing".to_owned(), |_| short(&json["previous"]));
             let (policy, kind, group) = (text(&json["policy"]), text(&json["kind"]), text(&json["group"]));
             let (p, action) = (short(&json["p_churn"]), text(&json["action"]));
             let change = &json["counterfactual"];
             let way_out = match change.as_object() {
-                Some(c) => format!(", under it with {} {} -> {}", text(&c["feature"]), short(&c["from"]), short(&c["to"])),
+                Some(c) => format!(
+                    ", under it with {} {} -> {}",
+                    text(&c["feature"]),
+                    short(&c["from"]),
+                    short(&c["to"])
+                ),
                 None => String::new(),
             };
             write!(line, "alert {policy} ({kind}, {group}) {p} after {previous}: {action}{way_out}")

@@ -85,7 +85,9 @@ fn naive_policies(settings: &Settings) -> Vec<naive::Policy> {
         name: p.name.clone(),
         on: match &p.on {
             PolicyOn::Score { raise, clear } => On::Score { raise: *raise, clear: *clear },
-            PolicyOn::Stage { lifecycle, stage } => On::Stage { lifecycle: lifecycle.clone(), stage: stage.clone() },
+            PolicyOn::Stage { lifecycle, stage } => {
+                On::Stage { lifecycle: lifecycle.clone(), stage: stage.clone() }
+            }
         },
         cooldown: p.cooldown_ms,
         segment: p.segment.iter().map(|(name, _)| (name.clone(), json!("gold"))).collect(),
@@ -138,7 +140,16 @@ fn as_json(customer: &str, output: &Output) -> Value {
 fn known_to_naive(out: &Out) -> Value {
     let fields: &[&str] = match out.channel {
         Channel::StageChanges => &[
-            "customer_id", "lifecycle", "from", "to", "ts", "trigger", "event_id", "visit", "sequence", "stage_days",
+            "customer_id",
+            "lifecycle",
+            "from",
+            "to",
+            "ts",
+            "trigger",
+            "event_id",
+            "visit",
+            "sequence",
+            "stage_days",
         ],
         Channel::ChurnScores => &["customer_id", "ts", "p_churn", "band", "stages"],
         Channel::ChurnAlerts => &["customer_id", "ts", "p_churn", "policy"],

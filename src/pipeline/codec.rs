@@ -27,7 +27,9 @@ pub enum CodecError {
     Corrupt,
     #[error("the record has version {0}; this program reads version {VERSION}")]
     OtherVersion(u8),
-    #[error("the record was written with another feature catalogue, other lifecycle stages or other alert policies")]
+    #[error(
+        "the record was written with another feature catalogue, other lifecycle stages or other alert policies"
+    )]
     OtherLayout(u32),
     #[error("the record's {0} is impossible")]
     Impossible(&'static str),
@@ -397,7 +399,8 @@ mod tests {
     fn plan(lifecycles: &[&str], catalogue: &str) -> Arc<Plan> {
         let files: Vec<_> = lifecycles.iter().map(|text| ("l.toml".to_owned(), (*text).to_owned())).collect();
         let catalogue = Catalogue::load("features.toml", catalogue).unwrap();
-        let plan = Plan::new(&catalogue, &files, &Model::of_one_term("clicks_7d", &catalogue), Settings::default());
+        let plan =
+            Plan::new(&catalogue, &files, &Model::of_one_term("clicks_7d", &catalogue), Settings::default());
         Arc::new(plan.unwrap())
     }
 
@@ -409,7 +412,15 @@ mod tests {
         let mut numbers = Numbers::default();
         numbers.set(Field::Amount, 12.5);
         let customer_id = "c".into();
-        Event { source, customer_id, name: name.into(), ts, event_id: id.map(Into::into), numbers, profile: None }
+        Event {
+            source,
+            customer_id,
+            name: name.into(),
+            ts,
+            event_id: id.map(Into::into),
+            numbers,
+            profile: None,
+        }
     }
 
     /// A customer with something in every part of its state.
@@ -465,7 +476,8 @@ mod tests {
     fn damage_a_later_version_and_another_layout_are_told_apart() {
         let plan_a = plan(&[&lifecycle("a")], "");
         let bytes = encoded(&lived_in(&plan_a));
-        let restore = |plan: &Arc<Plan>, bytes: &[u8]| Engine::new(Arc::clone(plan), false).restore("c", bytes);
+        let restore =
+            |plan: &Arc<Plan>, bytes: &[u8]| Engine::new(Arc::clone(plan), false).restore("c", bytes);
         let mut damaged = bytes.clone();
         damaged[20] ^= 1;
         assert_eq!(restore(&plan_a, &damaged), Err(CodecError::Corrupt));

@@ -231,7 +231,8 @@ impl Engine {
             apply(*touch, &plan, event, now, row, customer, measures, edits);
         }
         if measures.mask != 0 || !edits.is_empty() {
-            Windows { layout: &plan.layout, row, log: &mut customer.log }.apply(event.ts, now, measures, edits);
+            Windows { layout: &plan.layout, row, log: &mut customer.log }
+                .apply(event.ts, now, measures, edits);
         }
     }
 
@@ -349,15 +350,19 @@ impl Engine {
         if due {
             head.emitted_p.set(row, p);
             let number = next_number(&plan, row);
-            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
-            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| emit::score(out, &plan, &scored));
+            let scored =
+                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| {
+                emit::score(out, &plan, &scored)
+            });
         }
         for k in (0..plan.policies.len()).filter(|k| fired >> k & 1 == 1) {
             let policy = &plan.settings.policies[k];
             let control = alert::is_control(policy, &customer.id);
             count(&mut self.tally.alerts, (k as u8, control));
             let number = next_number(&plan, row);
-            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            let scored =
+                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
             let (kind, counterfactual) = match policy.on {
                 PolicyOn::Score { raise, .. } => {
                     ("churn_risk", plan.scorer.counterfactual(features, raise, &plan.actionable))
@@ -374,7 +379,8 @@ impl Engine {
                 control,
                 policy: &policy.name,
             };
-            self.outbox.push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
+            self.outbox
+                .push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
         }
     }
 
@@ -510,7 +516,11 @@ impl Engine {
         let mut log = self.store.customer(index).log.clone();
         let at = at.max(plan.head.now.get(&row));
         let mut windows = Windows { layout: &plan.layout, row: &mut row, log: &mut log };
-        if at < plan.head.advanced.get(windows.row) { windows.recount(at) } else { windows.advance(at) }
+        if at < plan.head.advanced.get(windows.row) {
+            windows.recount(at)
+        } else {
+            windows.advance(at)
+        }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
         let p_churn = plan.scorer.p(plan.scorer.logit(&features));

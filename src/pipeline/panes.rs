@@ -164,7 +164,9 @@ pub fn is_valid(bytes: &[u8], slots: usize) -> bool {
     let (mut at, mut previous, mut order) = (0, 0u32, None);
     while at < bytes.len() {
         let first = get_u64(bytes, &mut { at });
-        let Some(hour) = u32::try_from(first >> 1).ok().and_then(|d| previous.checked_add(d)) else { return false };
+        let Some(hour) = u32::try_from(first >> 1).ok().and_then(|d| previous.checked_add(d)) else {
+            return false;
+        };
         let mut known = true;
         let (head, next) = read(bytes, at, previous, |slot, _| known &= usize::from(slot) < slots);
         let this = Some((hour, !head.whole_day));
@@ -185,7 +187,9 @@ mod tests {
     #[test]
     fn packing_is_the_inverse_of_unpacking() {
         let mut panes = Vec::new();
-        for (hour, whole_day, slot, value) in [(17_500_008, true, 3, 7), (17_500_008, false, 0, -1), (17_500_100, false, 5, 1 << 40)] {
+        for (hour, whole_day, slot, value) in
+            [(17_500_008, true, 3, 7), (17_500_008, false, 0, -1), (17_500_100, false, 5, 1 << 40)]
+        {
             let mut measures = Measures::new(8);
             measures.put(slot, value);
             measures.put(7, 2);

@@ -22,7 +22,14 @@ pub struct Session {
 }
 
 /// Takes a click in; appends to `edits` how the number of sessions started per hour changes.
-pub fn click(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, ts: Ts, now: Ts, edits: &mut Vec<Edit>) {
+pub fn click(
+    slots: &Sessions,
+    row: &mut [u32],
+    packed: &mut ThinVec<u8>,
+    ts: Ts,
+    now: Ts,
+    edits: &mut Vec<Edit>,
+) {
     let (start, end) = (slots.start.get(row), slots.end.get(row));
     let mut started = |ts: Ts, value: i64, row: &mut [u32]| {
         if let Some(slot) = slots.pane {
@@ -45,7 +52,8 @@ pub fn click(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, ts: Ts
         started(ts, 1, row);
     } else {
         // Whether older ones are still there depends on when room was made; so none of them counts.
-        let mut all: Vec<Session> = unpack(packed).into_iter().filter(|s| s.end >= oldest(slots, now)).collect();
+        let mut all: Vec<Session> =
+            unpack(packed).into_iter().filter(|s| s.end >= oldest(slots, now)).collect();
         all.push(Session { start, end });
         insert_late(&mut all, ts, |ts, value| started(ts, value, row));
         if let Some(newest) = all.pop() {

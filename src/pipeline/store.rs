@@ -150,7 +150,7 @@ impl Store {
     fn grow(&mut self) -> u32 {
         let index = self.len;
         self.len += 1;
-        if index as usize % CHUNK == 0 {
+        if (index as usize).is_multiple_of(CHUNK) {
             self.rows.push(vec![0; CHUNK * self.new_row.len()].into());
             self.customers.push((0..CHUNK).map(|_| Customer::default()).collect());
         }
@@ -234,7 +234,12 @@ impl Store {
             self.undo_bytes.extend_from_slice(&customer.sessions);
             self.undo_seen.extend_from_slice(&customer.seen);
             self.undo_order_days.extend_from_slice(&customer.order_days.0);
-            let lens = [customer.log.len(), customer.sessions.len(), customer.seen.len(), customer.order_days.0.len()];
+            let lens = [
+                customer.log.len(),
+                customer.sessions.len(),
+                customer.seen.len(),
+                customer.order_days.0.len(),
+            ];
             undo.lens = lens.map(|len| len as u32);
             undo.traits = customer.traits.clone();
         }

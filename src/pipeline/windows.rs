@@ -127,7 +127,8 @@ impl Windows<'_> {
         while at < self.log.len() {
             let (head, next) = panes::read(self.log, at, previous, |slot, value| {
                 if slots >> slot & 1 == 1 {
-                    totals_of(&layout.panes[usize::from(slot)], index).for_each(|total| add(total, value, row));
+                    totals_of(&layout.panes[usize::from(slot)], index)
+                        .for_each(|total| add(total, value, row));
                 }
             });
             (at, previous) = (next, head.hour);
@@ -140,7 +141,8 @@ impl Windows<'_> {
     /// event causes in panes of its past (a late click that joins two sessions).
     pub fn apply(&mut self, ts: Ts, now: Ts, measures: &mut Measures, edits: &[Edit]) {
         let hour = hour_of(ts);
-        let in_order = hour == hour_of(now) && (self.log.is_empty() || self.layout.tail_hour.get(self.row) <= hour);
+        let in_order =
+            hour == hour_of(now) && (self.log.is_empty() || self.layout.tail_hour.get(self.row) <= hour);
         if in_order && edits.iter().all(|edit| edit.hour == hour) {
             for edit in edits {
                 measures.combine(edit.slot, Combine::Add, edit.value);
@@ -512,8 +514,11 @@ windows = ["2d", "13d"]
             }
             for (window, days) in &pane.days {
                 let ms = layout.windows[usize::from(*window)].ms;
-                let mut distinct: Vec<_> =
-                    events.iter().filter(|(ts, _)| inside(*ts, now, ms)).map(|(ts, _)| ts.div_euclid(DAY_MS)).collect();
+                let mut distinct: Vec<_> = events
+                    .iter()
+                    .filter(|(ts, _)| inside(*ts, now, ms))
+                    .map(|(ts, _)| ts.div_euclid(DAY_MS))
+                    .collect();
                 distinct.sort_unstable();
                 distinct.dedup();
                 assert_eq!(days.get(row) as usize, distinct.len(), "days over {ms} ms as of {now}");

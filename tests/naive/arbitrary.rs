@@ -234,7 +234,8 @@ struct StageText {
 
 impl StageText {
     fn text(self) -> String {
-        let names = |from: Vec<usize>| from.iter().map(|j| format!("\"s{j}\"")).collect::<Vec<_>>().join(", ");
+        let names =
+            |from: Vec<usize>| from.iter().map(|j| format!("\"s{j}\"")).collect::<Vec<_>>().join(", ");
         let from = self.from.map(|from| format!("from = [{}]\n", names(from)));
         self.rules + &from.unwrap_or_default()
     }
@@ -246,7 +247,8 @@ fn open_up_unreachable(initial: usize, stages: &mut [StageText]) {
     let mut at = 0;
     while at < reached.len() {
         let leads = |s: &StageText| s.from.as_ref().is_none_or(|from| from.contains(&reached[at]));
-        let next: Vec<usize> = (0..stages.len()).filter(|i| leads(&stages[*i]) && !reached.contains(i)).collect();
+        let next: Vec<usize> =
+            (0..stages.len()).filter(|i| leads(&stages[*i]) && !reached.contains(i)).collect();
         reached.extend(next);
         at += 1;
     }

@@ -105,7 +105,8 @@ impl Stage {
 
 impl Rule {
     fn parse(text: &str) -> Self {
-        let program = Program::compile(&with_null_traits(text)).unwrap_or_else(|e| panic!("`{text}` is not CEL: {e}"));
+        let program =
+            Program::compile(&with_null_traits(text)).unwrap_or_else(|e| panic!("`{text}` is not CEL: {e}"));
         let names: BTreeSet<String> =
             program.references().variables().into_iter().map(str::to_owned).collect();
         Rule { text: text.to_owned(), literals: literals(text), program, names }

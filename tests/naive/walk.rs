@@ -124,9 +124,15 @@ pub struct Policy {
 /// What a policy waits for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum On {
-    Score { raise: f64, clear: f64 },
+    Score {
+        raise: f64,
+        clear: f64,
+    },
     /// Of any lifecycle when none is named.
-    Stage { lifecycle: Option<String>, stage: String },
+    Stage {
+        lifecycle: Option<String>,
+        stage: String,
+    },
 }
 
 impl Policy {
@@ -412,9 +418,9 @@ impl<'w> Customer<'w> {
             visited.insert(to);
             self.enter(lifecycle, to, event);
         }
-        self.history.restless |= self.winner(lifecycle, &BTreeSet::new()).is_some_and(|to| {
-            to != self.places[lifecycle].stage && visited.contains(&to)
-        });
+        self.history.restless |= self
+            .winner(lifecycle, &BTreeSet::new())
+            .is_some_and(|to| to != self.places[lifecycle].stage && visited.contains(&to));
         let truths = self.truths(self.at).swap_remove(lifecycle);
         self.places[lifecycle].truths = truths;
     }
@@ -486,7 +492,9 @@ impl<'w> Customer<'w> {
                     alarm.armed && p > *raise
                 }
                 On::Stage { lifecycle, stage } => changes.iter().any(|change| match change {
-                    Output::Stage(c) => c.to == *stage && lifecycle.as_ref().is_none_or(|l| *l == c.lifecycle),
+                    Output::Stage(c) => {
+                        c.to == *stage && lifecycle.as_ref().is_none_or(|l| *l == c.lifecycle)
+                    }
                     _ => false,
                 }),
             };

@@ -23,8 +23,11 @@ use stagecast::time::{DAY_MS, Ts};
 
 /// A plan over the shipped catalogue with the model of [`small_model`].
 pub fn plan(lifecycles: &[String], settings: Settings) -> Arc<Plan> {
-    let files: Vec<(String, String)> =
-        lifecycles.iter().enumerate().map(|(i, text)| (format!("lifecycle-{i}.toml"), text.clone())).collect();
+    let files: Vec<(String, String)> = lifecycles
+        .iter()
+        .enumerate()
+        .map(|(i, text)| (format!("lifecycle-{i}.toml"), text.clone()))
+        .collect();
     let catalogue = Catalogue::shipped();
     let plan = Plan::new(&catalogue, &files, &small_model(), settings);
     Arc::new(plan.unwrap_or_else(|error| panic!("{error}")))
@@ -45,7 +48,8 @@ pub fn small_model() -> Model {
 
 /// A valid model of these terms, each with its mean, deviation and weight.
 pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Model {
-    let layout = Layout::new(&Catalogue::shipped(), &mut RowBuilder::default()).expect("the shipped catalogue");
+    let layout =
+        Layout::new(&Catalogue::shipped(), &mut RowBuilder::default()).expect("the shipped catalogue");
     let hash = |name: &str| definition_hash(&layout.definition(name).expect("a feature of the catalogue"));
     let term = |(feature, transform, (mean, deviation, weight)): &(&str, Transform, (f64, f64, f64))| Term {
         feature: (*feature).into(),
@@ -193,7 +197,8 @@ impl Driver {
     /// Customers per lifecycle and stage, counted afresh.
     pub fn recount(&self) -> Vec<Vec<i64>> {
         let (plan, store) = (self.engine.plan(), self.engine.store());
-        let mut counts: Vec<Vec<i64>> = plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect();
+        let mut counts: Vec<Vec<i64>> =
+            plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect();
         for index in store.indices() {
             for ((_, slots), count) in plan.lifecycles.iter().zip(&mut counts) {
                 count[slots.stage.get(store.row(index)) as usize] += 1;

@@ -30,6 +30,7 @@ pub(super) enum Cmp {
 
 impl Cmp {
     /// Whether it holds; a NaN on either side satisfies nothing, `!=` included.
+    #[allow(clippy::double_comparisons)] // `a != b` would hold for a NaN
     pub(super) fn holds(self, a: f64, b: f64) -> bool {
         match self {
             Cmp::Lt => a < b,

@@ -173,16 +173,15 @@ impl Mark {
 fn first(line: Line, at: f64, now: Ts, is: impl Fn(f64) -> bool) -> Option<Ts> {
     let span = at * line.scale;
     let until_max = (MAX_TS - line.zero) as f64;
-    // Written so that a NaN ends here too.
-    if !(span <= until_max + 8.0) {
+    if span.is_nan() || span > until_max + 8.0 {
         return None;
     }
     let estimate = line.zero.saturating_add(span.ceil() as Ts);
     let start = (now + 1).max(estimate - 1);
-    if start == now + 1 || !is(line.at(start - 1)) {
-        if let Some(t) = (start..start + 4).find(|t| is(line.at(*t))) {
-            return Some(t);
-        }
+    if (start == now + 1 || !is(line.at(start - 1)))
+        && let Some(t) = (start..start + 4).find(|t| is(line.at(*t)))
+    {
+        return Some(t);
     }
     bisect(now, MAX_TS, |t| is(line.at(t)))
 }
@@ -263,10 +262,10 @@ fn flip_near(turn: f64, now: Ts, flipped: impl Fn(Ts) -> bool) -> Option<Ts> {
     }
     let centre = now + turn.floor() as Ts;
     let before = (centre - 3).max(now);
-    if before == now || !flipped(before) {
-        if let Some(t) = (before + 1..=centre + 3).find(|t| flipped(*t)) {
-            return Some(t);
-        }
+    if (before == now || !flipped(before))
+        && let Some(t) = (before + 1..=centre + 3).find(|t| flipped(*t))
+    {
+        return Some(t);
     }
     // Rounding, or a slope of years, moved it further than a few milliseconds.
     [64, 4_096, 262_144, HOUR_MS].into_iter().find_map(|width| {
@@ -319,7 +318,7 @@ impl Ratio {
             return Some(Ratio { n0: self.n0 + other.n0, n1: self.n1 + other.n1, d0: 1.0, d1: 0.0 });
         }
         let (ratio, other) = if self.is_linear() { (other, self) } else { (self, other) };
-        other.is_constant().then(|| Ratio {
+        other.is_constant().then_some(Ratio {
             n0: ratio.n0 + other.n0 * ratio.d0,
             n1: ratio.n1 + other.n0 * ratio.d1,
             ..ratio
@@ -348,7 +347,7 @@ impl Ratio {
         if self.is_linear() && by.is_linear() {
             return Some(Ratio { n0: self.n0, n1: self.n1, d0: by.n0, d1: by.n1 });
         }
-        self.is_constant().then(|| Ratio { n0: self.n0 * by.d0, n1: self.n0 * by.d1, d0: by.n0, d1: by.n1 })
+        self.is_constant().then_some(Ratio { n0: self.n0 * by.d0, n1: self.n0 * by.d1, d0: by.n0, d1: by.n1 })
     }
 
     fn combine(self, arith: Arith, other: Ratio) -> Option<Ratio> {
