@@ -19,5 +19,6 @@ pub mod kafka;
 pub mod replay;
 pub mod simulate;
 pub mod config;
+pub mod metrics;
 pub mod setup;
 pub mod cli;
