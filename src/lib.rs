@@ -20,5 +20,6 @@ pub mod replay;
 pub mod simulate;
 pub mod config;
 pub mod metrics;
+pub mod http;
 pub mod setup;
 pub mod cli;
