@@ -19,5 +19,7 @@ pub mod kafka;
 pub mod replay;
 pub mod simulate;
 pub mod config;
+pub mod metrics;
+pub mod http;
 pub mod setup;
 pub mod cli;

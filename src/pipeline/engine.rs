@@ -44,14 +44,16 @@ pub struct Tally {
     pub stage_changes: Vec<((u8, u8, u8, Trigger), u64)>,
     /// (policy, control) and how often.
     pub alerts: Vec<((u8, bool), u64)>,
-    /// Scores computed, by twentieths.
+    /// Scores computed, by twentieths; a score on a bound belongs below it.
     pub scores: [u32; 20],
+    pub score_sum: f64,
 }
 
 impl Tally {
     fn score(&mut self, p: f64) {
-        let bin = ((p * 20.0) as usize).min(19);
+        let bin = ((p * 20.0).ceil() as usize).saturating_sub(1).min(19);
         self.scores[bin] += 1;
+        self.score_sum += p;
     }
 
     pub fn clear(&mut self) {

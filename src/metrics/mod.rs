@@ -1,0 +1,313 @@
+//! What the program tells about itself in numbers: one registry, filled by the workers, read by scrapes.
+//!
+//! Everything per event is counted by a worker's own [`Local`] and handed over once per commit, so that an
+//! aborted transaction leaves no trace. What exists is said in [`table`].
+
+pub mod table;
+pub mod histogram;
+mod local;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use crate::error::{Error, Result};
+use crate::event::{Reason, Source};
+use crate::pipeline::emit::Trigger;
+use crate::pipeline::plan::Plan;
+use histogram::{Histogram, Registered};
+use table::{Family, Kind};
+
+pub use local::Local;
+
+/// The media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The most pairs of stages that are exported before anybody moved between them. Presets stay far below;
+/// beyond it a pair appears with its first move.
+const STAGE_PAIRS_MOST: usize = 2_000;
+
+/// What became of an input record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum EventResult {
+    Ok,
+    Late,
+    Duplicate,
+    DeadLetter,
+}
+
+impl EventResult {
+    pub const ALL: [EventResult; 4] =
+        [EventResult::Ok, EventResult::Late, EventResult::Duplicate, EventResult::DeadLetter];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            EventResult::Ok => "ok",
+            EventResult::Late => "late",
+            EventResult::Duplicate => "duplicate",
+            EventResult::DeadLetter => "dead_letter",
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Committed,
+    Aborted,
+    /// A newer instance of the same name has taken over.
+    Fenced,
+    /// Neither commit nor abort could be carried out.
+    Failed,
+}
+
+impl Outcome {
+    pub const ALL: [Outcome; 4] = [Outcome::Committed, Outcome::Aborted, Outcome::Fenced, Outcome::Failed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Committed => "committed",
+            Outcome::Aborted => "aborted",
+            Outcome::Fenced => "fenced",
+            Outcome::Failed => "failed",
+        }
+    }
+}
+
+/// What one partition adds to the gauges of state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionFigures {
+    pub customers: u64,
+    pub bytes: u64,
+    /// Customers per lifecycle and stage, as [`crate::pipeline::engine::Engine::population`] gives them.
+    pub population: Vec<Vec<i64>>,
+}
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    scoring: Arc<Histogram>,
+    end_to_end: Arc<Histogram>,
+    churn_score: Arc<Histogram>,
+    transaction_duration: Arc<Histogram>,
+    restore_duration: Arc<Histogram>,
+    events: IntCounterVec,
+    dead_letters: IntCounterVec,
+    stage_changes: IntCounterVec,
+    alerts: IntCounterVec,
+    transactions: IntCounterVec,
+    restore_records: IntCounterVec,
+    /// By lifecycle and stage, in the plan's order.
+    customers: Vec<Vec<IntGauge>>,
+    state_customers: IntGauge,
+    state_bytes: IntGauge,
+    lag: IntGaugeVec,
+    event_time_lag: GaugeVec,
+    partitions: Mutex<BTreeMap<i32, PartitionFigures>>,
+}
+
+impl Metrics {
+    /// Registers every family of the table; label sets that are known from the start begin at 0.
+    pub fn new(plan: &Plan) -> Result<Arc<Metrics>> {
+        Metrics::register(plan)
+            .map(Arc::new)
+            .map_err(|error| Error::world(format!("cannot set up metrics: {error}")))
+    }
+
+    fn register(plan: &Plan) -> prometheus::Result<Metrics> {
+        let registry = Registry::new();
+        let to = &registry;
+        let customers = gauges(to, &table::CUSTOMERS)?;
+        gauges(to, &table::MODEL_INFO)?.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
+        gauges(to, &table::BUILD_INFO)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register_process(to)?;
+        let metrics = Metrics {
+            scoring: histogram(to, &table::SCORING, histogram::latency_bounds())?,
+            end_to_end: histogram(to, &table::END_TO_END, histogram::latency_bounds())?,
+            churn_score: histogram(to, &table::CHURN_SCORE, histogram::score_bounds())?,
+            transaction_duration: histogram(to, &table::TRANSACTION_DURATION, histogram::latency_bounds())?,
+            restore_duration: histogram(to, &table::RESTORE_DURATION, histogram::restore_bounds())?,
+            events: counters(to, &table::EVENTS)?,
+            dead_letters: counters(to, &table::DEAD_LETTERS)?,
+            stage_changes: counters(to, &table::STAGE_CHANGES)?,
+            alerts: counters(to, &table::ALERTS)?,
+            transactions: counters(to, &table::TRANSACTIONS)?,
+            restore_records: counters(to, &table::RESTORE_RECORDS)?,
+            customers: stages(plan, |lifecycle, stage| customers.with_label_values(&[lifecycle, stage])),
+            state_customers: gauges(to, &table::STATE_CUSTOMERS)?.with_label_values::<&str>(&[]),
+            state_bytes: gauges(to, &table::STATE_BYTES)?.with_label_values::<&str>(&[]),
+            lag: gauges(to, &table::LAG)?,
+            event_time_lag: {
+                let vec = GaugeVec::new(opts(&table::EVENT_TIME_LAG), table::EVENT_TIME_LAG.labels)?;
+                to.register(Box::new(vec.clone()))?;
+                vec
+            },
+            partitions: Mutex::default(),
+            registry,
+        };
+        metrics.begin_at_zero(plan);
+        Ok(metrics)
+    }
+
+    /// A rate over a counter sees its first step only if it was there before.
+    fn begin_at_zero(&self, plan: &Plan) {
+        for source in Source::ALL {
+            EventResult::ALL.iter().for_each(|r| self.events(source, *r).inc_by(0));
+            Reason::ALL.iter().for_each(|r| self.dead_letters(source, *r).inc_by(0));
+        }
+        Outcome::ALL.iter().for_each(|o| self.transactions.with_label_values(&[o.name()]).inc_by(0));
+        self.restore_records.with_label_values::<&str>(&[]).inc_by(0);
+        for policy in &plan.settings.policies {
+            for control in [false, true] {
+                self.alerts(&policy.name, control).inc_by(0);
+            }
+        }
+        let pairs: usize = plan.lifecycles.iter().map(|(l, _)| l.stages().len().pow(2)).sum();
+        if pairs > STAGE_PAIRS_MOST {
+            return;
+        }
+        for (k, (lifecycle, _)) in plan.lifecycles.iter().enumerate() {
+            let stages = 0..lifecycle.stages().len() as u8;
+            for (from, to) in stages.clone().flat_map(|from| stages.clone().map(move |to| (from, to))) {
+                if from != to {
+                    Trigger::ALL
+                        .iter()
+                        .for_each(|t| self.stage_changes(plan, (k as u8, from, to, *t)).inc_by(0));
+                }
+            }
+        }
+    }
+
+    fn events(&self, source: Source, result: EventResult) -> prometheus::IntCounter {
+        self.events.with_label_values(&[source.name(), result.name()])
+    }
+
+    fn dead_letters(&self, source: Source, reason: Reason) -> prometheus::IntCounter {
+        self.dead_letters.with_label_values(&[source.name(), reason.code()])
+    }
+
+    fn alerts(&self, policy: &str, control: bool) -> prometheus::IntCounter {
+        self.alerts.with_label_values(&[policy, if control { "control" } else { "treatment" }])
+    }
+
+    /// The counter of a key of [`crate::pipeline::engine::Tally::stage_changes`].
+    fn stage_changes(&self, plan: &Plan, key: (u8, u8, u8, Trigger)) -> prometheus::IntCounter {
+        let (lifecycle, from, to, trigger) = key;
+        let (lifecycle, _) = &plan.lifecycles[usize::from(lifecycle)];
+        let name = |stage: u8| -> &str { lifecycle.stages().get(usize::from(stage)).map_or("", |s| &s.name) };
+        self.stage_changes.with_label_values(&[&*lifecycle.name, name(from), name(to), trigger.name()])
+    }
+
+    /// The text of a scrape. See [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        self.sum_partitions();
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be written out in full");
+        }
+        text
+    }
+
+    /// Takes one partition's figures; the gauges are the sums over partitions.
+    pub fn set_partition(&self, partition: i32, figures: PartitionFigures) {
+        self.lock_partitions().insert(partition, figures);
+    }
+
+    /// The partition is somebody else's now.
+    pub fn drop_partition(&self, partition: i32) {
+        self.lock_partitions().remove(&partition);
+    }
+
+    fn sum_partitions(&self) {
+        let partitions = self.lock_partitions();
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.state_customers.set(gauge(partitions.values().map(|p| p.customers).sum()));
+        self.state_bytes.set(gauge(partitions.values().map(|p| p.bytes).sum()));
+        for (k, stages) in self.customers.iter().enumerate() {
+            for (stage, customers) in stages.iter().enumerate() {
+                let of =
+                    |p: &PartitionFigures| p.population.get(k).and_then(|stages| stages.get(stage)).copied();
+                customers.set(partitions.values().filter_map(of).sum());
+            }
+        }
+    }
+
+    fn lock_partitions(&self) -> MutexGuard<'_, BTreeMap<i32, PartitionFigures>> {
+        self.partitions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far an input partition is behind.
+    pub fn set_lag(&self, topic: &str, partition: i32, records: i64, event_time_lag_seconds: f64) {
+        let partition = partition.to_string();
+        self.lag.with_label_values(&[topic, &partition]).set(records);
+        self.event_time_lag.with_label_values(&[topic, &partition]).set(event_time_lag_seconds);
+    }
+
+    /// The partition is somebody else's now.
+    pub fn drop_lag(&self, topic: &str, partition: i32) {
+        let partition = partition.to_string();
+        // An error says that it was not there, which is as good.
+        let _ = self.lag.remove_label_values(&[topic, &partition]);
+        let _ = self.event_time_lag.remove_label_values(&[topic, &partition]);
+    }
+
+    /// A transaction has ended.
+    pub fn transaction(&self, outcome: Outcome, took: Duration) {
+        self.transactions.with_label_values(&[outcome.name()]).inc();
+        self.transaction_duration.observe(took.as_secs_f64());
+    }
+
+    /// A partition's state is back.
+    pub fn restored(&self, records: u64, took: Duration) {
+        self.restore_records.with_label_values::<&str>(&[]).inc_by(records);
+        self.restore_duration.observe(took.as_secs_f64());
+    }
+}
+
+/// Something for every stage of every lifecycle.
+fn stages<T>(plan: &Plan, mut make: impl FnMut(&str, &str) -> T) -> Vec<Vec<T>> {
+    let of = plan.lifecycles.iter().map(|(l, _)| l.stages().iter().map(|s| make(&l.name, &s.name)).collect());
+    of.collect()
+}
+
+fn opts(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+fn counters(registry: &Registry, family: &Family) -> prometheus::Result<IntCounterVec> {
+    debug_assert_eq!(family.kind, Kind::Counter);
+    let vec = IntCounterVec::new(opts(family), family.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn gauges(registry: &Registry, family: &Family) -> prometheus::Result<IntGaugeVec> {
+    debug_assert_eq!(family.kind, Kind::Gauge);
+    let vec = IntGaugeVec::new(opts(family), family.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn histogram(registry: &Registry, family: &Family, bounds: Vec<f64>) -> prometheus::Result<Arc<Histogram>> {
+    debug_assert!(family.kind == Kind::Histogram && family.labels.is_empty());
+    let histogram = Arc::new(Histogram::new(family, bounds)?);
+    registry.register(Box::new(Registered(Arc::clone(&histogram))))?;
+    Ok(histogram)
+}
+
+/// `process_*`: CPU, memory, file descriptors, threads, start.
+#[cfg(target_os = "linux")]
+fn register_process(registry: &Registry) -> prometheus::Result<()> {
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn register_process(_: &Registry) -> prometheus::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! All metrics that stagecast exports, as data: registration, documentation and dashboards come from here.
+//!
+//! No label ever carries a customer id.
+
+/// How a family behaves over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+impl Kind {
+    /// As in the exposition format.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
+        }
+    }
+}
+
+/// The metrics of one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+const fn family(
+    name: &'static str,
+    kind: Kind,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family { name, kind, labels, help }
+}
+
+pub const SCORING: Family = family(
+    "stagecast_scoring_duration_seconds",
+    Kind::Histogram,
+    &[],
+    "From an event decoded to its score computed.",
+);
+pub const END_TO_END: Family = family(
+    "stagecast_end_to_end_latency_seconds",
+    Kind::Histogram,
+    &[],
+    "From the broker timestamp of an input record to the commit of its transaction.",
+);
+pub const EVENTS: Family = family(
+    "stagecast_events_total",
+    Kind::Counter,
+    &["source", "result"],
+    "Input records by what became of them: ok, late, duplicate or dead_letter.",
+);
+pub const DEAD_LETTERS: Family = family(
+    "stagecast_dead_letters_total",
+    Kind::Counter,
+    &["source", "reason"],
+    "Input records passed on to the dead-letter topic, by reason.",
+);
+pub const STAGE_CHANGES: Family = family(
+    "stagecast_stage_changes_total",
+    Kind::Counter,
+    &["lifecycle", "from", "to", "trigger"],
+    "Customers moved from one stage to another, by an event or by silence.",
+);
+pub const CUSTOMERS: Family = family(
+    "stagecast_customers",
+    Kind::Gauge,
+    &["lifecycle", "stage"],
+    "Customers in each stage, over the partitions of this instance.",
+);
+pub const CHURN_SCORE: Family =
+    family("stagecast_churn_score", Kind::Histogram, &[], "Churn probabilities computed, emitted or not.");
+pub const ALERTS: Family = family(
+    "stagecast_alerts_total",
+    Kind::Counter,
+    &["policy", "group"],
+    "Alerts raised, by policy and by treatment or control group.",
+);
+pub const LAG: Family = family(
+    "stagecast_consumer_lag_records",
+    Kind::Gauge,
+    &["topic", "partition"],
+    "Input records not yet consumed.",
+);
+pub const EVENT_TIME_LAG: Family = family(
+    "stagecast_event_time_lag_seconds",
+    Kind::Gauge,
+    &["topic", "partition"],
+    "How far the event time of an input partition is behind the wall clock.",
+);
+pub const TRANSACTION_DURATION: Family = family(
+    "stagecast_transaction_duration_seconds",
+    Kind::Histogram,
+    &[],
+    "From the beginning of a transaction to its end, whatever the outcome.",
+);
+pub const TRANSACTIONS: Family = family(
+    "stagecast_transactions_total",
+    Kind::Counter,
+    &["outcome"],
+    "Transactions ended: committed, aborted, fenced or failed.",
+);
+pub const STATE_CUSTOMERS: Family =
+    family("stagecast_state_customers", Kind::Gauge, &[], "Customers whose state this instance holds.");
+pub const STATE_BYTES: Family =
+    family("stagecast_state_bytes", Kind::Gauge, &[], "Bytes of customer state in memory, timers included.");
+pub const RESTORE_RECORDS: Family = family(
+    "stagecast_restore_records_total",
+    Kind::Counter,
+    &[],
+    "Records read from the state topic to restore partitions.",
+);
+pub const RESTORE_DURATION: Family = family(
+    "stagecast_restore_duration_seconds",
+    Kind::Histogram,
+    &[],
+    "From the assignment of a partition to its state restored.",
+);
+pub const MODEL_INFO: Family =
+    family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");
+pub const BUILD_INFO: Family =
+    family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
+
+/// Every family, in the order in which a person wants to read about them.
+pub const FAMILIES: [Family; 18] = [
+    SCORING,
+    END_TO_END,
+    EVENTS,
+    DEAD_LETTERS,
+    STAGE_CHANGES,
+    CUSTOMERS,
+    CHURN_SCORE,
+    ALERTS,
+    LAG,
+    EVENT_TIME_LAG,
+    TRANSACTION_DURATION,
+    TRANSACTIONS,
+    STATE_CUSTOMERS,
+    STATE_BYTES,
+    RESTORE_RECORDS,
+    RESTORE_DURATION,
+    MODEL_INFO,
+    BUILD_INFO,
+];
