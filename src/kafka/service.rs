@@ -11,15 +11,14 @@ use rdkafka::consumer::Consumer;
 use super::clients::ClientSettings;
 use super::task::{Input, Timing};
 use super::worker::{Faults, work};
-use super::{topics, worker};
+use super::topics;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
-use crate::http::{self, Health, Queries, Recent};
+use crate::http::{self, Health, Queries};
 use crate::metrics::Metrics;
-use crate::pipeline::outbox::{Channel, Outbox};
 use crate::pipeline::plan::Plan;
 use crate::setup;
-use crate::time::Ts;
+use crate::time::{Tick, Ts};
 
 /// What the workers share.
 pub struct Shared {
@@ -37,17 +36,10 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
     pub faults: Faults,
-    recent: Mutex<Vec<RecentOf>>,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
     through: Mutex<BTreeSet<i32>>,
     stopping: AtomicBool,
-}
-
-/// The latest stage changes of one worker, and those of its transaction at hand.
-struct RecentOf {
-    committed: Recent,
-    pending: Vec<(String, String)>,
 }
 
 /// What `run` was asked for.
@@ -65,12 +57,11 @@ pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
     let plan = Arc::new(plan);
     let workers = worker_count(config, partitions);
     let metrics = Metrics::new(&plan)?;
-    let health = Arc::new(Health::new(workers));
+    let health = Arc::new(Health::new(workers, Tick::now()));
     let inputs: Arc<[Input]> = setup::enabled_sources(config)
         .map(|(source, section)| Input { source, topic: section.topic.clone() })
         .collect();
     let ends = if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
-    let recent = (0..workers).map(|_| RecentOf { committed: Recent::default(), pending: Vec::new() }).collect();
     let shared = Arc::new(Shared {
         clients,
         plan: Arc::clone(&plan),
@@ -89,7 +80,6 @@ pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),
         faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
-        recent: Mutex::new(recent),
         ends,
         through: Mutex::new(BTreeSet::new()),
         stopping: AtomicBool::new(false),
@@ -243,24 +233,5 @@ impl Shared {
 
     pub fn all_through(&self) -> bool {
         self.through.lock().unwrap_or_else(PoisonError::into_inner).len() == self.partitions.max(0) as usize
-    }
-
-    /// Notes stage changes that are on their way out.
-    pub fn recent(&self, worker: usize, outbox: &Outbox) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, key, value) in outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges) {
-            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-            recent[worker].pending.push((text(key), text(value)));
-        }
-    }
-
-    pub fn recent_committed(&self, worker: usize) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let of = &mut recent[worker];
-        of.pending.drain(..).for_each(|(customer, json)| of.committed.push(&customer, &json));
-    }
-
-    pub fn recent_discarded(&self, worker: usize) {
-        self.recent.lock().unwrap_or_else(PoisonError::into_inner)[worker].pending.clear();
     }
 }

@@ -36,7 +36,7 @@ use super::transactions::{Transactions, TxnError};
 use super::{dead_letter, marker};
 use crate::error::Error;
 use crate::event::Reject;
-use crate::http::Query;
+use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::outbox::Channel;
@@ -81,7 +81,7 @@ pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<
                 tracing::warn!(worker, "beginning anew: {why}");
                 let until = Tick::now().plus(pause);
                 while Tick::now() < until && !shared.is_stopping() {
-                    shared.health.beat(worker);
+                    shared.health.beat(worker, Tick::now());
                     sleep(Duration::from_millis(20));
                 }
                 pause = (pause * 2).min(Duration::from_secs(5));
@@ -109,6 +109,9 @@ struct Worker<'a> {
     aborts: u32,
     paused: BTreeSet<(usize, i32)>,
     buffer: Vec<u8>,
+    /// The latest stage changes, and those of the transaction at hand.
+    recent: Recent,
+    pending: Vec<(String, Vec<u8>)>,
     /// When figures were shown last, and when the state was weighed last.
     shown: Option<Tick>,
     weighed: Option<Tick>,
@@ -159,6 +162,8 @@ impl<'a> Worker<'a> {
             aborts: 0,
             paused: BTreeSet::new(),
             buffer: Vec::new(),
+            recent: Recent::default(),
+            pending: Vec::new(),
             shown: None,
             weighed: None,
             bytes: BTreeMap::new(),
@@ -176,7 +181,7 @@ impl<'a> Worker<'a> {
     fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
         let transactions = Transactions::new(&shared.clients, worker)?;
         loop {
-            shared.health.beat(worker);
+            shared.health.beat(worker, Tick::now());
             if shared.is_stopping() {
                 return Ok(None);
             }
@@ -190,7 +195,7 @@ impl<'a> Worker<'a> {
 
     fn run(&mut self) -> Result<(), End> {
         loop {
-            self.shared.health.beat(self.worker);
+            self.shared.health.beat(self.worker, Tick::now());
             if self.shared.is_stopping() {
                 return self.commit();
             }
@@ -393,7 +398,8 @@ impl<'a> Worker<'a> {
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
-        self.shared.recent(self.worker, &task.engine().outbox);
+        let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
+        self.pending.extend(changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())));
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -481,7 +487,7 @@ impl<'a> Worker<'a> {
         }
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
-        self.shared.recent_committed(self.worker);
+        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
         self.show_figures();
         self.aborts = 0;
         self.forget_transaction();
@@ -503,7 +509,7 @@ impl<'a> Worker<'a> {
         }
         self.shared.metrics.transaction(Outcome::Aborted, began.elapsed());
         self.local.discard();
-        self.shared.recent_discarded(self.worker);
+        self.pending.clear();
         self.forget_transaction();
         for task in self.tasks.values_mut() {
             task.rollback();
@@ -552,7 +558,7 @@ impl<'a> Worker<'a> {
         };
         let worker = self.worker;
         let cancelled = || {
-            shared.health.beat(worker);
+            shared.health.beat(worker, Tick::now());
             shared.is_stopping()
         };
         let (tasks, restored) = match restoring.restore(&new, &cancelled) {
@@ -649,10 +655,10 @@ impl<'a> Worker<'a> {
                 crate::config::Clock::Wall => wall_now(),
                 crate::config::Clock::Events => Ts::MIN,
             };
-            let found = self.tasks.values().find_map(|task| {
-                crate::http::customer_json(task.engine(), &query.customer_id, at.max(task.clock()))
+            query.answer(|id| {
+                let mut views = self.tasks.values();
+                views.find_map(|task| customer_json(task.engine(), &self.recent, id, at.max(task.clock())))
             });
-            let _ = query.reply.send(found);
         }
     }
 
