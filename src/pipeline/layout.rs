@@ -443,12 +443,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn pane(
-        &mut self,
-        name: String,
-        combine: Combine,
-        touch: Option<(&Matcher, MakeTouch, Field)>,
-    ) -> u8 {
+    fn pane(&mut self, name: String, combine: Combine, touch: Option<(&Matcher, MakeTouch, Field)>) -> u8 {
         if let Some(known) = self.panes.iter().position(|p| p.name == name) {
             return known as u8;
         }

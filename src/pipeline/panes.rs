@@ -8,7 +8,7 @@
 use thin_vec::ThinVec;
 
 use super::layout::Combine;
-use super::varint::{get_i64, get_u64, get_u128, put_i64, put_u64, put_u128};
+use super::varint::{get_i64, get_u64, get_u128, len_u64, put_i64, put_u64, put_u128};
 use crate::time::{HOUR_MS, MIN_TS, Ts};
 
 /// Hours since 0000-01-01T00:00Z; multiples of 24 are UTC midnights.
@@ -114,6 +114,14 @@ pub fn write(bytes: &mut ThinVec<u8>, previous: Hour, hour: Hour, whole_day: boo
     }
 }
 
+/// How many bytes [`write`] appends.
+pub fn len(previous: Hour, hour: Hour, measures: &Measures) -> usize {
+    let zigzag = |value: i64| ((value << 1) ^ (value >> 63)) as u64;
+    let values: usize = measures.iter().map(|(_, value)| len_u64(zigzag(value))).sum();
+    let mask = (128 - (measures.mask | 1).leading_zeros()).div_ceil(7) as usize;
+    len_u64(u64::from(hour.wrapping_sub(previous)) << 1) + mask + values
+}
+
 /// Appends the head of a pane behind one that starts at `previous`; its values follow.
 pub fn write_head(bytes: &mut ThinVec<u8>, previous: Hour, head: Head) {
     put_u64(bytes, u64::from(head.hour - previous) << 1 | u64::from(head.whole_day));
@@ -193,6 +201,9 @@ mod tests {
             let mut measures = Measures::new(8);
             measures.put(slot, value);
             measures.put(7, 2);
+            let mut alone = ThinVec::new();
+            write(&mut alone, 17_000_000, hour, whole_day, &measures);
+            assert_eq!(alone.len(), len(17_000_000, hour, &measures));
             panes.push(OwnedPane { hour, whole_day, measures });
         }
         let mut bytes = ThinVec::new();

@@ -12,6 +12,12 @@ pub fn put_u64(out: &mut impl Extend<u8>, mut n: u64) {
     out.extend([n as u8]);
 }
 
+/// How many bytes [`put_u64`] appends.
+#[inline]
+pub fn len_u64(n: u64) -> usize {
+    (64 - (n | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 #[inline]
 pub fn put_i64(out: &mut impl Extend<u8>, n: i64) {
     put_u64(out, ((n << 1) ^ (n >> 63)) as u64);

@@ -15,7 +15,11 @@ impl Window {
     /// Whether a pane that starts at `pane` is inside as of an instant in the hour `now`.
     #[inline]
     pub fn holds(&self, pane: Hour, now: Hour) -> bool {
-        pane / self.hop_hours + self.hops > now / self.hop_hours
+        // Divided by a constant, which costs nothing beside a division by what is only known now.
+        match self.hop_hours {
+            1 => pane + self.hops > now,
+            _ => pane / 24 + self.hops > now / 24,
+        }
     }
 
     /// The instant at which a pane that starts at `pane` leaves.
@@ -162,7 +166,7 @@ impl Windows<'_> {
         let grows = self.tail_spans(hour);
         if !grows {
             // Before the totals change: making room may count them anew.
-            self.make_room(now, measures.mask.count_ones() as usize);
+            self.make_room(now, hour, measures);
         }
         for (slot, value) in measures.iter() {
             let pane = &self.layout.panes[usize::from(slot)];
@@ -201,13 +205,18 @@ impl Windows<'_> {
         panes::write(self.log, 0, head.hour, false, measures);
     }
 
-    /// Room for one more pane of so many measures. Grows by little, to keep memory close to what is used.
-    fn make_room(&mut self, now: Ts, measures: usize) {
-        let longest = 8 + 19 + 10 * measures;
-        if self.log.len() + longest > self.log.capacity() {
+    /// Room for one more pane. Grows by little, to keep memory close to what is used, but by enough that not
+    /// every pane counts everything anew.
+    fn make_room(&mut self, now: Ts, hour: Hour, measures: &Measures) {
+        let tail_hour = self.layout.tail_hour.get(self.row);
+        if self.log.len() + panes::len(tail_hour, hour, measures) > self.log.capacity() {
             self.compact(now);
-            let used = self.log.len();
-            self.log.reserve_exact((24 + used / 8).min(longest).max(12));
+            let tail_hour = if self.log.is_empty() { 0 } else { self.layout.tail_hour.get(self.row) };
+            let (needed, used) = (panes::len(tail_hour, hour, measures), self.log.len());
+            // Else a log that loses a pane for each that it gains would come here every time.
+            if used + needed + 16 + used / 8 > self.log.capacity() {
+                self.log.reserve_exact(needed + 24 + used / 4);
+            }
         }
     }
 
