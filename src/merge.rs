@@ -125,6 +125,11 @@ impl<T> Merger<T> {
         }
     }
 
+    /// Whether [`Merger::pop`] would give an event.
+    pub fn is_ready(&self) -> bool {
+        self.first().is_some_and(|(at, _)| !(0..self.lanes.len()).any(|lane| self.holds_back(lane, at)))
+    }
+
     /// Records of a lane that wait.
     pub fn waiting_in(&self, lane: usize) -> usize {
         self.lanes[lane].waiting.len()

@@ -315,7 +315,9 @@ proptest! {
             apply(alone.entry(customer.clone()).or_insert_with(|| Driver::new(&plan)), customer, event);
             for act in acts.get(&i).into_iter().flatten() {
                 match act {
-                    Act::Tick(grace) => together.engine.tick(event.ts - grace),
+                    Act::Tick(grace) => {
+                        together.engine.tick(event.ts - grace);
+                    }
                     Act::Commit => written.extend(together.commit()),
                 }
             }

@@ -13,7 +13,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::clients::{ClientSettings, log_line};
 
@@ -44,7 +44,10 @@ impl ClientContext for Rebalances {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        // The end of a partition is no error, although it is reported as one.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        }
     }
 }
 
@@ -65,7 +68,7 @@ impl ConsumerContext for Rebalances {
                 }
                 requests.push_back(Request::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() });
             }
-            other => tracing::warn!("rebalance failed: {}", rdkafka::types::RDKafkaErrorCode::from(other)),
+            other => tracing::warn!("rebalance failed: {}", RDKafkaErrorCode::from(other)),
         }
     }
 }

@@ -101,7 +101,7 @@ pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
     runtime.spawn(obey_signals(Arc::clone(&shared)));
     let outcome = run_workers(&shared, receivers);
     shared.stop();
-    let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(2), server));
+    let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }

@@ -97,6 +97,8 @@ pub struct Task {
     lanes: Vec<LaneMemory>,
     /// Whether something was done since the last commit.
     pub changed: bool,
+    /// Whether more silence is due than was worth doing at once.
+    pub more: bool,
 }
 
 impl Task {
@@ -123,6 +125,7 @@ impl Task {
             lanes: vec![LaneMemory::default(); starts.len()],
             committed: starts,
             changed: false,
+            more: false,
         }
     }
 
@@ -162,7 +165,7 @@ impl Task {
         self.clock = self.clock.max(waiting.event.ts);
         let applied = self.engine.step(&waiting.event);
         let took = began.elapsed();
-        self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
+        self.more |= self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
         self.changed = true;
         Some(Step { source: self.inputs[lane].source, applied, timestamp: waiting.timestamp, took })
     }
@@ -176,15 +179,16 @@ impl Task {
             self.clock = self.clock.max(wall);
         }
         if self.clock != Ts::MIN {
-            self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
+            self.more = self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
         }
         self.changed |= !self.engine.outbox.is_empty() || !self.engine.store().dirty().is_empty();
     }
 
-    /// Runs the clock on to `until`, that instant included.
-    pub fn run_until(&mut self, until: Ts) {
-        self.engine.run_until(until);
+    /// Runs the clock on to `until`, that instant included, from the customer numbered `from`; returns where to
+    /// go on once what waits has gone out.
+    pub fn run_until(&mut self, until: Ts, from: u32) -> Option<u32> {
         self.changed = true;
+        self.engine.run_on(until, from)
     }
 
     /// The marker of the transaction at hand, which writes so many states.
@@ -250,6 +254,11 @@ impl Task {
         }
         let ended = end >= 0 && self.merger.read_to(lane) >= end;
         self.merger.set_ended(lane, ended);
+    }
+
+    /// Whether an event's turn has come.
+    pub fn is_ready(&self) -> bool {
+        self.merger.is_ready()
     }
 
     /// Whether everything read is done and every lane has been read to its end.

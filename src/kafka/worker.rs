@@ -249,11 +249,9 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether something is left to do without waiting for records.
     fn has_work(&self) -> bool {
-        self.tasks.values().any(|task| (0..task.inputs().len()).any(|lane| task.merger().waiting_in(lane) > 0) && {
-            let merger = task.merger();
-            !(0..task.inputs().len()).any(|lane| merger.wants(lane))
-        })
+        self.tasks.values().any(|task| task.more || task.is_ready())
     }
 
     /// Until the next commit is due, at most.
@@ -672,19 +670,34 @@ impl<'a> Worker<'a> {
             .collect();
         if !through.is_empty() {
             for partition in &through {
-                if let (Some(until), Some(task)) = (self.shared.until, self.tasks.get_mut(partition)) {
-                    task.run_until(until);
-                    self.since.get_or_insert_with(Tick::now);
-                    self.send_outputs(*partition)?;
+                if self.run_on(*partition)? {
+                    self.shared.set_through(&[*partition]);
                 }
-            }
-            self.commit()?;
-            // Unless the transaction was taken back, in which case it is all done again.
-            if self.aborts == 0 {
-                self.shared.set_through(&through);
             }
         }
         Ok(self.shared.all_through())
+    }
+}
+
+impl Worker<'_> {
+    /// Runs a partition's clock on to `--until`, in transactions of bounded size. False when one of them was
+    /// taken back, in which case it is all done again.
+    fn run_on(&mut self, partition: i32) -> Result<bool, End> {
+        let mut from = self.shared.until.map(|_| 0);
+        while let (Some(until), Some(next)) = (self.shared.until, from) {
+            let Some(task) = self.tasks.get_mut(&partition) else { return Ok(false) };
+            from = task.run_until(until, next);
+            self.send_outputs(partition)?;
+            if self.sent_bytes >= self.shared.commit.max_bytes {
+                self.commit()?;
+            }
+            self.shared.health.beat(self.worker, Tick::now());
+            if self.aborts > 0 || self.shared.is_stopping() {
+                return Ok(false);
+            }
+        }
+        self.commit()?;
+        Ok(self.aborts == 0)
     }
 }
 

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::metrics::Report;
-use super::transform::{Transform, VALUE_MOST};
+pub use super::transform::Transform;
+use super::transform::VALUE_MOST;
 use crate::error::{Error, Result};
 use crate::time::Ts;
 

@@ -27,6 +27,9 @@ use crate::time::{DAY_MS, Ts};
 /// restart does not have to live through all of it again.
 const PERSIST_SILENCE_MS: i64 = 7 * DAY_MS;
 
+/// Outputs that may wait before silence stops adding to them.
+pub const OUTBOX_BYTES: usize = 4 << 20;
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -143,28 +146,43 @@ impl Engine {
     }
 
     /// Evaluates the instants of silence of all customers up to `limit`, as far as their seconds have ended.
-    pub fn tick(&mut self, limit: Ts) {
-        if !self.timers.is_due(limit) {
-            return;
-        }
+    ///
+    /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
+    /// absence everybody may be due at once.
+    pub fn tick(&mut self, limit: Ts) -> bool {
         let mut named = std::mem::take(&mut self.scratch.due);
-        let (store, timer) = (&self.store, self.plan.head.timer);
-        self.timers.take_due(limit, |i| timer.get(store.row(i)), &mut named);
-        for index in named.drain(..) {
-            if timer.get(self.store.row(index)) <= limit {
+        if named.is_empty() && self.timers.is_due(limit) {
+            let (store, timer) = (&self.store, self.plan.head.timer);
+            self.timers.take_due(limit, |i| timer.get(store.row(i)), &mut named);
+            // Taken from the end.
+            named.reverse();
+        }
+        while self.outbox.bytes() < OUTBOX_BYTES {
+            let Some(index) = named.pop() else { break };
+            if self.plan.head.timer.get(self.store.row(index)) <= limit {
                 self.live_through(index, limit);
                 self.set_timer(index);
             }
         }
         self.scratch.due = named;
+        !self.scratch.due.is_empty()
     }
 
-    /// Evaluates the instants of silence of all customers up to and including `until`.
+    /// Evaluates the instants of silence of all customers up to and including `until`, beginning with the
+    /// customer numbered `from`. Stops early once [`OUTBOX_BYTES`] wait to go out, and returns where to go on.
+    pub fn run_on(&mut self, until: Ts, from: u32) -> Option<u32> {
+        for index in from..self.store.slots() {
+            if self.outbox.bytes() >= OUTBOX_BYTES {
+                return Some(index);
+            }
+            self.live_through(index, until);
+        }
+        None
+    }
+
+    /// As [`Engine::run_on`], however much comes of it.
     pub fn run_until(&mut self, until: Ts) {
-        let mut all: Vec<u32> = self.store.indices().collect();
-        // In a fixed order, so that the same events give the same file.
-        all.sort_unstable();
-        for index in all {
+        for index in 0..self.store.slots() {
             self.live_through(index, until);
         }
     }

@@ -198,6 +198,11 @@ impl Store {
         (&mut self.rows[chunk][place * width..][..width], &mut self.customers[chunk][place])
     }
 
+    /// Customers are numbered below this; numbers that are free have no due instant.
+    pub fn slots(&self) -> u32 {
+        self.len
+    }
+
     /// The customers, in no order that means anything.
     pub fn indices(&self) -> impl Iterator<Item = u32> + '_ {
         self.index.iter().copied()

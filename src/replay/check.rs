@@ -1,20 +1,18 @@
 //! Comparing two sets of outputs: per customer, record by record.
 //!
 //! Records of different customers have no order among each other, so that outputs consumed from partitioned
-//! topics compare with those of a replay.
+//! topics compare with those of a replay. Of each record only its place and a hash are held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::output::FILES;
 use crate::error::{Error, Result};
-
-/// Records by customer, in order.
-type ByCustomer = BTreeMap<String, Vec<Value>>;
 
 /// Compares the files that both folders have; `Ok` holds the number of equal records.
 ///
@@ -28,7 +26,7 @@ pub fn compare(new: &Path, earlier: &Path) -> Result<u64> {
             continue;
         }
         compared += 1;
-        equal += compare_file(name, &read(&a)?, &read(&b)?)?;
+        equal += compare_file(name, &mut Records::read(&a)?, &mut Records::read(&b)?)?;
     }
     if compared == 0 {
         let what = format!("{} has none of the files to compare: {}", earlier.display(), FILES.join(", "));
@@ -37,22 +35,18 @@ pub fn compare(new: &Path, earlier: &Path) -> Result<u64> {
     Ok(equal)
 }
 
-fn compare_file(name: &str, new: &ByCustomer, earlier: &ByCustomer) -> Result<u64> {
+fn compare_file(name: &str, new: &mut Records, earlier: &mut Records) -> Result<u64> {
     let mut equal = 0;
-    let customers: std::collections::BTreeSet<&String> = new.keys().chain(earlier.keys()).collect();
-    for customer in customers {
-        let none = Vec::new();
-        let (a, b) = (new.get(customer).unwrap_or(&none), earlier.get(customer).unwrap_or(&none));
+    let customers: BTreeSet<String> = new.by_customer.keys().chain(earlier.by_customer.keys()).cloned().collect();
+    for customer in &customers {
+        let (a, b) = (new.of(customer), earlier.of(customer));
         for n in 0..a.len().max(b.len()) {
-            if a.get(n) != b.get(n) {
-                let show = |v: Option<&Value>| v.map_or("nothing".into(), Value::to_string);
-                let what = format!(
-                    "{name}: customer {customer}, record {}: now {}, earlier {}",
-                    n + 1,
-                    show(a.get(n)),
-                    show(b.get(n))
-                );
-                return Err(Error::world(what));
+            if a.get(n).map(|r| r.hash) != b.get(n).map(|r| r.hash) {
+                // Equal values may be written in different ways.
+                let (now, then) = (new.value(a.get(n))?, earlier.value(b.get(n))?);
+                if now != then {
+                    return Err(difference(name, customer, n, now, then));
+                }
             }
             equal += 1;
         }
@@ -60,21 +54,72 @@ fn compare_file(name: &str, new: &ByCustomer, earlier: &ByCustomer) -> Result<u6
     Ok(equal)
 }
 
-fn read(path: &Path) -> Result<ByCustomer> {
-    let file = File::open(path).map_err(|e| Error::io("read", path, &e))?;
-    let mut records = ByCustomer::new();
-    for (n, line) in BufReader::new(file).lines().enumerate() {
-        let line = line.map_err(|e| Error::io("read", path, &e))?;
-        if line.trim().is_empty() {
-            continue;
+fn difference(name: &str, customer: &str, n: usize, now: Option<Value>, then: Option<Value>) -> Error {
+    let show = |v: Option<Value>| v.map_or("nothing".into(), |v| v.to_string());
+    let (now, then) = (show(now), show(then));
+    Error::world(format!("{name}: customer {customer}, record {}: now {now}, earlier {then}", n + 1))
+}
+
+/// A file's records by customer, in order.
+struct Records {
+    path: PathBuf,
+    file: File,
+    by_customer: BTreeMap<String, Vec<Place>>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    hash: u64,
+    offset: u64,
+}
+
+/// Dead letters have no customer: they compare by the topic they came from, which keeps their order.
+#[derive(Deserialize)]
+struct Head {
+    customer_id: Option<String>,
+    topic: Option<String>,
+}
+
+impl Records {
+    fn read(path: &Path) -> Result<Records> {
+        let open = || File::open(path).map_err(|e| Error::io("read", path, &e));
+        let mut records = Records { path: path.to_owned(), file: open()?, by_customer: BTreeMap::new() };
+        let mut reader = BufReader::with_capacity(1 << 18, open()?);
+        let (mut line, mut offset, mut number) = (Vec::new(), 0u64, 0u64);
+        loop {
+            line.clear();
+            let read = reader.read_until(b'\n', &mut line).map_err(|e| Error::io("read", path, &e))?;
+            if read == 0 {
+                return Ok(records);
+            }
+            number += 1;
+            let text = line.trim_ascii();
+            if !text.is_empty() {
+                let head: Head = serde_json::from_slice(text).map_err(|e| records.not_json(number, &e))?;
+                let key = head.customer_id.or(head.topic).unwrap_or_default();
+                let place = Place { hash: xxhash_rust::xxh3::xxh3_64(text), offset };
+                records.by_customer.entry(key).or_default().push(place);
+            }
+            offset += read as u64;
         }
-        let value: Value = serde_json::from_str(&line)
-            .map_err(|e| Error::user(format!("{}:{}: not JSON: {e}", path.display(), n + 1)))?;
-        // Dead letters have no customer: they compare by the topic they came from, which keeps their order.
-        let key = value.get("customer_id").or_else(|| value.get("topic"));
-        records.entry(key.and_then(Value::as_str).unwrap_or("").to_owned()).or_default().push(value);
     }
-    Ok(records)
+
+    fn not_json(&self, line: u64, error: &serde_json::Error) -> Error {
+        Error::user(format!("{}:{line}: not a JSON record: {error}", self.path.display()))
+    }
+
+    fn of(&self, customer: &str) -> Vec<Place> {
+        self.by_customer.get(customer).cloned().unwrap_or_default()
+    }
+
+    fn value(&mut self, place: Option<&Place>) -> Result<Option<Value>> {
+        let Some(place) = place else { return Ok(None) };
+        let mut line = Vec::new();
+        let read = self.file.seek(SeekFrom::Start(place.offset));
+        let read = read.and_then(|_| BufReader::new(&mut self.file).read_until(b'\n', &mut line));
+        read.map_err(|e| Error::io("read", &self.path, &e))?;
+        serde_json::from_slice(&line).map(Some).map_err(|e| self.not_json(0, &e))
+    }
 }
 
 #[cfg(test)]

@@ -56,8 +56,7 @@ pub fn replay(plan: Plan, config: &Config, request: &Request, progress: &dyn Fn(
     let mut pass = Pass::new(&plan, config, inputs);
     let disturbed = pass.run(&features_at, None, &mut output, progress)?;
     if let Some(until) = request.until {
-        pass.engine.run_until(until);
-        pass.flush(&mut output)?;
+        pass.run_on(until, &mut output)?;
     }
     let summary = pass.summary();
     for at in disturbed {
@@ -136,7 +135,9 @@ impl<'a> Pass<'a> {
                 Applied::Late => self.summary.late += 1,
                 Applied::Duplicate => self.summary.duplicates += 1,
             }
-            self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms));
+            while self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms)) {
+                self.flush(output)?;
+            }
             self.summary.events += 1;
             if self.summary.events % 1_024 == 0 {
                 progress(self.summary.events);
@@ -174,9 +175,18 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
+    /// Lets time pass up to and including `until`.
+    fn run_on(&mut self, until: Ts, output: &mut Output) -> Result<()> {
+        let mut from = Some(0);
+        while let Some(next) = from {
+            from = self.engine.run_on(until, next);
+            self.flush(output)?;
+        }
+        Ok(())
+    }
+
     fn snapshot(&mut self, at: Ts, output: &mut Output) -> Result<()> {
-        self.engine.run_until(at);
-        self.flush(output)?;
+        self.run_on(at, output)?;
         output.features(&self.engine, at)
     }
 
