@@ -25,6 +25,11 @@ pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
     Plan::new(&catalogue, &lifecycles, &model, settings(config))
 }
 
+/// Compiles what training needs: the catalogue, and nothing that decides.
+pub fn plan_for_features(config: &Config) -> Result<Plan> {
+    Plan::for_features(&catalogue(config)?, settings(config))
+}
+
 /// The configured catalogue, or the shipped one.
 pub fn catalogue(config: &Config) -> Result<Catalogue> {
     match &config.features.file {
