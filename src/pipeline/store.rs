@@ -106,9 +106,9 @@ impl Store {
         }
         let index = self.free.pop().unwrap_or_else(|| self.grow());
         self.customer_mut(index).id = CompactString::new(id);
-        let new_row = std::mem::take(&mut self.new_row);
-        self.row_mut(index).copy_from_slice(&new_row);
-        self.new_row = new_row;
+        let (chunk, place) = at(index);
+        let width = self.new_row.len();
+        self.rows[chunk][place * width..][..width].copy_from_slice(&self.new_row);
         let (customers, hasher) = (&self.customers, &self.hasher);
         self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
         (index, true)
