@@ -55,6 +55,8 @@ fn replay_takes_instants_in_every_spelling_and_needs_somewhere_to_go() {
 fn simulate_goes_to_one_destination() {
     assert_eq!(args::<simulate::Args>("--out d --customers 7").unwrap().customers, 7);
     assert!(args::<simulate::Args>("--to-kafka").unwrap().to_kafka);
+    assert_eq!(args::<simulate::Args>("--out d").unwrap().start, crate::simulate::START);
+    assert_eq!(args::<simulate::Args>("--out d --start 1970-01-02").unwrap().start, 86_400_000);
     for wrong in ["", "--out d --to-kafka", "--out d --customers 0", "--out d --days 0"] {
         assert!(args::<simulate::Args>(wrong).is_err(), "{wrong}");
     }

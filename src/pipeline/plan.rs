@@ -203,7 +203,7 @@ impl Plan {
                 let parts = Parts { head, layout, lifecycles, scorer, row };
                 Ok(Plan { model_name: model.name.clone(), model_version: model.version.clone(), ..parts.assemble(settings) })
             }
-            _ => Err(all_of(problems)),
+            _ => Err(Error::all_of(problems)),
         }
     }
 
@@ -256,14 +256,6 @@ impl Parts {
         plan.layout_id = super::codec::layout_id(&plan);
         plan
     }
-}
-
-/// One error that tells all problems; the hint is that of a single one.
-fn all_of(mut problems: Vec<Error>) -> Error {
-    if problems.len() == 1 {
-        return problems.remove(0);
-    }
-    Error::user(problems.iter().map(Error::to_string).collect::<Vec<_>>().join("\n"))
 }
 
 fn head_slots(row: &mut RowBuilder) -> HeadSlots {
