@@ -246,3 +246,6 @@ fn is_about(label: Label, event: &Event<'_>) -> bool {
         Label::Cancelled => event.source == Source::Purchase && event.name == "subscription_cancelled",
     }
 }
+
+#[cfg(test)]
+mod tests;
