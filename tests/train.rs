@@ -68,7 +68,8 @@ fn number(value: &Value) -> f64 {
 #[test]
 fn training_tells_how_good_the_model_is_and_leaves_a_card() {
     let (_, _, model, out) = trained();
-    for what in ["mine ", "ROC-AUC", "recency alone", "Brier", "log loss", "ECE", "churned", "held back from"] {
+    for what in ["mine ", "ROC-AUC", "recency alone", "Brier", "log loss", "ECE", "churned", "held back from"]
+    {
         assert!(out.contains(what), "{what}: {out}");
     }
     let read = Model::read(model).unwrap();
@@ -143,7 +144,8 @@ fn training_learns_from_what_a_replay_serves_a_millisecond_before_the_cut_to_the
     for line in &served {
         let at = parse_rfc3339(line["ts"].as_str().unwrap()).unwrap() + 1;
         let hash = hash_customer(line["customer_id"].as_str().unwrap());
-        let mut rows = (0..examples.label.len()).filter(|i| examples.customer[*i] == hash && examples.at[*i] == at);
+        let mut rows =
+            (0..examples.label.len()).filter(|i| examples.customer[*i] == hash && examples.at[*i] == at);
         let active = number(&line["features"]["days_since_event"]) < 90.0;
         let Some(row) = rows.next() else {
             assert!(!active, "an active customer is an example: {line}");
@@ -183,8 +185,11 @@ fn check_compiles_the_model_against_the_features() {
     let config = dir.path().join("stagecast.toml");
     let write = |features: &str| {
         std::fs::write(dir.path().join("features.toml"), features).unwrap();
-        std::fs::write(&config, format!("[model]\npath = \"{}\"\n[features]\nfile = \"features.toml\"\n", text(model)))
-            .unwrap();
+        std::fs::write(
+            &config,
+            format!("[model]\npath = \"{}\"\n[features]\nfile = \"features.toml\"\n", text(model)),
+        )
+        .unwrap();
     };
     write("");
     assert!(done(&["--config", text(&config), "check"]).contains("mine "));

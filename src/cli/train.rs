@@ -108,7 +108,9 @@ fn refuse_foreign(model: &Path, card: &Path, force: bool) -> Result<()> {
         return Err(Error::user(what).hint("name the model's file with another ending, such as .json"));
     }
     let is_model = |path: &Path| Model::read(path).is_ok();
-    let is_card = |path: &Path| std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(training::card::HEADING));
+    let is_card = |path: &Path| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(training::card::HEADING))
+    };
     let foreign = |path: &Path, known: &dyn Fn(&Path) -> bool| path.exists() && !known(path);
     for (path, found, what) in
         [(model, foreign(model, &is_model), "churn model"), (card, foreign(card, &is_card), "model's card")]

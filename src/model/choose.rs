@@ -49,7 +49,9 @@ impl Slice {
     fn directions(&self) -> Vec<f64> {
         let n = self.churned.len() as f64;
         let rate = self.churned.iter().filter(|c| **c).count() as f64 / n;
-        let churned = Array1::from_iter(self.churned.iter().map(|c| (f64::from(*c) - rate) / (rate * (1.0 - rate)).sqrt()));
+        let churned = Array1::from_iter(
+            self.churned.iter().map(|c| (f64::from(*c) - rate) / (rate * (1.0 - rate)).sqrt()),
+        );
         let clear = |r: f64| if r.abs() * n.sqrt() < DIRECTION_ERRORS { 0.0 } else { r };
         self.x.columns().into_iter().map(|column| clear(column.dot(&churned) / n)).collect()
     }
@@ -148,7 +150,8 @@ impl<'d> Choosing<'d> {
     fn turned(&self, step: &Step) -> Option<usize> {
         let specs = &self.designs.specs;
         let is_main = |i: usize| specs[i].with.is_none() && specs[i].transform != Transform::Never;
-        let mains = |column: usize| step.specs.iter().filter(|i| is_main(**i) && specs[**i].uses(column)).count();
+        let mains =
+            |column: usize| step.specs.iter().filter(|i| is_main(**i) && specs[**i].uses(column)).count();
         let turned = step.specs.iter().zip(&step.fitted.weights).filter(|(i, weight)| {
             is_main(**i) && *weight * self.directions[**i] < 0.0 && mains(specs[**i].column) == 1
         });

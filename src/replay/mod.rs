@@ -121,7 +121,7 @@ impl<'a> Pass<'a> {
             }
             self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms));
             self.summary.events += 1;
-            if self.summary.events % 1_024 == 0 {
+            if self.summary.events.is_multiple_of(1_024) {
                 progress(self.summary.events);
             }
             self.flush(output)?;

@@ -40,7 +40,8 @@ pub fn label(label: Label) -> &'static str {
 }
 
 fn says(model: &Model) -> String {
-    let gap = if model.lead == 0 { String::new() } else { format!(", after a gap of {}", format_span(model.lead)) };
+    let gap =
+        if model.lead == 0 { String::new() } else { format!(", after a gap of {}", format_span(model.lead)) };
     format!(
         "`p_churn` is the probability of {} within {}{gap}, for customers who were active in the last {}. It is a \
          probability, not a ranking: among customers at 0.7, about seven of ten should churn.\n",
@@ -107,8 +108,10 @@ fn terms(model: &Model) -> String {
         model.training.design, model.training.alpha
     );
     for term in terms {
-        let partner =
-            term.with.as_ref().map_or(String::new(), |with| format!(" × {}", shown(&with.feature, with.transform)));
+        let partner = term
+            .with
+            .as_ref()
+            .map_or(String::new(), |with| format!(" × {}", shown(&with.feature, with.transform)));
         let _ = writeln!(out, "| {}{partner} | {:+.3} |", shown(&term.feature, term.transform), term.weight);
     }
     out

@@ -26,12 +26,12 @@ pub struct Span {
 /// Reads everything for its times.
 pub fn span(events: &mut Merged<'_>, progress: &dyn Fn(u64)) -> Result<Span> {
     let mut days = std::collections::BTreeMap::<i64, u64>::new();
-    let (mut last, mut count) = (Ts::MIN, 0);
+    let (mut last, mut count) = (Ts::MIN, 0u64);
     while let Some(line) = events.next(&mut Skipped::default())? {
         *days.entry(line.ts().div_euclid(DAY_MS)).or_default() += 1;
         last = last.max(line.ts());
         count += 1;
-        if count % 1_024 == 0 {
+        if count.is_multiple_of(1_024) {
             progress(count);
         }
     }
@@ -91,7 +91,10 @@ fn spread(task: &Task, span: &Span) -> Result<Vec<Ts>> {
         ))
         .hint("give a longer history, or a shorter --horizon"));
     }
-    let history = task.horizon.max(task.active_within).min((room - task.reach() * 3 / 2).max((room - task.reach()) / 2));
+    let history = task
+        .horizon
+        .max(task.active_within)
+        .min((room - task.reach() * 3 / 2).max((room - task.reach()) / 2));
     let (first, last) = (span.first + history, span.last - task.reach());
     let steps = ((last - first) / (task.horizon / 2).max(1)).clamp(2, CUTS_MOST - 1);
     let at = |i: i64| first + ((last - first) as i128 * i128::from(i) / i128::from(steps)) as i64;
@@ -122,7 +125,10 @@ mod tests {
             for task in [task(30, 0, 90), task(30, 0, 400), task(20, 10, 10), task(7, 1, 30)] {
                 let cuts = choose(&task, &days(n)).unwrap();
                 let (first, last) = (cuts[0], cuts[cuts.len() - 1]);
-                assert!(cuts.is_sorted() && cuts.len() >= 3 && cuts.len() <= CUTS_MOST as usize, "{n}: {cuts:?}");
+                assert!(
+                    cuts.is_sorted() && cuts.len() >= 3 && cuts.len() <= CUTS_MOST as usize,
+                    "{n}: {cuts:?}"
+                );
                 assert!(first >= 0 && last + task.reach() <= days(n).last);
                 assert!(last - first >= task.reach() - HOUR_MS, "{n}: a split fits");
                 assert!(days(n).last - last - task.reach() <= HOUR_MS, "{n}: up to the end");
@@ -140,7 +146,8 @@ mod tests {
 
     #[test]
     fn cuts_that_were_asked_for_are_kept_where_their_horizon_is_inside_the_input() {
-        let asked = |cuts: &[i64]| Task { cuts: cuts.iter().map(|d| d * DAY_MS).collect(), ..task(30, 0, 90) };
+        let asked =
+            |cuts: &[i64]| Task { cuts: cuts.iter().map(|d| d * DAY_MS).collect(), ..task(30, 0, 90) };
         assert_eq!(choose(&asked(&[70, 50, 50, 71, -3]), &days(100)).unwrap(), [50 * DAY_MS, 70 * DAY_MS]);
         let error = choose(&asked(&[71, 90]), &days(100)).unwrap_err();
         assert!(error.what.contains("none of the 2 cuts is usable"), "{error}");

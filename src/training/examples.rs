@@ -86,7 +86,7 @@ fn take_most(
     let mut collector = Collector::new(plan, task, most);
     let mut skipped = Skipped::default();
     let mut cuts = cuts.iter().copied().peekable();
-    let mut count = 0;
+    let mut count = 0u64;
     while let Some(line) = events.next(&mut skipped)? {
         let event = line.event();
         while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
@@ -94,7 +94,7 @@ fn take_most(
         }
         collector.event(event);
         count += 1;
-        if count % 1_024 == 0 {
+        if count.is_multiple_of(1_024) {
             progress(count);
         }
     }
@@ -174,7 +174,8 @@ impl<'t> Collector<'t> {
         let Some(track) = self.tracks.get(&hash) else { return false };
         let active = track.last_activity.is_some_and(|ts| ts >= cut - self.task.active_within);
         // Who has cancelled already cannot do it again.
-        let gone = self.task.label == Label::Cancelled && track.subscription.is_some_and(|(_, cancelled)| cancelled);
+        let gone =
+            self.task.label == Label::Cancelled && track.subscription.is_some_and(|(_, cancelled)| cancelled);
         active && !gone
     }
 
@@ -182,7 +183,9 @@ impl<'t> Collector<'t> {
     fn thin(&mut self) {
         self.zeros += 1;
         let kept: Vec<usize> = (0..self.at.len()).filter(|i| self.is_kept(self.customer[*i])).collect();
-        self.tracks.values_mut().for_each(|track| track.open.retain(|row| kept.binary_search(&(*row as usize)).is_ok()));
+        self.tracks
+            .values_mut()
+            .for_each(|track| track.open.retain(|row| kept.binary_search(&(*row as usize)).is_ok()));
         let new_row = |row: &u32| kept.partition_point(|i| *i < *row as usize) as u32;
         self.tracks.values_mut().for_each(|track| track.open = track.open.iter().map(new_row).collect());
         for (to, from) in kept.iter().enumerate() {

@@ -89,11 +89,13 @@ fn a_label_covers_its_horizon_from_the_first_millisecond_to_before_the_last() {
     events.push((Source::Clickstream, "only looks", "page_viewed", CUT + DAY_MS));
     let names = ["at", "in", "before end", "at end", "only looks"];
     let found = |task: &Task| labels(Memory::of(&events), task, &[CUT], &names);
-    let expected = [("at", false), ("at end", true), ("before end", false), ("in", false), ("only looks", true)];
+    let expected =
+        [("at", false), ("at end", true), ("before end", false), ("in", false), ("only looks", true)];
     assert_eq!(found(&task(Label::NoOrder)), expected);
     assert!(!found(&task(Label::NoEvent)).contains(&("only looks", true)));
     let lead = Task { lead: 2 * DAY_MS, ..task(Label::NoOrder) };
-    let expected = [("at", true), ("at end", false), ("before end", false), ("in", false), ("only looks", true)];
+    let expected =
+        [("at", true), ("at end", false), ("before end", false), ("in", false), ("only looks", true)];
     assert_eq!(found(&lead), expected, "an order in the gap does not count");
 }
 
@@ -139,7 +141,8 @@ fn an_event_that_comes_late_changes_no_row_but_counts_where_it_happened() {
     early.extend((0..500).map(|i| (BUY.0, "b", BUY.1, CUT + 40 * DAY_MS + i * 60_000)));
     let late = [(BUY.0, "a", BUY.1, CUT - DAY_MS), (BUY.0, "a", BUY.1, CUT + 2 * DAY_MS)];
     let without = examples(Memory::of(&early), &task(Label::NoOrder), &[CUT], usize::MAX);
-    let with = examples(Memory::of(&[early, late.to_vec()].concat()), &task(Label::NoOrder), &[CUT], usize::MAX);
+    let with =
+        examples(Memory::of(&[early, late.to_vec()].concat()), &task(Label::NoOrder), &[CUT], usize::MAX);
     assert_eq!(without.rows, with.rows);
     assert_eq!((without.label, with.label), (vec![true], vec![false]));
 }
@@ -147,7 +150,8 @@ fn an_event_that_comes_late_changes_no_row_but_counts_where_it_happened() {
 #[test]
 fn a_repeated_event_is_no_sign_of_life() {
     let mut memory = Memory::of(&[(BUY.0, "a", BUY.1, CUT - DAY_MS), (BUY.0, "b", BUY.1, CUT + 40 * DAY_MS)]);
-    let repeat = |ts| format!(r#"{{"customer_id":"a","type":"order_completed","ts":{ts},"amount":1,"event_id":"x"}}"#);
+    let repeat =
+        |ts| format!(r#"{{"customer_id":"a","type":"order_completed","ts":{ts},"amount":1,"event_id":"x"}}"#);
     memory.lanes[1].insert(1, repeat(CUT - 1));
     memory.lanes[1].insert(2, repeat(CUT + 1));
     let dataset = examples(memory, &task(Label::NoOrder), &[CUT], usize::MAX);
@@ -196,7 +200,8 @@ fn too_many_examples_are_thinned_by_customer_and_not_by_chance() {
     let most = all.label.len() / 2;
     let few = examples(memory, &task(Label::NoOrder), &cuts, most);
     assert!(few.label.len() <= most && few.label.len() > most / 4, "{} of {most}", few.label.len());
-    let kept: Vec<usize> = (0..all.label.len()).filter(|i| few.customer.contains(&all.customer[*i])).collect();
+    let kept: Vec<usize> =
+        (0..all.label.len()).filter(|i| few.customer.contains(&all.customer[*i])).collect();
     assert_eq!(few.rows, all.rows.select(ndarray::Axis(0), &kept), "whole customers stay");
     assert_eq!(few.label, kept.iter().map(|i| all.label[*i]).collect::<Vec<_>>());
     assert_eq!(few.at, kept.iter().map(|i| all.at[*i]).collect::<Vec<_>>());
