@@ -15,7 +15,7 @@ use stagecast::simulate::START;
 use stagecast::time::{DAY_MS, Ts, parse_rfc3339};
 use stagecast::training::{self, Task};
 
-const CUSTOMERS: &str = "250";
+const CUSTOMERS: &str = "200";
 const DAYS: &str = "240";
 
 fn stagecast(args: &[&str]) -> (i32, String, String) {
@@ -86,10 +86,10 @@ fn the_same_events_give_the_same_file_again() {
     let (dir, events, model, _) = trained();
     let again = dir.path().join("again").join("mine.json");
     std::fs::create_dir(again.parent().unwrap()).unwrap();
+    // An earlier model makes room without being asked.
+    std::fs::copy("models/churn.json", &again).unwrap();
     done(&["train", "--input", text(events), "--output", text(&again)]);
     assert_eq!(std::fs::read(model).unwrap(), std::fs::read(&again).unwrap());
-    // An earlier model makes room without being asked.
-    done(&["train", "--input", text(events), "--output", text(&again)]);
 }
 
 /// Σ weight × (value − mean) / deviation, calibrated: by hand, from the two files alone.
@@ -112,7 +112,7 @@ fn a_replay_scores_what_the_artefact_says_for_the_features_it_writes() {
     let (_, events, path, _) = trained();
     let model = Model::read(path).unwrap();
     let snapshot = features_at(events, path, &[START + 100 * DAY_MS, START + 239 * DAY_MS]);
-    assert!(snapshot.len() > 250, "{}", snapshot.len());
+    assert!(snapshot.len() > 200, "{}", snapshot.len());
     for line in &snapshot {
         let by_hand = p_by_hand(&model, &line["features"]);
         let written = number(&line["p_churn"]);
