@@ -172,6 +172,7 @@ fn what_cannot_be_learned_or_overwritten_is_refused_with_the_reason() {
     let fresh = dir.path().join("fresh.json");
     refused(&["--output", text(&fresh), "--cuts", "2031-01-01"], "none of the 1 cuts is usable");
     refused(&["--output", text(&fresh), "--horizon", "150d"], "too short");
+    refused(&["--output", text(&dir.path().join("nowhere").join("m.json"))], "there is no folder");
     let notes = dir.path().join("notes.json");
     std::fs::write(&notes, "{\"mine\": true}").unwrap();
     refused(&["--output", text(&notes)], "is no churn model");

@@ -107,6 +107,12 @@ fn refuse_foreign(model: &Path, card: &Path, force: bool) -> Result<()> {
         let what = format!("--output {} is where the model's card goes", model.display());
         return Err(Error::user(what).hint("name the model's file with another ending, such as .json"));
     }
+    // Before minutes of reading, not after them.
+    let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::user(format!("there is no folder {} for the model", folder.display()))
+            .hint("make it first"));
+    }
     let is_model = |path: &Path| Model::read(path).is_ok();
     let is_card = |path: &Path| {
         std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(training::card::HEADING))
