@@ -43,6 +43,16 @@ impl Error {
         Error::world(format!("cannot {doing} {}: {source}", path.display()))
     }
 
+    /// One error that tells all of several problems; the blame is the user's where any of it is.
+    pub fn all_of(mut problems: Vec<Error>) -> Self {
+        if problems.len() == 1 {
+            return problems.remove(0);
+        }
+        let what: Vec<String> = problems.iter().map(Error::to_string).collect();
+        let blame = if problems.iter().any(|p| p.blame == Blame::User) { Blame::User } else { Blame::World };
+        Error { blame, what: what.join("\n"), hint: None }
+    }
+
     /// Adds what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -3,7 +3,7 @@
 //! The modules stand in the order in which an event meets them:
 //! it is decoded ([`event`]), merged with the other topics of its partition ([`merge`]), carried through
 //! windows, features, lifecycles, score and alerts ([`pipeline`], pure), by a model ([`model`]), and what is
-//! due goes out through Kafka ([`kafka`]) or to files ([`replay`]). Around it: [`config`], [`metrics`],
+//! due goes out through Kafka ([`kafka`]) or to files ([`replay`]). A model is made from the same events by [`training`]. Around it: [`config`], [`metrics`],
 //! [`http`], [`cli`].
 #![deny(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::panic)]
@@ -17,6 +17,7 @@ pub mod pipeline;
 pub mod model;
 pub mod kafka;
 pub mod replay;
+pub mod training;
 pub mod simulate;
 pub mod config;
 pub mod metrics;

@@ -19,10 +19,18 @@ pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
 
 /// Compiles the plan of a configuration; `model` overrides the configured one.
 pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
-    let catalogue = catalogue(config)?;
-    let lifecycles = lifecycles(config)?;
-    let model = self::model(config, model)?;
-    Plan::new(&catalogue, &lifecycles, &model, settings(config))
+    match (catalogue(config), lifecycles(config), self::model(config, model)) {
+        (Ok(catalogue), Ok(lifecycles), Ok(model)) => Plan::new(&catalogue, &lifecycles, &model, settings(config)),
+        (catalogue, lifecycles, model) => {
+            let problems = [catalogue.err(), lifecycles.err(), model.err()];
+            Err(Error::all_of(problems.into_iter().flatten().collect()))
+        }
+    }
+}
+
+/// Compiles what training needs: the catalogue, and nothing that decides.
+pub fn plan_for_features(config: &Config) -> Result<Plan> {
+    Plan::for_features(&catalogue(config)?, settings(config))
 }
 
 /// The configured catalogue, or the shipped one.
@@ -35,6 +43,7 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
 
 /// The texts of the configured lifecycles with the names to report problems under.
 fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
+    let mut problems = Vec::new();
     let named = config.lifecycles.use_.iter().map(|name| {
         if config::is_path(name) {
             return Ok((name.clone(), read("lifecycles.use", Path::new(name))?));
@@ -47,12 +56,14 @@ fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
         })?;
         Ok((format!("{name}.toml"), text.to_owned()))
     });
-    named.collect()
+    let found = named.filter_map(|read| read.map_err(|e| problems.push(e)).ok()).collect();
+    if problems.is_empty() { Ok(found) } else { Err(Error::all_of(problems)) }
 }
 
 fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
     match named.or(config.model.path.as_deref()) {
-        Some(path) => Model::read(path),
+        // A name that leads nowhere is a mistake in the configuration, not of the disk.
+        Some(path) => Model::from_json(&read(if named.is_some() { "--model" } else { "model.path" }, path)?, &path.display().to_string()),
         None => Model::from_json(SHIPPED_MODEL, "the model that ships"),
     }
 }
@@ -151,7 +162,13 @@ mod tests {
         config.lifecycles.use_ = vec!["retentoin".into()];
         let error = plan(&config, None).unwrap_err();
         assert!(error.what.contains("did you mean `retention`?"), "{error}");
-        config.lifecycles.use_ = vec!["./none.toml".into()];
-        assert_eq!(plan(&config, None).unwrap_err().exit_code(), 2);
+        config.lifecycles.use_ = vec!["./none.toml".into(), "retention".into(), "valeu".into()];
+        config.features.file = Some("no-features.toml".into());
+        config.model.path = Some("no-model.json".into());
+        let error = plan(&config, None).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        for what in ["./none.toml", "`valeu`", "no-features.toml", "no-model.json"] {
+            assert!(error.what.contains(what), "{what}: {error}");
+        }
     }
 }

@@ -75,6 +75,8 @@ pub enum Command {
     Topics(topics::Args),
     /// Realistic customers with a known truth, to files or to the input topics
     Simulate(simulate::Args),
+    /// Makes a model from events: point-in-time examples, fit, calibration, quality on held-back time
+    Train(train::Args),
     /// Validates the configuration and everything it names
     Check(check::Args),
 }
@@ -96,6 +98,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Replay(args) => replay::run(&args, &config),
         Command::Topics(args) => topics::run(&args, &config),
         Command::Simulate(args) => simulate::run(&args, &config),
+        Command::Train(args) => train::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
     }
 }

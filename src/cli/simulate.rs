@@ -6,6 +6,9 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::setup;
 use crate::simulate::{self, Settings};
+use crate::time::Ts;
+
+use super::values::instant;
 
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 #[command(group(clap::ArgGroup::new("destination").required(true).args(["out", "to_kafka"])))]
@@ -22,6 +25,10 @@ pub struct Args {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
 
+    /// The first instant
+    #[arg(long, value_name = "TS", default_value = "2025-01-01", value_parser = instant)]
+    pub start: Ts,
+
     /// Folder for clickstream.ndjson, purchase.ndjson, support.ndjson and profile.ndjson
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -37,7 +44,7 @@ pub struct Args {
 
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let settings =
-        Settings { customers: args.customers, days: args.days, seed: args.seed, ..Settings::default() };
+        Settings { customers: args.customers, days: args.days, seed: args.seed, start: args.start };
     let bar = super::progress::bar("simulating");
     let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
     let summary = match &args.out {

@@ -55,6 +55,8 @@ fn replay_takes_instants_in_every_spelling_and_needs_somewhere_to_go() {
 fn simulate_goes_to_one_destination() {
     assert_eq!(args::<simulate::Args>("--out d --customers 7").unwrap().customers, 7);
     assert!(args::<simulate::Args>("--to-kafka").unwrap().to_kafka);
+    assert_eq!(args::<simulate::Args>("--out d").unwrap().start, crate::simulate::START);
+    assert_eq!(args::<simulate::Args>("--out d --start 1970-01-02").unwrap().start, 86_400_000);
     for wrong in ["", "--out d --to-kafka", "--out d --customers 0", "--out d --days 0"] {
         assert!(args::<simulate::Args>(wrong).is_err(), "{wrong}");
     }
@@ -66,10 +68,10 @@ fn train_has_the_documented_defaults() {
     let days = |n| n * crate::time::DAY_MS;
     assert_eq!((train.horizon, train.lead, train.active_within), (days(30), 0, days(90)));
     assert_eq!((train.label, train.cuts.as_slice()), (train::Label::NoOrder, &[][..]));
-    let other = args::<train::Args>("--from-kafka --output m.json --label no_event --lead 7d").unwrap();
+    let other = args::<train::Args>("--input d --output m.json --label no_event --lead 7d").unwrap();
     assert_eq!((other.label, other.lead), (train::Label::NoEvent, days(7)));
     for wrong in
-        ["--output m", "--input d", "--input d --from-kafka --output m", "--input d --output m --horizon 0d"]
+        ["--output m", "--input d", "--input d --output m --horizon 0d"]
     {
         assert!(args::<train::Args>(wrong).is_err(), "{wrong}");
     }

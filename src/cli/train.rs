@@ -1,23 +1,23 @@
 //! `stagecast train`: from events to a calibrated model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::time::Ts;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model::{Model, artifact};
+use crate::replay::{Inputs, Merged};
+use crate::time::{Ts, format_rfc3339};
+use crate::training::{self, Task, Trained};
 
 use super::values::{instant, positive_span, span};
 
 #[derive(Clone, Debug, PartialEq, clap::Args)]
-#[command(group(clap::ArgGroup::new("events").required(true).args(["input", "from_kafka"])))]
 pub struct Args {
     /// Folder with clickstream.ndjson, purchase.ndjson, support.ndjson and profile.ndjson, each optional
     #[arg(long, value_name = "DIR")]
-    pub input: Option<PathBuf>,
+    pub input: PathBuf,
 
-    /// Reads the configured input topics from their beginning
-    #[arg(long)]
-    pub from_kafka: bool,
-
-    /// Where the model is written
+    /// Where the model is written, with a card that tells about it beside it (.md)
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -41,7 +41,7 @@ pub struct Args {
     #[arg(long, value_name = "TS", value_parser = instant, value_delimiter = ',')]
     pub cuts: Vec<Ts>,
 
-    /// Overwrites the model of an earlier training
+    /// Overwrites even a file that is no model
     #[arg(long)]
     pub force: bool,
 }
@@ -56,4 +56,119 @@ pub enum Label {
     NoEvent,
     /// A cancelled subscription
     Cancelled,
+}
+
+impl From<Label> for artifact::Label {
+    fn from(label: Label) -> artifact::Label {
+        match label {
+            Label::NoOrder => artifact::Label::NoOrder,
+            Label::NoEvent => artifact::Label::NoEvent,
+            Label::Cancelled => artifact::Label::Cancelled,
+        }
+    }
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<()> {
+    let card_path = args.output.with_extension("md");
+    refuse_foreign(&args.output, &card_path, args.force)?;
+    let task = Task {
+        name: name_of(&args.output)?,
+        label: args.label.into(),
+        horizon: args.horizon,
+        lead: args.lead,
+        active_within: args.active_within,
+        cuts: args.cuts.clone(),
+    };
+    let bar = super::progress::spinner("reading");
+    let open = || Ok(Merged::new(Inputs::open(&args.input, config)?, config));
+    let trained = training::train(&open, config, &task, &|events| bar.set_position(events))?;
+    bar.finish_and_clear();
+    if let Some(first) = &trained.skipped.first {
+        tracing::warn!(records = trained.skipped.records, first, "records could not be used");
+    }
+    // The model goes last: whoever finds it finds its card.
+    write_whole(&card_path, &training::card::card(&trained))?;
+    trained.model.write(&args.output)?;
+    super::print(&summary(&trained, &args.output))
+}
+
+/// The model is named after its file.
+fn name_of(output: &Path) -> Result<String> {
+    match output.file_stem().and_then(|stem| stem.to_str()) {
+        Some(stem) if !stem.is_empty() => Ok(stem.to_owned()),
+        _ => Err(Error::user(format!("--output {} does not name a file", output.display()))
+            .hint("name the model's file, such as models/churn.json")),
+    }
+}
+
+/// An earlier model makes room for a new one; any other file does so only when told to.
+fn refuse_foreign(model: &Path, card: &Path, force: bool) -> Result<()> {
+    if model == card {
+        let what = format!("--output {} is where the model's card goes", model.display());
+        return Err(Error::user(what).hint("name the model's file with another ending, such as .json"));
+    }
+    // Before minutes of reading, not after them.
+    let folder = model.parent().filter(|folder| !folder.as_os_str().is_empty());
+    if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+        return Err(Error::user(format!("there is no folder {} for the model", folder.display()))
+            .hint("make it first"));
+    }
+    let is_model = |path: &Path| Model::read(path).is_ok();
+    let is_card = |path: &Path| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.starts_with(training::card::HEADING))
+    };
+    let foreign = |path: &Path, known: &dyn Fn(&Path) -> bool| path.exists() && !known(path);
+    for (path, found, what) in
+        [(model, foreign(model, &is_model), "churn model"), (card, foreign(card, &is_card), "model's card")]
+    {
+        if path.is_dir() {
+            return Err(Error::user(format!("{} is a folder", path.display())).hint("name a file"));
+        }
+        if found && !force {
+            return Err(Error::user(format!("{} is there already and is no {what}", path.display()))
+                .hint("choose another --output, or overwrite it with --force"));
+        }
+    }
+    Ok(())
+}
+
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let partial = path.with_extension("md.partial");
+    std::fs::write(&partial, text).map_err(|e| Error::io("write", &partial, &e))?;
+    std::fs::rename(&partial, path).map_err(|e| Error::io("write", path, &e))
+}
+
+fn summary(trained: &Trained, output: &Path) -> String {
+    let model = &trained.model;
+    let (t, r) = (&model.training, &model.training.held_back);
+    let recency = trained.recency_auc.map_or(String::new(), |auc| format!(", recency alone {auc:.3}"));
+    let skipped = match trained.skipped.records {
+        0 => String::new(),
+        n => format!("\n  {n} records could not be used"),
+    };
+    format!(
+        "{} {}: {} features, trained on {} examples of {} customers, of whom {:.1} % churned\n\
+         \x20 held back from {}: {} examples, {:.1} % churned\n\
+         \x20 ROC-AUC {:.3} ({:.3} to {:.3}){recency}\n\
+         \x20 Brier {:.4}, log loss {:.4}, ECE {:.4}, mean p_churn {:.3}{skipped}\n\
+         \x20 written to {} and {}\n",
+        model.name,
+        model.version,
+        model.features().len(),
+        t.examples,
+        t.customers,
+        100.0 * t.base_rate,
+        format_rfc3339(t.held_back_from),
+        r.examples,
+        100.0 * r.base_rate,
+        r.roc_auc.value,
+        r.roc_auc.low,
+        r.roc_auc.high,
+        r.brier,
+        r.log_loss,
+        r.ece,
+        r.mean_p,
+        output.display(),
+        output.with_extension("md").display(),
+    )
 }

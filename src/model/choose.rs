@@ -11,6 +11,7 @@ use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
 use super::logistic::{self, Weights};
+use super::transform::Transform;
 use crate::error::{Error, Result};
 
 /// Choosing looks at no more rows than this; the fits that are kept look at all.
@@ -18,6 +19,8 @@ const CHOOSING_ROWS_MOST: usize = 20_000;
 /// A smaller or simpler model may lose this many nats per example.
 const LOSS_GIVEN_FOR_SIMPLICITY: f64 = 5e-4;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
+/// A correlation with churn below so many standard errors has no direction.
+const DIRECTION_ERRORS: f64 = 3.0;
 
 /// What was chosen: terms without weights, and the penalty.
 pub(super) struct Choice {
@@ -33,11 +36,25 @@ pub(super) struct Choosing<'d> {
     later: Slice,
     /// Candidates that vary in the early slice.
     varies: Vec<bool>,
+    /// Correlation of each candidate, alone, with churn in the early slice; 0 where it is next to nothing.
+    directions: Vec<f64>,
 }
 
 struct Slice {
     x: Array2<f64>,
     churned: Vec<bool>,
+}
+
+impl Slice {
+    fn directions(&self) -> Vec<f64> {
+        let n = self.churned.len() as f64;
+        let rate = self.churned.iter().filter(|c| **c).count() as f64 / n;
+        let churned = Array1::from_iter(
+            self.churned.iter().map(|c| (f64::from(*c) - rate) / (rate * (1.0 - rate)).sqrt()),
+        );
+        let clear = |r: f64| if r.abs() * n.sqrt() < DIRECTION_ERRORS { 0.0 } else { r };
+        self.x.columns().into_iter().map(|column| clear(column.dot(&churned) / n)).collect()
+    }
 }
 
 /// A step of the search: terms (numbers of specs), and how they do on the later slice.
@@ -59,11 +76,12 @@ impl<'d> Choosing<'d> {
         scale.apply(&mut later_x);
         let label = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
         let varies = scale.deviations.iter().map(|d| *d >= DEVIATION_LEAST).collect();
-        let choosing = Choosing {
+        let mut choosing = Choosing {
             designs,
             early: Slice { x: early_x, churned: label(&early) },
             later: Slice { x: later_x, churned: label(&later) },
             varies,
+            directions: Vec::new(),
         };
         // Thinning keeps every so-manieth row; a rare class could be thinned away altogether.
         for slice in [&choosing.early, &choosing.later] {
@@ -72,6 +90,7 @@ impl<'d> Choosing<'d> {
                     .hint("use a longer --horizon, or another --label"));
             }
         }
+        choosing.directions = choosing.early.directions();
         Ok(choosing)
     }
 
@@ -107,19 +126,37 @@ impl<'d> Choosing<'d> {
         let mut allowed: Vec<Step> = Vec::new();
         loop {
             let columns = self.columns_by_strength(&step);
-            if columns.len() <= params.features_most {
+            let turned = self.turned(&step).filter(|_| columns.len() > params.features_least);
+            if columns.len() <= params.features_most && turned.is_none() {
                 allowed.push(step.clone());
             }
             if columns.len() <= params.features_least {
                 break;
             }
-            let keeps = |i: &usize| !self.designs.specs[*i].uses(columns[0]);
+            let leaves = turned.unwrap_or(columns[0]);
+            let keeps = |i: &usize| !self.designs.specs[*i].uses(leaves);
             let specs = step.specs.iter().copied().filter(keeps).collect();
             step = self.step(specs, alpha)?;
         }
         let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);
         let good = allowed.into_iter().rev().find(|step| step.loss <= least + LOSS_GIVEN_FOR_SIMPLICITY);
         good.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
+    }
+
+    /// The column whose weight points most strongly against what it says on its own. Such a column only corrects
+    /// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
+    /// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
+    /// since their terms mean something together only.
+    fn turned(&self, step: &Step) -> Option<usize> {
+        let specs = &self.designs.specs;
+        let is_main = |i: usize| specs[i].with.is_none() && specs[i].transform != Transform::Never;
+        let mains =
+            |column: usize| step.specs.iter().filter(|i| is_main(**i) && specs[**i].uses(column)).count();
+        let turned = step.specs.iter().zip(&step.fitted.weights).filter(|(i, weight)| {
+            is_main(**i) && *weight * self.directions[**i] < 0.0 && mains(specs[**i].column) == 1
+        });
+        let strongest = turned.max_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()));
+        strongest.map(|(i, _)| specs[*i].column)
     }
 
     /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.

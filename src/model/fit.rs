@@ -434,6 +434,22 @@ mod tests {
     }
 
     #[test]
+    fn no_weight_points_against_what_its_feature_says_alone() {
+        let mut dataset = dataset(2_000, -1.0, 6);
+        // Orders seen through noise: the cleaner copy would turn the noisier one's weight around.
+        for mut row in dataset.rows.rows_mut() {
+            row[3] = row[0] + 3.0 * row[3];
+            row[4] = row[3] - 0.9 * row[0];
+        }
+        let params = || FitParams::new(about()).bootstrap(Bootstrap { rounds: 20, seed: 0 });
+        let model = params().features(2, 5).check().unwrap().fit(&dataset, &Defined).unwrap();
+        assert!(model.features().contains("orders_90d"));
+        for term in model.terms.iter().filter(|term| term.feature != "days_since_order") {
+            assert!(term.weight < 0.0 || term.feature == "clicks_trend_14d", "{} {}", term.feature, term.weight);
+        }
+    }
+
+    #[test]
     fn the_same_dataset_gives_the_same_bytes() {
         let dataset = dataset(600, -1.0, 2);
         let json = |_| fit(&dataset).unwrap().to_json().unwrap();

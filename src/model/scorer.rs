@@ -100,6 +100,11 @@ impl Scorer {
         Ok(scorer)
     }
 
+    /// A scorer that looks at nothing and gives ½: for reading features before there is a model.
+    pub fn blank() -> Scorer {
+        Scorer { groups: Vec::new(), factors: Vec::new(), products: Vec::new(), intercept: 0.0, logs: small_logs() }
+    }
+
     /// The probability a model gives, before there are golden vectors to hold it to: for making them.
     pub(super) fn p_of(model: &Model, names: &dyn FeatureNames, features: &[f64]) -> Result<f64> {
         let scorer = Compiler::new(&resolve(model, names)?).compile(model)?;
@@ -232,6 +237,10 @@ pub(super) fn slow_log(x: f64) -> f64 {
     if x == f64::INFINITY { x } else { signed_log(x.clamp(-VALUE_MOST, VALUE_MOST)) }
 }
 
+fn small_logs() -> Box<[f64; LOGS]> {
+    Box::new(std::array::from_fn(|n| slow_log(n as f64)))
+}
+
 /// The nearest multiple of 2^-42 within ±32: adding 1.5 × 2^10 leaves exactly that many bits for the fraction.
 fn on_grid(x: f64) -> f64 {
     const SHIFT: f64 = 1536.0;
@@ -341,7 +350,7 @@ impl<'m> Compiler<'m> {
             factors: self.factors.iter().map(factor).collect(),
             products: Vec::new(),
             intercept: 0.0,
-            logs: Box::new(std::array::from_fn(|n| slow_log(n as f64))),
+            logs: small_logs(),
         }
     }
 }

@@ -207,40 +207,71 @@ impl Plan {
         let mut row = RowBuilder::default();
         let head = head_slots(&mut row);
         let layout = Layout::new(catalogue, &mut row)?;
-        let lifecycles = load_lifecycles(lifecycles, &layout, &mut row)?;
-        let policies: Vec<_> = settings
-            .policies
-            .iter()
-            .map(|_| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) })
-            .collect();
-        check_policies(&settings.policies, &lifecycles)?;
-        let scorer = Scorer::new(model, &layout)?;
-        model.check_definitions(&layout)?;
-        let mut needed: BTreeSet<FeatureId> = scorer.features().collect();
-        lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
-        let mut plan = Plan {
-            head,
-            policies,
-            actionable: scorer.actionable(&layout),
-            scorer,
-            model_name: model.name.clone(),
-            model_version: model.version.clone(),
-            needed: needed.into_iter().collect(),
-            all: (0..layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
-            clv_to_date: layout.id("clv_to_date"),
-            new_row: row.finish(),
-            layout_id: 0,
-            settings,
-            layout,
-            lifecycles,
-        };
-        plan.layout_id = super::codec::layout_id(&plan);
-        Ok(plan)
+        let mut problems = Vec::new();
+        let lifecycles = load_lifecycles(lifecycles, &layout, &mut row).map_err(|e| problems.push(e));
+        let scorer = Scorer::new(model, &layout).map_err(|e| problems.push(e));
+        // The scorer tells what is missing; definitions are compared where nothing is.
+        let scorer = scorer.and_then(|s| model.check_definitions(&layout).map(|()| s).map_err(|e| problems.push(e)));
+        if let Ok(lifecycles) = &lifecycles {
+            problems.extend(check_policies(&settings.policies, lifecycles).err());
+        }
+        match (lifecycles, scorer) {
+            (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
+                let parts = Parts { head, layout, lifecycles, scorer, row };
+                Ok(Plan { model_name: model.name.clone(), model_version: model.version.clone(), ..parts.assemble(settings) })
+            }
+            _ => Err(Error::all_of(problems)),
+        }
+    }
+
+    /// A plan that computes features and decides nothing: no lifecycle, no alert, a score that says nothing and
+    /// is never asked for again. What training reads its examples with.
+    pub fn for_features(catalogue: &Catalogue, settings: Settings) -> Result<Plan> {
+        let mut row = RowBuilder::default();
+        let head = head_slots(&mut row);
+        let layout = Layout::new(catalogue, &mut row)?;
+        let parts = Parts { head, layout, lifecycles: Vec::new(), scorer: Scorer::blank(), row };
+        Ok(parts.assemble(Settings { policies: Vec::new(), rescore_every_ms: Ts::MAX, min_change: f64::INFINITY, ..settings }))
     }
 
     /// A state for scratch work, of the size each lifecycle needs.
     pub fn scratch_states(&self) -> Vec<StageState> {
         self.lifecycles.iter().map(|(lifecycle, _)| lifecycle.start(0)).collect()
+    }
+}
+
+/// What is compiled by the time the row can be finished.
+struct Parts {
+    head: HeadSlots,
+    layout: Layout,
+    lifecycles: Vec<(Lifecycle, StageSlots)>,
+    scorer: Scorer,
+    row: RowBuilder,
+}
+
+impl Parts {
+    fn assemble(mut self, settings: Settings) -> Plan {
+        let slots = |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
+        let mut needed: BTreeSet<FeatureId> = self.scorer.features().collect();
+        self.lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
+        let mut plan = Plan {
+            head: self.head,
+            policies: settings.policies.iter().map(|_| slots(&mut self.row)).collect(),
+            actionable: self.scorer.actionable(&self.layout),
+            scorer: self.scorer,
+            model_name: String::new(),
+            model_version: String::new(),
+            needed: needed.into_iter().collect(),
+            all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
+            clv_to_date: self.layout.id("clv_to_date"),
+            new_row: self.row.finish(),
+            layout_id: 0,
+            settings,
+            layout: self.layout,
+            lifecycles: self.lifecycles,
+        };
+        plan.layout_id = super::codec::layout_id(&plan);
+        plan
     }
 }
 

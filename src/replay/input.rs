@@ -13,6 +13,8 @@ use crate::pipeline::outbox::hash_customer;
 use crate::setup;
 use crate::time::Ts;
 
+use super::merged::Lanes;
+
 /// A line longer than this is not read into memory: it would be no record of any broker either.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
@@ -27,10 +29,13 @@ struct Lane {
     number: i64,
 }
 
-/// A record as it came: its bytes and the number of its line, from 0.
+/// A record as it came: its bytes and the number of its line, from 0 (or its offset).
 #[derive(Clone, Debug)]
 pub struct RawRecord {
     pub number: i64,
+    /// The customer id and the event time where the bytes tell none; a line of a file has neither.
+    pub key: Option<Box<[u8]>>,
+    pub timestamp: Option<Ts>,
     pub bytes: Box<[u8]>,
 }
 
@@ -58,8 +63,19 @@ impl Inputs {
         Ok(Inputs { lanes })
     }
 
-    /// The next record of a lane. Blank lines are passed over.
-    pub fn next(&mut self, lane: usize) -> Result<Option<RawRecord>> {
+}
+
+impl Lanes for Inputs {
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn source(&self, lane: usize) -> Source {
+        Source::ALL[lane]
+    }
+
+    /// Blank lines are passed over.
+    fn next(&mut self, lane: usize) -> Result<Option<RawRecord>> {
         match &mut self.lanes[lane] {
             Some(lane) => lane.next(),
             None => Ok(None),
@@ -105,7 +121,7 @@ impl Lane {
                 bytes.pop();
             }
             if !bytes.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Some(RawRecord { number: self.number, bytes: bytes.into() }));
+                return Ok(Some(RawRecord { number: self.number, key: None, timestamp: None, bytes: bytes.into() }));
             }
         }
     }
@@ -113,7 +129,7 @@ impl Lane {
 
 impl RawRecord {
     pub fn decode(&self, source: Source, latest: Option<Ts>, money: &Money) -> Result<Line, Reject> {
-        let envelope = Envelope { source, key: None, timestamp: None, latest };
+        let envelope = Envelope { source, key: self.key.as_deref(), timestamp: self.timestamp, latest };
         let event = decode(&self.bytes, &envelope, money)?;
         Ok(Line { number: self.number, event: event.into_owned() })
     }

@@ -4,22 +4,23 @@
 //! follows them, less `grace`, and at the end runs on to `until`.
 
 mod input;
+mod merged;
 mod output;
 pub mod check;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{Clock, Config};
+use crate::config::Config;
 use crate::error::Result;
-use crate::event::Source;
-use crate::merge::{Merger, Position};
+use crate::event::{Reject, Source};
 use crate::pipeline::engine::{Applied, Engine};
 use crate::pipeline::plan::Plan;
 use crate::setup;
-use crate::time::{Ts, wall_now};
+use crate::time::Ts;
 
-pub use input::{Inputs, Line};
+pub use input::{Inputs, Line, RawRecord};
+pub use merged::{Lanes, Merged, Rejected};
 pub use output::Output;
 
 /// What to replay.
@@ -72,30 +73,19 @@ pub fn replay(plan: Plan, config: &Config, request: &Request, progress: &dyn Fn(
 /// One reading of the inputs.
 struct Pass<'a> {
     config: &'a Config,
-    plan: Arc<Plan>,
     engine: Engine,
-    merger: Merger<Line>,
-    inputs: Inputs,
+    events: Merged<'a>,
     clock: Ts,
-    latest: Option<Ts>,
     summary: Summary,
 }
 
 impl<'a> Pass<'a> {
     fn new(plan: &Arc<Plan>, config: &'a Config, inputs: Inputs) -> Self {
-        let starts = vec![Position::default(); Source::ALL.len()];
-        let latest = match config.time.clock {
-            Clock::Wall => Some(wall_now().saturating_add(config.time.max_future_ms)),
-            Clock::Events => None,
-        };
         Pass {
             config,
-            plan: Arc::clone(plan),
             engine: Engine::new(Arc::clone(plan), false),
-            merger: Merger::new(config.time.grace_ms, starts),
-            inputs,
+            events: Merged::new(inputs, config),
             clock: Ts::MIN,
-            latest,
             summary: Summary::default(),
         }
     }
@@ -112,14 +102,7 @@ impl<'a> Pass<'a> {
         let mut snapshots = features_at.iter().copied().peekable();
         let mut taken: Vec<Ts> = Vec::new();
         let mut disturbed: Vec<Ts> = Vec::new();
-        loop {
-            self.read_ahead(output)?;
-            let Some((_, line)) = self.merger.pop() else {
-                if self.merger.all_ended() {
-                    break;
-                }
-                continue;
-            };
+        while let Some(line) = self.next(output)? {
             let event = line.event();
             if only_until.is_some_and(|until| event.ts > until) {
                 continue;
@@ -130,7 +113,7 @@ impl<'a> Pass<'a> {
             }
             disturbed.extend(taken.iter().filter(|at| event.ts <= **at && !disturbed.contains(at)).copied().collect::<Vec<_>>());
             self.clock = self.clock.max(event.ts);
-            match self.engine.step(&event) {
+            match self.engine.step(event) {
                 Applied::InOrder => {}
                 Applied::Late => self.summary.late += 1,
                 Applied::Duplicate => self.summary.duplicates += 1,
@@ -139,7 +122,7 @@ impl<'a> Pass<'a> {
                 self.flush(output)?;
             }
             self.summary.events += 1;
-            if self.summary.events % 1_024 == 0 {
+            if self.summary.events.is_multiple_of(1_024) {
                 progress(self.summary.events);
             }
             self.flush(output)?;
@@ -150,29 +133,9 @@ impl<'a> Pass<'a> {
         Ok(disturbed)
     }
 
-    /// Reads lines until the merger can say what comes next.
-    fn read_ahead(&mut self, output: &mut Output) -> Result<()> {
-        for lane in 0..self.merger.lanes() {
-            while self.merger.wants(lane) {
-                let Some(record) = self.inputs.next(lane)? else {
-                    self.merger.set_ended(lane, true);
-                    break;
-                };
-                let source = Source::ALL[lane];
-                match record.decode(source, self.latest, &self.plan.settings.money) {
-                    Ok(line) => {
-                        let (ts, customer) = (line.ts(), line.customer_hash());
-                        self.merger.push(lane, line.number, ts, customer, line);
-                    }
-                    Err(reject) => {
-                        self.merger.skip(lane, record.number);
-                        self.summary.dead_letters += 1;
-                        output.dead_letter(&setup::source(self.config, source).topic, &record, &reject)?;
-                    }
-                }
-            }
-        }
-        Ok(())
+    fn next(&mut self, output: &mut Output) -> Result<Option<Line>> {
+        let mut dead = DeadLetters { config: self.config, count: &mut self.summary.dead_letters, output };
+        self.events.next(&mut dead)
     }
 
     /// Lets time pass up to and including `until`.
@@ -201,5 +164,18 @@ impl<'a> Pass<'a> {
 
     fn summary(&self) -> Summary {
         Summary { customers: self.engine.store().len() as u64, ..self.summary }
+    }
+}
+
+struct DeadLetters<'a> {
+    config: &'a Config,
+    count: &'a mut u64,
+    output: &'a mut Output,
+}
+
+impl Rejected for DeadLetters<'_> {
+    fn rejected(&mut self, source: Source, record: &RawRecord, reject: &Reject) -> Result<()> {
+        *self.count += 1;
+        self.output.dead_letter(&setup::source(self.config, source).topic, record, reject)
     }
 }

@@ -1,0 +1,156 @@
+//! The instants from which a model learns to look ahead.
+//!
+//! A cut is of use when its horizon lies inside the input. Left to itself the choice covers the whole input,
+//! evenly, after enough history for the windows and with room for a split by time.
+
+use super::{Task, examples::Skipped};
+use crate::error::{Error, Result};
+use crate::replay::Merged;
+use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
+
+/// More cuts than this only repeat each other.
+pub const CUTS_MOST: i64 = 24;
+/// The share of events that may lie before the first day that counts: a few wrong clocks are no history.
+const STRAY_SHARE: f64 = 0.001;
+
+/// What the input covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first event's day, but for strays.
+    pub first: Ts,
+    /// The last event.
+    pub last: Ts,
+    pub events: u64,
+}
+
+/// Reads everything for its times.
+pub fn span(events: &mut Merged<'_>, progress: &dyn Fn(u64)) -> Result<Span> {
+    let mut days = std::collections::BTreeMap::<i64, u64>::new();
+    let (mut last, mut count) = (Ts::MIN, 0u64);
+    while let Some(line) = events.next(&mut Skipped::default())? {
+        *days.entry(line.ts().div_euclid(DAY_MS)).or_default() += 1;
+        last = last.max(line.ts());
+        count += 1;
+        if count.is_multiple_of(1_024) {
+            progress(count);
+        }
+    }
+    let mut before = 0;
+    let stray = (count as f64 * STRAY_SHARE) as u64;
+    let first = days.into_iter().find_map(|(day, events)| {
+        before += events;
+        (before > stray).then_some(day * DAY_MS)
+    });
+    match first {
+        Some(first) => Ok(Span { first, last, events: count }),
+        None => Err(Error::user("the input holds no usable event")
+            .hint("`stagecast replay` writes what is wrong with each record to dlq.ndjson")),
+    }
+}
+
+/// The cuts in ascending order: those asked for, or evenly spaced ones.
+pub fn choose(task: &Task, span: &Span) -> Result<Vec<Ts>> {
+    let cuts = if task.cuts.is_empty() { spread(task, span)? } else { usable(task, span)? };
+    Ok(cuts)
+}
+
+fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
+    let inside = |cut: &Ts| *cut > span.first && cut.saturating_add(task.reach()) <= span.last;
+    let mut cuts: Vec<Ts> = task.cuts.iter().copied().filter(inside).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    if cuts.is_empty() {
+        return Err(Error::user(format!(
+            "none of the {} cuts is usable: the input covers {} to {}, and a cut needs history before it and {} after it",
+            task.cuts.len(),
+            format_rfc3339(span.first),
+            format_rfc3339(span.last),
+            format_span(task.reach()),
+        ))
+        .hint(format!(
+            "choose cuts after {} and not after {}, or leave --cuts out",
+            format_rfc3339(span.first),
+            format_rfc3339(span.last.saturating_sub(task.reach()))
+        )));
+    }
+    Ok(cuts)
+}
+
+/// Steps of half a horizon, wider where there would be too many. History is as long as customers may have been
+/// silent and still be examples, shorter where two cuts a reach apart (for the split) would not fit otherwise.
+fn spread(task: &Task, span: &Span) -> Result<Vec<Ts>> {
+    let room = span.last - span.first - task.reach();
+    if room <= task.reach() {
+        return Err(Error::user(format!(
+            "the input covers {}, which is too short: with --horizon {} and --lead {} it takes more than {}, so that \
+             the model can be tried on a later time than it learned from",
+            format_span((span.last - span.first) / DAY_MS * DAY_MS),
+            format_span(task.horizon),
+            format_span(task.lead),
+            format_span(2 * task.reach()),
+        ))
+        .hint("give a longer history, or a shorter --horizon"));
+    }
+    let history = task
+        .horizon
+        .max(task.active_within)
+        .min((room - task.reach() * 3 / 2).max((room - task.reach()) / 2));
+    let (first, last) = (span.first + history, span.last - task.reach());
+    let steps = ((last - first) / (task.horizon / 2).max(1)).clamp(2, CUTS_MOST - 1);
+    let at = |i: i64| first + ((last - first) as i128 * i128::from(i) / i128::from(steps)) as i64;
+    // Whole hours read better; times of day still differ, as they do when customers are scored.
+    let whole = |ts: Ts| if task.horizon >= DAY_MS { ts.div_euclid(HOUR_MS) * HOUR_MS } else { ts };
+    let mut cuts: Vec<Ts> = (0..=steps).map(|i| whole(at(i))).collect();
+    cuts.dedup();
+    Ok(cuts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::artifact::Label;
+
+    fn task(horizon: i64, lead: i64, active_within: i64) -> Task {
+        let [horizon, lead, active_within] = [horizon, lead, active_within].map(|days| days * DAY_MS);
+        Task { name: "t".into(), label: Label::NoOrder, horizon, lead, active_within, cuts: Vec::new() }
+    }
+
+    fn days(n: i64) -> Span {
+        Span { first: 0, last: n * DAY_MS + 5, events: 1 }
+    }
+
+    #[test]
+    fn cuts_cover_the_input_and_leave_room_for_history_horizon_and_a_split() {
+        for n in 61..900 {
+            for task in [task(30, 0, 90), task(30, 0, 400), task(20, 10, 10), task(7, 1, 30)] {
+                let cuts = choose(&task, &days(n)).unwrap();
+                let (first, last) = (cuts[0], cuts[cuts.len() - 1]);
+                assert!(
+                    cuts.is_sorted() && cuts.len() >= 3 && cuts.len() <= CUTS_MOST as usize,
+                    "{n}: {cuts:?}"
+                );
+                assert!(first >= 0 && last + task.reach() <= days(n).last);
+                assert!(last - first >= task.reach() - HOUR_MS, "{n}: a split fits");
+                assert!(days(n).last - last - task.reach() <= HOUR_MS, "{n}: up to the end");
+            }
+        }
+        assert_eq!(choose(&task(30, 0, 90), &days(540)).unwrap().len(), 24);
+    }
+
+    #[test]
+    fn an_input_without_room_for_a_split_is_refused_with_the_lengths() {
+        let error = choose(&task(30, 5, 90), &days(60)).unwrap_err();
+        assert!(error.what.contains("covers 60d") && error.what.contains("more than 70d"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+    }
+
+    #[test]
+    fn cuts_that_were_asked_for_are_kept_where_their_horizon_is_inside_the_input() {
+        let asked =
+            |cuts: &[i64]| Task { cuts: cuts.iter().map(|d| d * DAY_MS).collect(), ..task(30, 0, 90) };
+        assert_eq!(choose(&asked(&[70, 50, 50, 71, -3]), &days(100)).unwrap(), [50 * DAY_MS, 70 * DAY_MS]);
+        let error = choose(&asked(&[71, 90]), &days(100)).unwrap_err();
+        assert!(error.what.contains("none of the 2 cuts is usable"), "{error}");
+        assert!(error.hint.unwrap().contains("not after 1970-03-12T00:00:00.005Z"));
+    }
+}

@@ -1,0 +1,254 @@
+//! Point-in-time examples: every cut's customers with their features before it and what they did after it.
+//!
+//! One pass through the engine. A cut T is taken when the first event at or after T comes up and before the
+//! engine sees it; the row is copied out then and never changes, so that nothing at or after T can be in it.
+//! An event older than T that only comes up later is missing in the row, as it was for whoever scored at T; it
+//! still counts for the labels of the horizons it falls into.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use ndarray::Array2;
+
+use super::Task;
+use crate::error::{Error, Result};
+use crate::event::{Event, Reject, Source};
+use crate::model::artifact::Label;
+use crate::model::{Dataset, metrics};
+use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::facts::FeatureNames;
+use crate::pipeline::layout::Layout;
+use crate::pipeline::outbox::hash_customer;
+use crate::pipeline::plan::Plan;
+use crate::replay::{Merged, RawRecord, Rejected};
+use crate::time::Ts;
+
+/// Examples kept. Beyond it half of the customers go, by a hash of their id and with all their examples, as
+/// often as it takes: what is kept depends on the input alone, and ten-odd weights need no more.
+pub const EXAMPLES_MOST: usize = 500_000;
+
+/// Records that could not be used.
+#[derive(Clone, Debug, Default)]
+pub struct Skipped {
+    pub records: u64,
+    /// The first one: source, line (from 1) and reason.
+    pub first: Option<String>,
+}
+
+impl Rejected for Skipped {
+    fn rejected(&mut self, source: Source, record: &RawRecord, reject: &Reject) -> Result<()> {
+        self.records += 1;
+        self.first.get_or_insert_with(|| format!("{} {}: {reject}", source.name(), record.number + 1));
+        Ok(())
+    }
+}
+
+/// What one pass yields.
+#[derive(Debug)]
+pub struct Examples {
+    pub dataset: Dataset,
+    /// The features' definitions.
+    pub layout: Layout,
+    pub skipped: Skipped,
+}
+
+impl Examples {
+    /// ROC-AUC of recency alone over the cuts from `held_back_from` on.
+    pub fn recency_auc(&self, label: Label, held_back_from: Ts) -> Option<f64> {
+        let name = if label == Label::NoOrder { "days_since_order" } else { "days_since_event" };
+        let column = self.dataset.names.iter().position(|n| n == name)?;
+        let rows = (0..self.dataset.label.len()).filter(|i| self.dataset.at[*i] >= held_back_from);
+        let (score, churned): (Vec<f64>, Vec<bool>) =
+            rows.map(|i| (self.dataset.rows[[i, column]], self.dataset.label[i])).unzip();
+        metrics::roc_auc(&score, &churned)
+    }
+}
+
+/// Takes the examples at `cuts` (ascending).
+pub fn take(
+    plan: Plan,
+    task: &Task,
+    cuts: &[Ts],
+    events: &mut Merged<'_>,
+    progress: &dyn Fn(u64),
+) -> Result<Examples> {
+    take_most(plan, task, cuts, events, progress, EXAMPLES_MOST)
+}
+
+fn take_most(
+    plan: Plan,
+    task: &Task,
+    cuts: &[Ts],
+    events: &mut Merged<'_>,
+    progress: &dyn Fn(u64),
+    most: usize,
+) -> Result<Examples> {
+    let mut collector = Collector::new(plan, task, most);
+    let mut skipped = Skipped::default();
+    let mut cuts = cuts.iter().copied().peekable();
+    let mut count = 0u64;
+    while let Some(line) = events.next(&mut skipped)? {
+        let event = line.event();
+        while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
+            collector.cut(cut);
+        }
+        collector.event(event);
+        count += 1;
+        if count.is_multiple_of(1_024) {
+            progress(count);
+        }
+    }
+    let layout = collector.engine.plan().layout.clone();
+    Ok(Examples { dataset: collector.finish()?, layout, skipped })
+}
+
+/// What is kept of a customer beside the engine's state. By a hash of the id.
+#[derive(Debug, Default)]
+struct Track {
+    last_activity: Option<Ts>,
+    /// When its subscription last began or was cancelled, and whether it is cancelled since.
+    subscription: Option<(Ts, bool)>,
+    /// Examples for which what the label is about has not happened, be their horizon over or not: an event that
+    /// comes late counts when it happened. No more than one number per example.
+    open: Vec<u32>,
+}
+
+/// The engine, and the examples so far.
+struct Collector<'t> {
+    task: &'t Task,
+    engine: Engine,
+    tracks: HashMap<u64, Track, foldhash::fast::FixedState>,
+    most: usize,
+    /// Customers are kept whose hash has so many zeros at its end.
+    zeros: u32,
+    width: usize,
+    values: Vec<f64>,
+    at: Vec<Ts>,
+    customer: Vec<u64>,
+    happened: Vec<bool>,
+}
+
+impl<'t> Collector<'t> {
+    fn new(plan: Plan, task: &'t Task, most: usize) -> Self {
+        Collector {
+            task,
+            width: plan.all.len(),
+            engine: Engine::new(Arc::new(plan), false),
+            tracks: HashMap::default(),
+            most,
+            zeros: 0,
+            values: Vec::new(),
+            at: Vec::new(),
+            customer: Vec::new(),
+            happened: Vec::new(),
+        }
+    }
+
+    /// Takes the population as of just before `cut`, in an order that the input's order does not change.
+    fn cut(&mut self, cut: Ts) {
+        let store = self.engine.store();
+        let mut population: Vec<(u64, u32)> = store
+            .indices()
+            .map(|index| (hash_customer(&store.customer(index).id), index))
+            .filter(|(hash, _)| self.is_kept(*hash) && self.is_example(*hash, cut))
+            .collect();
+        population.sort_unstable();
+        for (hash, index) in population {
+            let row = self.at.len() as u32;
+            self.values.extend_from_slice(&self.engine.view(index, cut - 1).features);
+            self.at.push(cut);
+            self.customer.push(hash);
+            self.happened.push(false);
+            self.tracks.entry(hash).or_default().open.push(row);
+        }
+        while self.at.len() > self.most {
+            self.thin();
+        }
+    }
+
+    fn is_kept(&self, hash: u64) -> bool {
+        hash.trailing_zeros() >= self.zeros
+    }
+
+    fn is_example(&self, hash: u64, cut: Ts) -> bool {
+        let Some(track) = self.tracks.get(&hash) else { return false };
+        let active = track.last_activity.is_some_and(|ts| ts >= cut - self.task.active_within);
+        // Who has cancelled already cannot do it again.
+        let gone =
+            self.task.label == Label::Cancelled && track.subscription.is_some_and(|(_, cancelled)| cancelled);
+        active && !gone
+    }
+
+    /// Lets half of the customers go.
+    fn thin(&mut self) {
+        self.zeros += 1;
+        let kept: Vec<usize> = (0..self.at.len()).filter(|i| self.is_kept(self.customer[*i])).collect();
+        self.tracks
+            .values_mut()
+            .for_each(|track| track.open.retain(|row| kept.binary_search(&(*row as usize)).is_ok()));
+        let new_row = |row: &u32| kept.partition_point(|i| *i < *row as usize) as u32;
+        self.tracks.values_mut().for_each(|track| track.open = track.open.iter().map(new_row).collect());
+        for (to, from) in kept.iter().enumerate() {
+            self.values.copy_within(from * self.width..(from + 1) * self.width, to * self.width);
+            self.at[to] = self.at[*from];
+            self.customer[to] = self.customer[*from];
+            self.happened[to] = self.happened[*from];
+        }
+        self.values.truncate(kept.len() * self.width);
+        self.at.truncate(kept.len());
+        self.customer.truncate(kept.len());
+        self.happened.truncate(kept.len());
+    }
+
+    /// Applies an event to the state and to the labels it decides.
+    fn event(&mut self, event: &Event<'_>) {
+        let applied = self.engine.step(event);
+        self.engine.commit();
+        if applied == Applied::Duplicate {
+            return;
+        }
+        let track = self.tracks.entry(hash_customer(&event.customer_id)).or_default();
+        if Source::ACTIVITY.contains(&event.source) {
+            track.last_activity = track.last_activity.max(Some(event.ts));
+        }
+        if event.source == Source::Purchase {
+            let newest = track.subscription.is_none_or(|(ts, _)| event.ts >= ts);
+            match &*event.name {
+                "subscription_started" if newest => track.subscription = Some((event.ts, false)),
+                "subscription_cancelled" if newest => track.subscription = Some((event.ts, true)),
+                _ => {}
+            }
+        }
+        if is_about(self.task.label, event) {
+            let (at, happened) = (&self.at, &mut self.happened);
+            let (lead, reach) = (self.task.lead, self.task.reach());
+            track.open.retain(|row| {
+                let since = event.ts - at[*row as usize];
+                let inside = since >= lead && since < reach;
+                happened[*row as usize] |= inside;
+                !inside
+            });
+        }
+    }
+
+    fn finish(self) -> Result<Dataset> {
+        let names = self.engine.plan().layout.names().into_iter().map(str::to_owned).collect();
+        let rows = Array2::from_shape_vec((self.at.len(), self.width), self.values)
+            .map_err(|e| Error::world(format!("the examples do not fit together: {e}")))?;
+        let churns_when_it_happens = self.task.label == Label::Cancelled;
+        let label = self.happened.into_iter().map(|happened| happened == churns_when_it_happens).collect();
+        Ok(Dataset { names, rows, label, at: self.at, customer: self.customer })
+    }
+}
+
+/// Whether the event is the one whose absence, or presence, is churn.
+fn is_about(label: Label, event: &Event<'_>) -> bool {
+    match label {
+        Label::NoOrder => event.source == Source::Purchase && event.name == "order_completed",
+        Label::NoEvent => Source::ACTIVITY.contains(&event.source),
+        Label::Cancelled => event.source == Source::Purchase && event.name == "subscription_cancelled",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,86 @@
+//! From events to a model: which instants to look from ([`cuts`]), what every customer looked like at each and
+//! what became of it ([`examples`]), the fit ([`crate::model::fit`]), and the page that tells about it ([`card`]).
+//!
+//! The input is read twice: once for the span it covers, once for the examples. Features come from the same
+//! engine that serves.
+
+use linfa::ParamGuard;
+use sha2::{Digest, Sha256};
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::model::artifact::Label;
+use crate::model::{About, FitParams, Model};
+use crate::replay::Merged;
+use crate::setup;
+use crate::time::Ts;
+
+pub mod card;
+pub mod cuts;
+pub mod examples;
+
+pub use examples::{Examples, Skipped};
+
+/// What to learn.
+#[derive(Clone, Debug)]
+pub struct Task {
+    pub name: String,
+    pub label: Label,
+    pub horizon: i64,
+    /// The gap between the cut and the horizon.
+    pub lead: i64,
+    /// Who is an example at a cut.
+    pub active_within: i64,
+    /// Empty: chosen over the whole input.
+    pub cuts: Vec<Ts>,
+}
+
+impl Task {
+    /// From the cut to the end of its horizon.
+    pub fn reach(&self) -> i64 {
+        self.lead + self.horizon
+    }
+}
+
+/// A model, and what it is compared with.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    pub model: Model,
+    /// ROC-AUC on the held-back time of nothing but the days since the event that the label is about.
+    pub recency_auc: Option<f64>,
+    pub skipped: Skipped,
+}
+
+/// Reads `open` twice, fits, and names the version after what was fitted. `progress` is told the number of
+/// events read, over both passes.
+pub fn train<'a>(
+    open: &dyn Fn() -> Result<Merged<'a>>,
+    config: &Config,
+    task: &Task,
+    progress: &dyn Fn(u64),
+) -> Result<Trained> {
+    let plan = setup::plan_for_features(config)?;
+    let span = cuts::span(&mut open()?, progress)?;
+    let cuts = cuts::choose(task, &span)?;
+    let passed = span.events;
+    let examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
+    let about = About {
+        name: task.name.clone(),
+        version: "unnamed".into(),
+        label: task.label,
+        horizon: task.horizon,
+        lead: task.lead,
+        active_within: task.active_within,
+    };
+    let mut model = FitParams::new(about).check()?.fit(&examples.dataset, &examples.layout)?;
+    model.version = version(&model)?;
+    let recency_auc = examples.recency_auc(task.label, model.training.held_back_from);
+    Ok(Trained { model, recency_auc, skipped: examples.skipped })
+}
+
+/// Twelve hexadecimal digits of everything in the file but the version itself: the same events and settings
+/// give the same version, whenever and wherever they are trained on.
+fn version(model: &Model) -> Result<String> {
+    let digest = Sha256::digest(model.to_json()?.as_bytes());
+    Ok(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+}
