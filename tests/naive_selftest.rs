@@ -171,7 +171,7 @@ fn orders_make_gaps_rfm_and_value() {
     events.push(events[0].clone());
     assert_eq!(value("order_gap_days", &events, now), 0.0);
     assert_eq!(value("overdue_ratio", &events, ten), 0.0);
-    assert_eq!(value("overdue_ratio", &events, ten + 1), f64::INFINITY);
+    assert_eq!(value("overdue_ratio", &events, ten + 1), 0.0, "orders at one instant have no rhythm");
 }
 
 #[test]
@@ -422,8 +422,7 @@ enter = "true"
 }
 
 #[test]
-#[should_panic(expected = "never rests")]
-fn a_lifecycle_that_moves_every_millisecond_is_refused() {
+fn silence_rests_for_a_second_and_moves_a_customer_a_thousand_times_at_most() {
     let restless = r#"
 name = "restless"
 initial = "a"
@@ -436,7 +435,10 @@ name = "b"
 enter = "stage_days > 0"
 stay = "false"
 "#;
-    walk(&[Ev::click(START)], restless, day(1));
+    let changes = walk(&[Ev::click(START)], restless, day(1));
+    assert_eq!(changes.len(), 1_000);
+    let first: Vec<i64> = changes.iter().take(3).map(|c| c.ts - START).collect();
+    assert_eq!(first, [1, 1_001, 2_001]);
 }
 
 // Scores and alerts
@@ -472,7 +474,7 @@ fn an_alert_fires_once_rearms_below_clear_and_rests_for_its_cooldown() {
     let p = scripted(script);
     let hours = [0, 1, 2, 3, 4, 5, 6, 1 + 48 - 1, 1 + 48];
     let clicks: Vec<Ev> = hours.iter().map(|h| Ev::click(START + h * HOUR_MS)).collect();
-    let policy = Policy { name: "churn".into(), raise: 0.7, clear: 0.5, cooldown: 2 * DAY_MS };
+    let policy = Policy::on_score("churn", 0.7, 0.5, 2 * DAY_MS);
     let scoring = Scoring { policies: vec![policy], rescore_every: 99 * DAY_MS, ..Scoring::new(&p) };
     let alerts = history(&World::new(&[]).with_scoring(scoring), &clicks, day(9)).alerts();
     let fired: Vec<i64> = alerts.iter().map(|a| (a.ts - START) / HOUR_MS).collect();
@@ -552,7 +554,11 @@ proptest! {
         other in lifecycles("y", true),
     ) {
         let until = events.iter().map(|e| e.ts).max().unwrap_or(START) + 90 * DAY_MS;
-        let alone = history(&World::new(&[&lifecycle]).with_money(money()), &events, until).stage_changes();
+        let alone = history(&World::new(&[&lifecycle]).with_money(money()), &events, until);
+        // Every evaluated instant evaluates all; only one that would have moved anyway is not left alone.
+        prop_assume!(!alone.restless);
+        let alone = alone.stage_changes();
+        prop_assume!(alone.windows(2).all(|pair| pair[1].ts == pair[0].ts || pair[1].ts - pair[0].ts > SECOND_MS));
         let world = World::new(&[&other, &lifecycle]).with_money(money()).with_scoring(Scoring::new(&some_score));
         let mut beside = history(&world, &events, until).stage_changes();
         beside.retain(|c| c.lifecycle == "x");

@@ -67,6 +67,8 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The service: consumes, scores and emits until told to stop
+    Run(run::Args),
     /// The same engine over files, with no broker
     Replay(replay::Args),
     /// Makes and checks the topics
@@ -90,6 +92,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         tracing::warn!(property, "TLS does not verify who the broker is");
     }
     match cli.command {
+        Command::Run(args) => run::run(&args, &config),
         Command::Replay(args) => replay::run(&args, &config),
         Command::Topics(args) => topics::run(&args, &config),
         Command::Simulate(args) => simulate::run(&args, &config),

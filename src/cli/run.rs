@@ -1,5 +1,9 @@
 //! `stagecast run`: the service.
 
+use crate::config::Config;
+use crate::error::Result;
+use crate::kafka::service;
+use crate::setup;
 use crate::time::Ts;
 
 use super::values::instant;
@@ -13,4 +17,9 @@ pub struct Args {
     /// Then runs every partition's clock on to this instant, as `replay --until` does
     #[arg(long, value_name = "TS", value_parser = instant, requires = "until_end")]
     pub until: Option<Ts>,
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<()> {
+    let plan = setup::plan(config, None)?;
+    service::run(config, plan, service::Request { until_end: args.until_end, until: args.until })
 }

@@ -200,7 +200,8 @@ async fn slow_clients_hold_up_nobody_and_are_cut_off() {
     idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     slow.push(idle);
 
-    let quick = tokio::time::timeout(Duration::from_secs(2), service.get("/metrics")).await;
+    let quick =
+        tokio::time::timeout(server::CLIENT_WITHIN - Duration::from_secs(1), service.get("/metrics")).await;
     assert_eq!(quick.expect("the slow ones hold it up").status, 200);
     for mut stream in slow {
         let within = server::CLIENT_WITHIN + Duration::from_secs(5);
@@ -227,6 +228,7 @@ async fn a_client_that_takes_no_answer_is_cut_off() {
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_for_room() {
     let service = start(1).await;
+    let began = Tick::now();
     let mut held = Vec::new();
     for _ in 0..server::CONNECTIONS_MOST {
         held.push(TcpStream::connect(service.address).await.unwrap());
@@ -234,7 +236,9 @@ async fn connections_beyond_the_limit_wait_for_room() {
     let mut extra = TcpStream::connect(service.address).await.unwrap();
     extra.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
     let early = tokio::time::timeout(Duration::from_millis(500), extra.readable()).await;
-    assert!(early.is_err(), "answered beyond the limit");
+    // Those who say nothing are cut off in time, and then there is room.
+    let full = began.elapsed() < server::CLIENT_WITHIN;
+    assert!(early.is_err() || !full, "answered beyond the limit");
     held.pop();
     assert_eq!(read_to_end(&mut extra).await.status, 200);
 }

@@ -108,12 +108,14 @@ impl ClientSettings {
             BrokerKind::Embedded => owned.extend(properties(&[("group.protocol", "consumer")])),
         }
         let user = self.user(&self.consumer);
+        let mut defaults = self.consumer_defaults(INPUT_QUEUE_KB);
         if self.new_group_protocol(&user) {
             owned.extend(properties(&[("group.remote.assignor", "range")]));
         } else {
             owned.extend(properties(&[("partition.assignment.strategy", "range")]));
+            defaults.extend(properties(CLASSIC_GROUP_DEFAULTS));
         }
-        let mut config = self.layered(&self.consumer_defaults(INPUT_QUEUE_KB), user, owned);
+        let mut config = self.layered(&defaults, user, owned);
         config.set("client.id", format!("{}-{}", self.app_id, self.member(worker)));
         if self.broker == BrokerKind::Embedded {
             for key in ["session.timeout.ms", "heartbeat.interval.ms"] {
@@ -355,6 +357,10 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     ("check.crcs", "false"),
 ];
 
+/// A member that died is missed after ten seconds; one that restarts in time gets its partitions back.
+const CLASSIC_GROUP_DEFAULTS: &[(&str, &str)] =
+    &[("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")];
+
 const CONSUMER_MUST: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -369,6 +375,8 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     // A transaction of 100,000 records must fit while the one before it is still being acknowledged.
     ("queue.buffering.max.messages", "250000"),
     ("queue.buffering.max.kbytes", "262144"),
+    // A dead letter is a record of any size a broker takes, and some headers more.
+    ("message.max.bytes", "11534336"),
 ];
 
 const MEMBERSHIP: [&str; 6] = [

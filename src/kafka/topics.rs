@@ -225,8 +225,13 @@ impl Role {
     fn config(self, replication: i32) -> BTreeMap<&'static str, String> {
         let mut config = BTreeMap::new();
         match self {
-            Role::Input | Role::Log => {
+            Role::Input => {
                 config.insert("cleanup.policy", "delete".to_owned());
+            }
+            Role::Log => {
+                config.insert("cleanup.policy", "delete".to_owned());
+                // A dead letter is larger than the record it was.
+                config.insert("max.message.bytes", "11534336".to_owned());
             }
             Role::Scores | Role::State => {
                 config.insert("cleanup.policy", "compact".to_owned());

@@ -27,11 +27,7 @@ pub fn fires(
             }
             p > *raise && slots.disarmed.get(row) == 0
         }
-        PolicyOn::Stage { lifecycle, stage } => entered.iter().any(|(l, s)| {
-            let (entered_lifecycle, _) = &plan.lifecycles[usize::from(*l)];
-            lifecycle.as_deref().is_none_or(|name| *entered_lifecycle.name == *name)
-                && entered_lifecycle.stages().get(usize::from(*s)).is_some_and(|entered| *entered.name == **stage)
-        }),
+        PolicyOn::Stage { lifecycle, stage } => awaited(plan, lifecycle.as_deref(), stage, entered).is_some(),
     };
     if !wanted || now < slots.fired_at.get(row).saturating_add(policy.cooldown_ms) {
         return false;
@@ -41,6 +37,42 @@ pub fn fires(
         slots.disarmed.set(row, 1);
     }
     true
+}
+
+/// The first of the stages entered that has this name, in this lifecycle or any.
+fn awaited(plan: &Plan, lifecycle: Option<&str>, stage: &str, entered: &[Entered]) -> Option<Entered> {
+    let mut entered = entered.iter().copied();
+    entered.find(|(l, s)| {
+        let (of, _) = &plan.lifecycles[usize::from(*l)];
+        let stage_entered = of.stages().get(usize::from(*s));
+        lifecycle.is_none_or(|name| *of.name == *name) && stage_entered.is_some_and(|s| *s.name == *stage)
+    })
+}
+
+/// What an alert asks people to do: what the policy says; else what the stage says that it waited for; else,
+/// of a score, what the first lifecycle says whose current stage says something.
+pub fn action<'a>(
+    plan: &'a Plan,
+    policy: &'a Policy,
+    row: &[u32],
+    traits: &Traits,
+    entered: &[Entered],
+) -> Option<&'a str> {
+    let of_stage = |k: usize, stage: u8| {
+        let (lifecycle, _) = &plan.lifecycles[k];
+        lifecycle.action(lifecycle.variant(traits), stage)
+    };
+    let current = || {
+        let stages = plan.lifecycles.iter().map(|(_, slots)| slots.stage.get(row) as u8);
+        stages.enumerate().find_map(|(k, stage)| of_stage(k, stage))
+    };
+    let waited_for = || match &policy.on {
+        PolicyOn::Score { .. } => current(),
+        PolicyOn::Stage { lifecycle, stage } => {
+            awaited(plan, lifecycle.as_deref(), stage, entered).and_then(|(l, s)| of_stage(usize::from(l), s))
+        }
+    };
+    policy.action.as_deref().or_else(waited_for)
 }
 
 /// Whether the policy looks at a customer with these traits.

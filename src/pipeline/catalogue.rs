@@ -191,7 +191,10 @@ impl Catalogue {
             }
         }
         if windows.len() > MAX_WINDOWS {
-            return Err(Error::user(format!("{file}: {} different windows; at most {MAX_WINDOWS}", windows.len())));
+            return Err(Error::user(format!(
+                "{file}: {} different windows; at most {MAX_WINDOWS}",
+                windows.len()
+            )));
         }
         if names.len() > MAX_FEATURES {
             return Err(Error::user(format!("{file}: {} features; at most {MAX_FEATURES}", names.len())));
@@ -320,16 +323,21 @@ fn types(name: &str, raw: Option<Vec<String>>) -> Result<Option<Vec<String>>, St
 fn check_matcher(name: &str, agg: Agg, matcher: &Matcher) -> Result<(), String> {
     let only = |source: Source| matcher.sources == [source];
     match agg {
-        Agg::Sessions if !only(Source::Clickstream) || matcher.types.is_some() => {
-            Err(format!("feature `{name}`: sessions are of the whole clickstream: source = \"clickstream\", no types"))
-        }
+        Agg::Sessions if !only(Source::Clickstream) || matcher.types.is_some() => Err(format!(
+            "feature `{name}`: sessions are of the whole clickstream: source = \"clickstream\", no types"
+        )),
         Agg::Open if !only(Source::Support) || matcher.types.is_some() => {
             Err(format!("feature `{name}`: open counts tickets: source = \"support\", no types"))
         }
-        Agg::ClvToDate if !only(Source::Purchase) || matcher.types.is_some() => {
-            Err(format!("feature `{name}`: clv_to_date is of orders and refunds: source = \"purchase\", no types"))
-        }
-        Agg::OrderGap | Agg::OverdueRatio | Agg::RfmFrequency | Agg::RfmRecency | Agg::RfmAge | Agg::RfmMonetary
+        Agg::ClvToDate if !only(Source::Purchase) || matcher.types.is_some() => Err(format!(
+            "feature `{name}`: clv_to_date is of orders and refunds: source = \"purchase\", no types"
+        )),
+        Agg::OrderGap
+        | Agg::OverdueRatio
+        | Agg::RfmFrequency
+        | Agg::RfmRecency
+        | Agg::RfmAge
+        | Agg::RfmMonetary
             if !only(Source::Purchase) =>
         {
             Err(format!("feature `{name}`: {} needs source = \"purchase\"", agg.name()))
@@ -347,7 +355,9 @@ fn field(name: &str, agg: Agg, raw: Option<String>) -> Result<Option<Field>, Str
             Some(field) => Ok(Some(field)),
             None => {
                 let near = did_you_mean(&text, Field::ALL.map(Field::name));
-                Err(format!("feature `{name}`: unknown field `{text}`{near}; fields are amount, sentiment, csat, nps"))
+                Err(format!(
+                    "feature `{name}`: unknown field `{text}`{near}; fields are amount, sentiment, csat, nps"
+                ))
             }
         },
     }
@@ -356,8 +366,12 @@ fn field(name: &str, agg: Agg, raw: Option<String>) -> Result<Option<Field>, Str
 fn windows(name: &str, agg: Agg, raw: Option<Vec<String>>) -> Result<Vec<(Span, String)>, String> {
     let texts = match (agg.windowed(), raw) {
         (false, None) => return Ok(Vec::new()),
-        (false, Some(_)) => return Err(format!("feature `{name}`: {} is as of now and takes no windows", agg.name())),
-        (true, None) => return Err(format!("feature `{name}`: {} needs windows, such as [\"30d\"]", agg.name())),
+        (false, Some(_)) => {
+            return Err(format!("feature `{name}`: {} is as of now and takes no windows", agg.name()));
+        }
+        (true, None) => {
+            return Err(format!("feature `{name}`: {} needs windows, such as [\"30d\"]", agg.name()));
+        }
         (true, Some(texts)) => texts,
     };
     let mut spans = Vec::new();
@@ -376,7 +390,8 @@ fn windows(name: &str, agg: Agg, raw: Option<Vec<String>>) -> Result<Vec<(Span, 
 }
 
 fn window_length(name: &str, text: &str) -> Result<i64, String> {
-    let ms = parse_span(text).map_err(|problem| format!("feature `{name}`: window {problem}, or \"lifetime\""))?;
+    let ms =
+        parse_span(text).map_err(|problem| format!("feature `{name}`: window {problem}, or \"lifetime\""))?;
     let (hop, hop_name) = if ms >= DAY_HOP_FROM_MS { (DAY_MS, "days") } else { (HOUR_MS, "hours") };
     if ms < HOUR_MS || ms % hop != 0 || ms > MAX_WINDOW_MS {
         return Err(format!("feature `{name}`: window {text} must be whole {hop_name}, from 1h to 1100d"));
@@ -390,8 +405,12 @@ mod tests {
 
     #[test]
     fn the_shipped_catalogue_has_every_feature_of_the_contract() {
-        let names: Vec<String> =
-            Catalogue::shipped().declarations.iter().flat_map(|d| d.features()).map(|(name, _)| name).collect();
+        let names: Vec<String> = Catalogue::shipped()
+            .declarations
+            .iter()
+            .flat_map(|d| d.features())
+            .map(|(name, _)| name)
+            .collect();
         for name in "events_7d events_30d events_90d events_lifetime clicks_1d clicks_7d clicks_30d clicks_90d \
             clicks_lifetime sessions_7d sessions_30d sessions_90d active_days_7d active_days_30d active_days_90d \
             product_views_7d product_views_30d cart_adds_7d cart_adds_30d searches_30d checkouts_30d \
@@ -409,12 +428,21 @@ mod tests {
     #[test]
     fn every_problem_is_reported_with_its_line() {
         for (text, expected) in [
-            ("[[feature]]\nname = \"x\"\nagg = \"cuont\"\n", "f.toml:1: feature `x`: unknown agg `cuont` (did you mean `count`?)"),
-            ("\n[[feature]]\nname = \"X\"\nagg = \"count\"\n", "f.toml:2: feature name `X` is not snake_case"),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"cuont\"\n",
+                "f.toml:1: feature `x`: unknown agg `cuont` (did you mean `count`?)",
+            ),
+            (
+                "\n[[feature]]\nname = \"X\"\nagg = \"count\"\n",
+                "f.toml:2: feature name `X` is not snake_case",
+            ),
             ("[[feature]]\nname = \"x\"\nagg = \"sum\"\nwindows=[\"7d\"]\n", "sum needs a field"),
             ("[[feature]]\nname = \"x\"\nagg = \"count\"\nwindows=[\"90m\"]\n", "whole hours"),
             ("[[feature]]\nname = \"x\"\nagg = \"count\"\nwindows=[\"300h\"]\n", "whole days"),
-            ("[[feature]]\nname = \"x\"\nagg = \"count\"\nsource = \"clicks\"\nwindows=[\"7d\"]\n", "unknown source `clicks`"),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"count\"\nsource = \"clicks\"\nwindows=[\"7d\"]\n",
+                "unknown source `clicks`",
+            ),
             ("[[feature]]\nname = \"x\"\nagg = \"count\"\nwndows=[\"7d\"]\n", "unknown field `wndows`"),
             ("[[featrue]]\nname = \"x\"\n", "unknown key `featrue` (did you mean `feature`?)"),
             ("[[feature]]\nname = \"p\"\nagg = \"days_since\"\nwindows=[\"7d\"]\n", "takes no windows"),
@@ -428,7 +456,8 @@ mod tests {
 
     #[test]
     fn a_file_adds_to_the_shipped_catalogue_or_stands_alone() {
-        let own = "[[feature]]\nname = \"orders\"\nsource = \"purchase\"\nagg = \"count\"\nwindows = [\"2d\"]\n";
+        let own =
+            "[[feature]]\nname = \"orders\"\nsource = \"purchase\"\nagg = \"count\"\nwindows = [\"2d\"]\n";
         let merged = Catalogue::load("f.toml", own).unwrap();
         assert_eq!(merged.declarations.len(), Catalogue::shipped().declarations.len());
         let alone = Catalogue::load("f.toml", &format!("default = false\n{own}")).unwrap();

@@ -12,8 +12,9 @@ use super::layout::{KeptSlot, NEVER};
 use super::panes;
 use super::plan::Plan;
 use super::sessions;
-use super::store::Seen;
+use super::store::{OrderDays, Seen};
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use super::windows;
 use crate::time::{MAX_TS, MIN_TS, Ts};
 
 /// Raised whenever the meaning of the bytes changes.
@@ -26,7 +27,9 @@ pub enum CodecError {
     Corrupt,
     #[error("the record has version {0}; this program reads version {VERSION}")]
     OtherVersion(u8),
-    #[error("the record was written with another feature catalogue, other lifecycle stages or other alert policies")]
+    #[error(
+        "the record was written with another feature catalogue, other lifecycle stages or other alert policies"
+    )]
     OtherLayout(u32),
     #[error("the record's {0} is impossible")]
     Impossible(&'static str),
@@ -77,13 +80,22 @@ impl Engine {
             out.push(slots.stage.get(row) as u8);
             put_instant(out, now, slots.entered_at.get(row));
             slots.visits.iter().for_each(|pair| put_u64(out, u64::from(pair.get(row))));
+            put_u64(out, u64::from(slots.silent_moves.get(row)));
         }
         for slots in &plan.policies {
             out.push(slots.disarmed.get(row) as u8);
             put_instant(out, now, slots.fired_at.get(row));
         }
-        put_bytes(out, &customer.log);
-        put_bytes(out, &customer.sessions);
+        // As of this instant, so that equal pasts are equal bytes whenever room was made in the packed lists.
+        let mut packed = ThinVec::new();
+        windows::put_folded(&plan.layout, &customer.log, now, &mut packed);
+        put_bytes(out, &packed);
+        packed.clear();
+        if let Some(slots) = &plan.layout.sessions {
+            sessions::put_current(slots, &customer.sessions, now, &mut packed);
+        }
+        put_bytes(out, &packed);
+        put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
@@ -101,6 +113,7 @@ impl Engine {
             customer.sessions = decoded.sessions;
             customer.seen = decoded.seen;
             customer.traits = decoded.traits;
+            customer.order_days = decoded.order_days;
         });
         Ok(())
     }
@@ -128,6 +141,7 @@ struct Decoded {
     sessions: ThinVec<u8>,
     seen: ThinVec<Seen>,
     traits: Option<Box<Traits>>,
+    order_days: OrderDays,
 }
 
 fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -151,7 +165,7 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
     }
     let head = plan.head;
     head.now.set(&mut row, now);
-    head.newest.set(&mut row, reader.instant(now)?);
+    head.newest.set(&mut row, reader.past_instant(now)?);
     head.p.set(&mut row, f64::from_le_bytes(reader.array()?));
     head.emitted_p.set(&mut row, f64::from_le_bytes(reader.array()?));
     head.sequence.set(&mut row, reader.u32()?);
@@ -164,16 +178,18 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
             KeptSlot::Float(slot) => slot.set(&mut row, f64::from_le_bytes(reader.array()?)),
         }
     }
+    check_instants(plan, &row)?;
     for (lifecycle, slots) in &plan.lifecycles {
         let stage = reader.byte()?;
         if usize::from(stage) >= lifecycle.stages().len() {
             return Err(CodecError::Impossible("stage"));
         }
         slots.stage.set(&mut row, u32::from(stage));
-        slots.entered_at.set(&mut row, reader.instant(now)?);
+        slots.entered_at.set(&mut row, reader.past_instant(now)?);
         for pair in &slots.visits {
             pair.set(&mut row, reader.u32()?);
         }
+        slots.silent_moves.set(&mut row, reader.u32()?.min(u32::from(u16::MAX)));
     }
     for slots in &plan.policies {
         slots.disarmed.set(&mut row, u32::from(reader.byte()?));
@@ -184,16 +200,34 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
         return Err(CodecError::Impossible("pane log"));
     }
     let packed = reader.bytes()?;
-    let packed_end = sessions::unpack(packed).last().map_or(NEVER, |s| s.end);
-    if plan.layout.sessions.is_some_and(|s| s.packed_end.get(&row) != packed_end) {
-        return Err(CodecError::Impossible("session list"));
+    if let Some(slots) = &plan.layout.sessions {
+        let packed_end = sessions::packed_end(packed, slots.start.get(&row));
+        slots.packed_end.set(&mut row, packed_end.ok_or(CodecError::Impossible("session list"))?);
     }
+    let order_days = reader.order_days(plan.layout.orders.len())?;
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
     if reader.at != body.len() {
         return Err(CodecError::Impossible("length"));
     }
-    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits })
+    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits, order_days })
+}
+
+/// Whether the first and last of everything that has both make sense together.
+fn check_instants(plan: &Plan, row: &[u32]) -> Result<(), CodecError> {
+    let is_span = |first: Ts, last: Ts| first <= last && (first == NEVER) == (last == NEVER);
+    for orders in &plan.layout.orders {
+        let (first, last) = (orders.first.get(row), orders.last.get(row));
+        if !is_span(first, last) || (first == NEVER) != (orders.count.get(row) == 0) {
+            return Err(CodecError::Impossible("first and last order"));
+        }
+    }
+    match plan.layout.sessions {
+        Some(slots) if !is_span(slots.start.get(row), slots.end.get(row)) => {
+            Err(CodecError::Impossible("session"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// 0 for never, else 1 and the distance from `now`.
@@ -217,6 +251,16 @@ fn put_seen(out: &mut Vec<u8>, seen: &[Seen], newest: Ts, horizon: i64) {
     for seen in inside() {
         out.extend_from_slice(&seen.id.to_le_bytes());
         put_instant(out, newest, seen.ts);
+    }
+}
+
+/// The number of days, then the distance of each from the one before.
+fn put_order_days(out: &mut Vec<u8>, days: &OrderDays) {
+    put_u64(out, days.0.len() as u64);
+    let mut previous = 0;
+    for day in &days.0 {
+        put_u64(out, u64::from(day - previous));
+        previous = *day;
     }
 }
 
@@ -281,6 +325,14 @@ impl<'a> Reader<'a> {
         ts.ok_or(CodecError::Impossible("instant"))
     }
 
+    /// An instant that must have been.
+    fn past_instant(&mut self, now: Ts) -> Result<Ts, CodecError> {
+        match self.instant(now)? {
+            NEVER => Err(CodecError::Impossible("instant")),
+            ts => Ok(ts),
+        }
+    }
+
     fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
         let len = self.u64()? as usize;
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
@@ -298,9 +350,21 @@ impl<'a> Reader<'a> {
         let mut all = ThinVec::new();
         for _ in 0..self.u64()? {
             let id = u64::from_le_bytes(self.array()?);
-            all.push(Seen { id, ts: self.instant(newest)? });
+            all.push(Seen { id, ts: self.past_instant(newest)? });
         }
         Ok(all)
+    }
+
+    fn order_days(&mut self, orders: usize) -> Result<OrderDays, CodecError> {
+        let impossible = CodecError::Impossible("order days");
+        let (mut days, mut previous) = (OrderDays::default(), 0u32);
+        for i in 0..self.u64()? {
+            let distance = self.u32()?;
+            let day = previous.checked_add(distance).filter(|_| i == 0 || distance > 0);
+            previous = day.filter(|day| OrderDays::orders_of(*day) < orders).ok_or(impossible.clone())?;
+            days.0.push(previous);
+        }
+        Ok(days)
     }
 
     fn traits(&mut self) -> Result<Option<Box<Traits>>, CodecError> {
@@ -316,5 +380,150 @@ impl<'a> Reader<'a> {
             traits.insert(name.into(), value);
         }
         Ok((!traits.is_empty()).then(|| Box::new(traits)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Field, Numbers, ProfileChange, Source};
+    use crate::model::Model;
+    use crate::model::artifact::definition_hash;
+    use crate::pipeline::catalogue::Catalogue;
+    use crate::pipeline::plan::Settings;
+    use crate::time::{DAY_MS, HOUR_MS};
+    use std::sync::Arc;
+
+    const NOW: Ts = 1_767_225_600_000;
+
+    fn plan(lifecycles: &[&str], catalogue: &str) -> Arc<Plan> {
+        let files: Vec<_> = lifecycles.iter().map(|text| ("l.toml".to_owned(), (*text).to_owned())).collect();
+        let catalogue = Catalogue::load("features.toml", catalogue).unwrap();
+        let plan =
+            Plan::new(&catalogue, &files, &Model::of_one_term("clicks_7d", &catalogue), Settings::default());
+        Arc::new(plan.unwrap())
+    }
+
+    fn lifecycle(stage: &str) -> String {
+        format!("name = \"l\"\ninitial = \"{stage}\"\n[[stage]]\nname = \"{stage}\"\nenter = \"true\"\n")
+    }
+
+    fn event(source: Source, name: &'static str, ts: Ts, id: Option<&'static str>) -> Event<'static> {
+        let mut numbers = Numbers::default();
+        numbers.set(Field::Amount, 12.5);
+        let customer_id = "c".into();
+        Event {
+            source,
+            customer_id,
+            name: name.into(),
+            ts,
+            event_id: id.map(Into::into),
+            numbers,
+            profile: None,
+        }
+    }
+
+    /// A customer with something in every part of its state.
+    fn lived_in(plan: &Arc<Plan>) -> Engine {
+        let mut engine = Engine::new(Arc::clone(plan), false);
+        for day in 0..5 {
+            let ts = NOW + day * DAY_MS;
+            engine.step(&event(Source::Purchase, "order_completed", ts, Some("a")));
+            engine.step(&event(Source::Clickstream, "page_viewed", ts + HOUR_MS, None));
+        }
+        let trait_of = |name: &str, value| (Box::from(name), Some(value));
+        let changes = vec![
+            trait_of("flag", TraitValue::Flag(true)),
+            trait_of("number", TraitValue::Number(-0.5)),
+            trait_of("text", TraitValue::Text("Zürich".into())),
+        ];
+        let profile = Some(Box::new(ProfileChange::Traits(changes)));
+        engine.step(&Event { profile, ..event(Source::Profile, "traits_updated", NOW + 9 * DAY_MS, None) });
+        engine
+    }
+
+    fn encoded(engine: &Engine) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        engine.encode(engine.store().find("c").unwrap(), &mut bytes);
+        bytes
+    }
+
+    /// The bytes with a byte changed and the checksum right again.
+    fn with_byte(bytes: &[u8], at: usize, byte: u8) -> Vec<u8> {
+        let mut body = bytes[..bytes.len() - 4].to_vec();
+        body[at] = byte;
+        let checksum = xxhash_rust::xxh3::xxh3_64(&body) as u32;
+        body.extend_from_slice(&checksum.to_le_bytes());
+        body
+    }
+
+    #[test]
+    fn what_is_restored_is_encoded_to_the_same_bytes() {
+        let plan = plan(&[&lifecycle("a")], "");
+        let bytes = encoded(&lived_in(&plan));
+        let mut other = Engine::new(Arc::clone(&plan), true);
+        other.restore("c", &bytes).unwrap();
+        other.finish_restore();
+        assert_eq!(encoded(&other), bytes);
+        assert_eq!(other.population(), [vec![1]]);
+        other.restore("c", &bytes).unwrap();
+        assert_eq!(other.population(), [vec![1]], "a newer record replaces the older");
+        other.restore_tombstone("c");
+        assert_eq!((other.store().len(), other.population()), (0, &[vec![0]][..]));
+    }
+
+    #[test]
+    fn damage_a_later_version_and_another_layout_are_told_apart() {
+        let plan_a = plan(&[&lifecycle("a")], "");
+        let bytes = encoded(&lived_in(&plan_a));
+        let restore =
+            |plan: &Arc<Plan>, bytes: &[u8]| Engine::new(Arc::clone(plan), false).restore("c", bytes);
+        let mut damaged = bytes.clone();
+        damaged[20] ^= 1;
+        assert_eq!(restore(&plan_a, &damaged), Err(CodecError::Corrupt));
+        assert_eq!(restore(&plan_a, &bytes[..3]), Err(CodecError::Corrupt));
+        let later = with_byte(&bytes, 0, VERSION + 1);
+        assert_eq!(restore(&plan_a, &later), Err(CodecError::OtherVersion(VERSION + 1)));
+        let other_stages = plan(&[&lifecycle("b")], "");
+        assert_eq!(restore(&other_stages, &bytes), Err(CodecError::OtherLayout(plan_a.layout_id)));
+        let longer = with_byte(&[&bytes[..bytes.len() - 4], &[0; 5]].concat(), 0, VERSION);
+        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("length")));
+    }
+
+    #[test]
+    fn the_layout_id_follows_what_is_kept_and_nothing_else() {
+        let stage = lifecycle("a");
+        let plan_a = plan(&[&stage], "");
+        let other_rule = plan(&[&stage.replace("\"true\"", "\"orders_90d > 1\"")], "");
+        assert_eq!(plan_a.layout_id, other_rule.layout_id, "a rule is read anew");
+        let nps = "[[feature]]\nname = \"nps\"\nsource = \"support\"\nagg = \"mean\"\nfield = \"nps\"\nwindows = [\"90d\"]\n";
+        assert_ne!(plan_a.layout_id, plan(&[&stage], nps).layout_id, "another measure");
+        assert_ne!(plan_a.layout_id, plan(&[], "").layout_id, "another lifecycle");
+    }
+
+    impl Model {
+        /// The least model there is.
+        fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
+            let layout = crate::pipeline::layout::Layout::new(catalogue, &mut Default::default()).unwrap();
+            let hash = definition_hash(&crate::model::Definitions::definition(&layout, feature).unwrap());
+            let report = serde_json::json!({
+                "examples": 1, "churned": 1, "base_rate": 1.0, "mean_p": 0.5, "pr_auc": 0.5, "log_loss": 0.5,
+                "roc_auc": { "value": 0.5, "low": 0.5, "high": 0.5 },
+                "brier": 0.5, "ece": 0.5, "lift_10": 0.5, "capture_10": 0.5,
+            });
+            let then = "2026-01-01T00:00:00Z";
+            let json = serde_json::json!({
+                "schema": 1, "name": "least", "version": "1", "created": then, "label": "no_order",
+                "horizon": "30d", "lead": "0", "active_within": "90d", "direction": "churn", "intercept": 0.0,
+                "terms": [{ "feature": feature, "transform": "identity", "mean": 0.0, "deviation": 1.0, "weight": 1.0 }],
+                "training": {
+                    "examples": 1, "customers": 1, "base_rate": 0.5, "first_cut": then, "last_cut": then,
+                    "held_back_from": then, "design": "none", "alpha": 1.0, "held_back": report,
+                },
+                "catalogue": { feature: hash },
+                "golden": [{ "features": { feature: 0.0 }, "p_churn": 0.5 }],
+            });
+            Model::from_json(&json.to_string(), "least").unwrap()
+        }
     }
 }

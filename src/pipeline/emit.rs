@@ -96,7 +96,11 @@ impl Serialize for Contributions<'_> {
         let mut seq = s.serialize_seq(Some(self.list.len()))?;
         for c in self.list {
             let feature = c.feature.map_or("intercept", |id| &self.layout.feature(id).name);
-            seq.serialize_element(&Entry { feature, value: Num(c.value), contribution: Num(c.contribution) })?;
+            seq.serialize_element(&Entry {
+                feature,
+                value: Num(c.value),
+                contribution: Num(c.contribution),
+            })?;
         }
         seq.end()
     }

@@ -134,6 +134,7 @@ impl Engine {
         let head = self.plan.head;
         let last = head.now.get(self.store.row(index));
         let now = event.ts.max(last);
+        head.persisted.set(self.store.row_mut(index), now);
         self.remember(index, id, event.ts);
         self.fold(index, event, now);
         self.evaluate(index, now, Trigger::Event, event.event_id.as_deref());
@@ -187,7 +188,6 @@ impl Engine {
             self.population[k][usize::from(state.stage)] += 1;
             slots.store(row, &state);
         }
-        plan.head.persisted.set(row, ts);
     }
 
     fn is_repeated(&self, index: u32, id: u64, ts: Ts) -> bool {
@@ -233,7 +233,8 @@ impl Engine {
             apply(*touch, &plan, event, now, row, customer, measures, edits);
         }
         if measures.mask != 0 || !edits.is_empty() {
-            Windows { layout: &plan.layout, row, log: &mut customer.log }.apply(event.ts, now, measures, edits);
+            Windows { layout: &plan.layout, row, log: &mut customer.log }
+                .apply(event.ts, now, measures, edits);
         }
     }
 
@@ -267,6 +268,7 @@ impl Engine {
         let silent_since = at - head.persisted.get(self.store.row(index));
         if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
             self.store.touch_after(index, &before);
+            head.persisted.set(self.store.row_mut(index), at);
         }
         self.scratch.before = before;
     }
@@ -305,12 +307,14 @@ impl Engine {
         for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
             slots.load(row, state);
             let mut facts = Facts { features, p_churn: p, stage_days: 0.0, traits };
+            let mut silent_moves = state.silent_moves;
             lifecycle.settle(lifecycle.variant(traits), state, now, &mut facts, |moved| {
                 let sequence = head.sequence.get(row) + 1;
                 head.sequence.set(row, sequence);
                 self.population[k][usize::from(moved.from)] -= 1;
                 self.population[k][usize::from(moved.to)] += 1;
                 entered.push((k as u8, moved.to));
+                silent_moves = silent_moves.saturating_add(1);
                 count(&mut self.tally.stage_changes, (k as u8, moved.from, moved.to, trigger));
                 let customer_id = &customer.id;
                 let change = StageChange {
@@ -329,6 +333,7 @@ impl Engine {
                     emit::stage_change(out, &plan, &change);
                 });
             });
+            state.silent_moves = if trigger == Trigger::Event { 0 } else { silent_moves };
             slots.store(row, state);
         }
 
@@ -347,15 +352,19 @@ impl Engine {
         if due {
             head.emitted_p.set(row, p);
             let number = next_number(&plan, row);
-            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
-            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| emit::score(out, &plan, &scored));
+            let scored =
+                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| {
+                emit::score(out, &plan, &scored)
+            });
         }
         for k in (0..plan.policies.len()).filter(|k| fired >> k & 1 == 1) {
             let policy = &plan.settings.policies[k];
             let control = alert::is_control(policy, &customer.id);
             count(&mut self.tally.alerts, (k as u8, control));
             let number = next_number(&plan, row);
-            let scored = Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            let scored =
+                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
             let (kind, counterfactual) = match policy.on {
                 PolicyOn::Score { raise, .. } => {
                     ("churn_risk", plan.scorer.counterfactual(features, raise, &plan.actionable))
@@ -368,11 +377,12 @@ impl Engine {
                 kind,
                 previous: (!previous.is_nan()).then_some(previous),
                 counterfactual,
-                action: policy.action.as_deref().or_else(|| current_action(&plan, row, traits)),
+                action: alert::action(&plan, policy, row, traits, entered),
                 control,
                 policy: &policy.name,
             };
-            self.outbox.push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
+            self.outbox
+                .push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
         }
     }
 
@@ -508,7 +518,11 @@ impl Engine {
         let mut log = self.store.customer(index).log.clone();
         let at = at.max(plan.head.now.get(&row));
         let mut windows = Windows { layout: &plan.layout, row: &mut row, log: &mut log };
-        if at < plan.head.advanced.get(windows.row) { windows.recount(at) } else { windows.advance(at) }
+        if at < plan.head.advanced.get(windows.row) {
+            windows.recount(at)
+        } else {
+            windows.advance(at)
+        }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
         let p_churn = plan.scorer.p(plan.scorer.logit(&features));
@@ -548,13 +562,6 @@ fn fired_policies(
         }
     }
     fired
-}
-
-/// The action of the first lifecycle whose current stage has one.
-fn current_action<'a>(plan: &'a Plan, row: &[u32], traits: &Traits) -> Option<&'a str> {
-    plan.lifecycles.iter().find_map(|(lifecycle, slots)| {
-        lifecycle.action(lifecycle.variant(traits), slots.stage.get(row) as u8)
-    })
 }
 
 fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
@@ -625,8 +632,9 @@ fn apply(
         }
         Touch::Last(slot) => slot.set(row, slot.get(row).max(event.ts)),
         Touch::LastValue(value, field) => {
+            // Of two at one instant the larger, so that the order of arrival does not show.
             if let Some(micros) = number(field)
-                && event.ts >= value.ts.get(row)
+                && (event.ts, micros) >= (value.ts.get(row), value.micros.get(row))
             {
                 value.ts.set(row, event.ts);
                 value.micros.set(row, micros);
@@ -641,33 +649,26 @@ fn apply(
     }
 }
 
-/// Distinct order days and the revenue of the first. A day is new unless it is the first or last order's, or
-/// a pane knows it; so an order later than the longest window may count a day twice.
+/// Distinct order days and the revenue of the first.
 fn count_order(plan: &Plan, index: u8, event: &Event<'_>, row: &mut [u32], customer: &mut Customer) {
-    use super::panes::{hour_of, read};
     let orders = &plan.layout.orders[usize::from(index)];
     let amount = event.numbers.get(crate::event::Field::Amount).unwrap_or(0);
     let day = |ts: Ts| ts.div_euclid(DAY_MS);
     let (first, last, today) = (orders.first.get(row), orders.last.get(row), day(event.ts));
     if first == NEVER || today < day(first) {
+        if first != NEVER && day(first) != day(last) {
+            customer.order_days.insert(index, day(first));
+        }
         orders.days.add(row, 1);
         orders.first_day.set(row, amount);
-        return;
-    }
-    if today == day(first) {
+    } else if today == day(first) {
         orders.first_day.add(row, amount);
-        return;
-    }
-    let known_by_pane = |pane: u8| {
-        let (mut at, mut hour, mut known) = (0, 0, false);
-        while at < customer.log.len() {
-            let (head, next) = read(&customer.log, at, hour, |_, _| {});
-            known |= head.mask >> pane & 1 == 1 && head.hour / 24 == hour_of(event.ts) / 24;
-            (at, hour) = (next, head.hour);
+    } else if today > day(last) {
+        if day(first) != day(last) {
+            customer.order_days.insert(index, day(last));
         }
-        known
-    };
-    if today > day(last) || today != day(last) && !orders.pane.is_some_and(known_by_pane) {
+        orders.days.add(row, 1);
+    } else if today != day(last) && customer.order_days.insert(index, today) {
         orders.days.add(row, 1);
     }
 }

@@ -61,10 +61,10 @@ fn read(layout: &Layout, row: &[u32], now: Ts, margin: f64, read: Read) -> f64 {
             let orders = &layout.orders[usize::from(index)];
             match repeat_days(orders, row) {
                 0 => 0.0,
-                n => money(orders.revenue.get(row) - orders.first_day.get(row)) / f64::from(n),
+                n => money(orders.revenue.get(row).saturating_sub(orders.first_day.get(row))) / f64::from(n),
             }
         }
-        Read::Clv { revenue, refunded } => money(revenue.get(row) - refunded.get(row)) * margin,
+        Read::Clv { revenue, refunded } => money(revenue.get(row).saturating_sub(refunded.get(row))) * margin,
     }
 }
 

@@ -99,8 +99,6 @@ pub struct Orders {
     pub days: Slot<u32>,
     /// Revenue of the first of these days.
     pub first_day: Slot<i64>,
-    /// The pane measure that counts these orders, where a window asks for one.
-    pub pane: Option<u8>,
 }
 
 /// Sessions of the clickstream: the newest one in the row, older ones packed beside it.
@@ -108,7 +106,7 @@ pub struct Orders {
 pub struct Sessions {
     pub start: Slot<i64>,
     pub end: Slot<i64>,
-    /// End of the newest packed session.
+    /// End of the newest packed session; follows from the list.
     pub packed_end: Slot<i64>,
     pub pane: Option<u8>,
     pub lifetime: Option<Slot<u32>>,
@@ -121,7 +119,10 @@ pub struct Sessions {
 pub enum Read {
     Count(Slot<u32>),
     Sum(Slot<i64>),
-    Mean { sum: Slot<i64>, count: Slot<u32> },
+    Mean {
+        sum: Slot<i64>,
+        count: Slot<u32>,
+    },
     /// `i64::MAX` or `i64::MIN` stand for none.
     Extreme(Slot<i64>),
     LastValue(LastValue),
@@ -132,12 +133,18 @@ pub enum Read {
     Tenure(Slot<i64>),
     OrderGap(u8),
     OverdueRatio(u8),
-    Trend { last: Slot<u32>, both: Slot<u32> },
+    Trend {
+        last: Slot<u32>,
+        both: Slot<u32>,
+    },
     RfmFrequency(u8),
     RfmRecency(u8),
     RfmAge(u8),
     RfmMonetary(u8),
-    Clv { revenue: Slot<i64>, refunded: Slot<i64> },
+    Clv {
+        revenue: Slot<i64>,
+        refunded: Slot<i64>,
+    },
 }
 
 /// One feature, spelled out.
@@ -230,6 +237,9 @@ impl FeatureNames for Layout {
     }
 }
 
+/// What an event does to a pane measure, given the measure and its field.
+type MakeTouch = fn(u8, Field) -> Touch;
+
 /// Builds a layout; every `fn` that names a measure returns the one that is there already, if one is.
 struct Builder<'a> {
     row: &'a mut RowBuilder,
@@ -296,7 +306,9 @@ impl<'a> Builder<'a> {
 
     fn motion(&self, agg: Agg, span: Span) -> (Motion, Vec<u8>) {
         match (agg, span) {
-            (Agg::DaysSince | Agg::Tenure | Agg::OverdueRatio | Agg::RfmAge, _) => (Motion::Linear, Vec::new()),
+            (Agg::DaysSince | Agg::Tenure | Agg::OverdueRatio | Agg::RfmAge, _) => {
+                (Motion::Linear, Vec::new())
+            }
             (Agg::Trend, Span::Last(ms)) => (Motion::Windowed, vec![self.window(ms), self.window(2 * ms)]),
             (_, Span::Last(ms)) => (Motion::Windowed, vec![self.window(ms)]),
             (_, Span::Lifetime) => (Motion::Still, Vec::new()),
@@ -341,7 +353,9 @@ impl<'a> Builder<'a> {
                 self.touch(matcher, Touch::Max(slot, field));
                 (Read::Extreme(slot), 0)
             }
-            (Agg::Last, Span::Last(ms)) => (Read::LastInWindow(self.last_value(matcher, field), self.window(ms)), 0),
+            (Agg::Last, Span::Last(ms)) => {
+                (Read::LastInWindow(self.last_value(matcher, field), self.window(ms)), 0)
+            }
             (Agg::Last, Span::Lifetime) => (Read::LastValue(self.last_value(matcher, field)), 0),
             (Agg::DistinctDays, Span::Last(ms)) => {
                 let pane = self.pane_count(matcher);
@@ -387,8 +401,9 @@ impl<'a> Builder<'a> {
         if self.sessions.is_none() {
             let start = self.instant("session start");
             let end = self.instant("session end");
-            let packed_end = self.instant("packed sessions end");
-            self.sessions = Some(Sessions { start, end, packed_end, pane: None, lifetime: None, longest_ms: 0 });
+            let packed_end = self.row.slot(NEVER);
+            self.sessions =
+                Some(Sessions { start, end, packed_end, pane: None, lifetime: None, longest_ms: 0 });
             self.touch(&matcher, Touch::Session);
         }
         match span {
@@ -428,7 +443,12 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn pane(&mut self, name: String, combine: Combine, touch: Option<(&Matcher, fn(u8, Field) -> Touch, Field)>) -> u8 {
+    fn pane(
+        &mut self,
+        name: String,
+        combine: Combine,
+        touch: Option<(&Matcher, MakeTouch, Field)>,
+    ) -> u8 {
         if let Some(known) = self.panes.iter().position(|p| p.name == name) {
             return known as u8;
         }
@@ -441,7 +461,7 @@ impl<'a> Builder<'a> {
     }
 
     fn pane_count(&mut self, matcher: &Matcher) -> u8 {
-        let touch = (matcher, (|pane, _| Touch::Pane(pane)) as fn(u8, Field) -> Touch, Field::Amount);
+        let touch = (matcher, (|pane, _| Touch::Pane(pane)) as MakeTouch, Field::Amount);
         self.pane(format!("count of {}", key(matcher)), Combine::Add, Some(touch))
     }
 
@@ -589,7 +609,6 @@ impl<'a> Builder<'a> {
             revenue: self.sum(matcher, Field::Amount),
             days: self.kept_count(&format!("days of {}", key(matcher))),
             first_day: self.number(&format!("first day of {}", key(matcher)), 0),
-            pane: None,
         };
         self.orders.push((matcher.clone(), orders));
         index
@@ -597,17 +616,17 @@ impl<'a> Builder<'a> {
 
     fn finish(mut self) -> Result<Layout, Error> {
         if self.panes.len() > MAX_PANE_SLOTS {
-            let what = format!("the feature catalogue needs {} measures in windows; at most {MAX_PANE_SLOTS}", self.panes.len());
+            let what = format!(
+                "the feature catalogue needs {} measures in windows; at most {MAX_PANE_SLOTS}",
+                self.panes.len()
+            );
             return Err(Error::user(what).hint("declare fewer windowed features"));
-        }
-        for (matcher, orders) in &mut self.orders {
-            let name = format!("count of {}", key(matcher));
-            orders.pane = self.panes.iter().position(|p| p.name == name).map(|p| p as u8);
         }
         // Orders before the first and last instants they compare with.
         self.touches.sort_by_key(|(_, touch)| !matches!(touch, Touch::Order(_)));
         let routes = Source::ALL.map(|source| route(source, &self.touches));
-        let ids = self.features.iter().enumerate().map(|(i, f)| (f.name.clone(), FeatureId(i as u16))).collect();
+        let ids =
+            self.features.iter().enumerate().map(|(i, f)| (f.name.clone(), FeatureId(i as u16))).collect();
         Ok(Layout {
             windows: self.windows,
             panes: self.panes,

@@ -46,7 +46,14 @@ pub struct Outbox {
 
 impl Outbox {
     /// Appends a record whose JSON `write` produces.
-    pub fn push(&mut self, channel: Channel, key: &str, ts: Ts, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push(
+        &mut self,
+        channel: Channel,
+        key: &str,
+        ts: Ts,
+        number: u32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
         let key_start = self.bytes.len();
         self.bytes.extend_from_slice(key.as_bytes());
         let value_start = self.bytes.len();

@@ -108,11 +108,16 @@ pub fn read_head(bytes: &[u8], mut at: usize, previous: Hour) -> (Head, usize) {
 
 /// Appends a pane behind one that starts at `previous`.
 pub fn write(bytes: &mut ThinVec<u8>, previous: Hour, hour: Hour, whole_day: bool, measures: &Measures) {
-    put_u64(bytes, u64::from(hour - previous) << 1 | u64::from(whole_day));
-    put_u128(bytes, measures.mask);
+    write_head(bytes, previous, Head { hour, whole_day, mask: measures.mask });
     for (_, value) in measures.iter() {
         put_i64(bytes, value);
     }
+}
+
+/// Appends the head of a pane behind one that starts at `previous`; its values follow.
+pub fn write_head(bytes: &mut ThinVec<u8>, previous: Hour, head: Head) {
+    put_u64(bytes, u64::from(head.hour - previous) << 1 | u64::from(head.whole_day));
+    put_u128(bytes, head.mask);
 }
 
 /// A pane on its own, for the rare paths that rearrange the log.
@@ -159,7 +164,9 @@ pub fn is_valid(bytes: &[u8], slots: usize) -> bool {
     let (mut at, mut previous, mut order) = (0, 0u32, None);
     while at < bytes.len() {
         let first = get_u64(bytes, &mut { at });
-        let Some(hour) = u32::try_from(first >> 1).ok().and_then(|d| previous.checked_add(d)) else { return false };
+        let Some(hour) = u32::try_from(first >> 1).ok().and_then(|d| previous.checked_add(d)) else {
+            return false;
+        };
         let mut known = true;
         let (head, next) = read(bytes, at, previous, |slot, _| known &= usize::from(slot) < slots);
         let this = Some((hour, !head.whole_day));
@@ -180,7 +187,9 @@ mod tests {
     #[test]
     fn packing_is_the_inverse_of_unpacking() {
         let mut panes = Vec::new();
-        for (hour, whole_day, slot, value) in [(17_500_008, true, 3, 7), (17_500_008, false, 0, -1), (17_500_100, false, 5, 1 << 40)] {
+        for (hour, whole_day, slot, value) in
+            [(17_500_008, true, 3, 7), (17_500_008, false, 0, -1), (17_500_100, false, 5, 1 << 40)]
+        {
             let mut measures = Measures::new(8);
             measures.put(slot, value);
             measures.put(7, 2);

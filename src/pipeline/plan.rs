@@ -62,9 +62,15 @@ pub struct Policy {
 /// What a policy waits for.
 #[derive(Clone, Debug)]
 pub enum PolicyOn {
-    Score { raise: f64, clear: f64 },
+    Score {
+        raise: f64,
+        clear: f64,
+    },
     /// The customer enters this stage; of any lifecycle when none is named.
-    Stage { lifecycle: Option<String>, stage: String },
+    Stage {
+        lifecycle: Option<String>,
+        stage: String,
+    },
 }
 
 impl Default for Policy {
@@ -115,6 +121,7 @@ pub struct StageSlots {
     pub truths: Slot<u64>,
     /// Two visit counts to a word.
     pub visits: Vec<Slot<u32>>,
+    pub silent_moves: Slot<u32>,
 }
 
 impl StageSlots {
@@ -124,6 +131,7 @@ impl StageSlots {
             entered_at: row.slot(NEVER),
             truths: row.slot(0u64),
             visits: (0..lifecycle.stages().len().div_ceil(2)).map(|_| row.slot(0u32)).collect(),
+            silent_moves: row.slot(0u32),
         }
     }
 
@@ -131,6 +139,7 @@ impl StageSlots {
         state.stage = self.stage.get(row) as u8;
         state.entered_at = self.entered_at.get(row);
         state.truths = self.truths.get(row);
+        state.silent_moves = self.silent_moves.get(row) as u16;
         for (pair, slot) in state.visits.chunks_mut(2).zip(&self.visits) {
             let word = slot.get(row);
             pair[0] = word as u16;
@@ -144,6 +153,7 @@ impl StageSlots {
         self.stage.set(row, u32::from(state.stage));
         self.entered_at.set(row, state.entered_at);
         self.truths.set(row, state.truths);
+        self.silent_moves.set(row, u32::from(state.silent_moves));
         for (pair, slot) in state.visits.chunks(2).zip(&self.visits) {
             let second = pair.get(1).copied().unwrap_or(0);
             slot.set(row, u32::from(pair[0]) | u32::from(second) << 16);
@@ -182,17 +192,27 @@ pub struct Plan {
 
 impl Plan {
     /// Compiles everything against the catalogue. `lifecycles` are `(file, text)`.
-    pub fn new(catalogue: &Catalogue, lifecycles: &[(String, String)], model: &Model, settings: Settings) -> Result<Plan> {
+    pub fn new(
+        catalogue: &Catalogue,
+        lifecycles: &[(String, String)],
+        model: &Model,
+        settings: Settings,
+    ) -> Result<Plan> {
         if lifecycles.len() > MAX_LIFECYCLES || settings.policies.len() > MAX_POLICIES {
-            let what = format!("at most {MAX_LIFECYCLES} lifecycles and {MAX_POLICIES} alert policies run side by side");
+            let what = format!(
+                "at most {MAX_LIFECYCLES} lifecycles and {MAX_POLICIES} alert policies run side by side"
+            );
             return Err(Error::user(what));
         }
         let mut row = RowBuilder::default();
         let head = head_slots(&mut row);
         let layout = Layout::new(catalogue, &mut row)?;
         let lifecycles = load_lifecycles(lifecycles, &layout, &mut row)?;
-        let policies: Vec<_> =
-            settings.policies.iter().map(|_| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) }).collect();
+        let policies: Vec<_> = settings
+            .policies
+            .iter()
+            .map(|_| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) })
+            .collect();
         check_policies(&settings.policies, &lifecycles)?;
         let scorer = Scorer::new(model, &layout)?;
         model.check_definitions(&layout)?;
@@ -267,11 +287,17 @@ fn check_policies(policies: &[Policy], lifecycles: &[(Lifecycle, StageSlots)]) -
     for policy in policies {
         let PolicyOn::Stage { lifecycle, stage } = &policy.on else { continue };
         let found = lifecycles.iter().any(|(l, _)| {
-            lifecycle.as_deref().is_none_or(|name| *l.name == *name) && l.stages().iter().any(|s| *s.name == **stage)
+            lifecycle.as_deref().is_none_or(|name| *l.name == *name)
+                && l.stages().iter().any(|s| *s.name == **stage)
         });
         if !found {
-            let place = lifecycle.as_ref().map_or("any lifecycle".to_owned(), |name| format!("the lifecycle `{name}`"));
-            let what = format!("alert policy `{}` waits for the stage `{stage}`, which {place} in use does not have", policy.name);
+            let place = lifecycle
+                .as_ref()
+                .map_or("any lifecycle".to_owned(), |name| format!("the lifecycle `{name}`"));
+            let what = format!(
+                "alert policy `{}` waits for the stage `{stage}`, which {place} in use does not have",
+                policy.name
+            );
             return Err(Error::user(what).hint("name a stage of a lifecycle that [lifecycles] use lists"));
         }
     }

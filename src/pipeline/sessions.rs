@@ -22,7 +22,14 @@ pub struct Session {
 }
 
 /// Takes a click in; appends to `edits` how the number of sessions started per hour changes.
-pub fn click(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, ts: Ts, now: Ts, edits: &mut Vec<Edit>) {
+pub fn click(
+    slots: &Sessions,
+    row: &mut [u32],
+    packed: &mut ThinVec<u8>,
+    ts: Ts,
+    now: Ts,
+    edits: &mut Vec<Edit>,
+) {
     let (start, end) = (slots.start.get(row), slots.end.get(row));
     let mut started = |ts: Ts, value: i64, row: &mut [u32]| {
         if let Some(slot) = slots.pane {
@@ -44,7 +51,9 @@ pub fn click(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, ts: Ts
         slots.end.set(row, ts);
         started(ts, 1, row);
     } else {
-        let mut all = unpack(packed);
+        // Whether older ones are still there depends on when room was made; so none of them counts.
+        let mut all: Vec<Session> =
+            unpack(packed).into_iter().filter(|s| s.end >= oldest(slots, now)).collect();
         all.push(Session { start, end });
         insert_late(&mut all, ts, |ts, value| started(ts, value, row));
         if let Some(newest) = all.pop() {
@@ -79,11 +88,16 @@ fn insert_late(all: &mut Vec<Session>, ts: Ts, mut started: impl FnMut(Ts, i64))
     }
 }
 
+/// A session that ended before this instant is out of every window and too old for a late click to matter.
+fn oldest(slots: &Sessions, now: Ts) -> Ts {
+    now - slots.longest_ms - DAY_MS - SESSION_GAP_MS
+}
+
 /// Packs the session that was the newest; drops those that no window and no late click can need any more.
 fn push_packed(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, session: Session, now: Ts) {
     const LONGEST_PACKED_BYTES: usize = 20;
     if packed.len() + LONGEST_PACKED_BYTES > packed.capacity() {
-        let oldest = now - slots.longest_ms - DAY_MS - SESSION_GAP_MS;
+        let oldest = oldest(slots, now);
         let kept: Vec<Session> = unpack(packed).into_iter().filter(|s| s.end >= oldest).collect();
         repack(slots, row, packed, &kept);
         packed.reserve_exact((packed.len() / 8 + 16).max(LONGEST_PACKED_BYTES));
@@ -98,6 +112,20 @@ fn append(packed: &mut ThinVec<u8>, previous_end: Ts, session: Session) {
     put_u64(packed, (session.end - session.start) as u64);
 }
 
+/// Appends the packed sessions that can still matter as of `now`: the same bytes whether or not room was made
+/// in between.
+pub fn put_current(slots: &Sessions, packed: &[u8], now: Ts, out: &mut ThinVec<u8>) {
+    let (mut at, mut end) = (0, MIN_TS);
+    while at < packed.len() {
+        let start = end.saturating_add_unsigned(get_u64(packed, &mut at));
+        end = start.saturating_add_unsigned(get_u64(packed, &mut at));
+        if end >= oldest(slots, now) {
+            append(out, MIN_TS, Session { start, end });
+            return out.extend_from_slice(packed.get(at..).unwrap_or(&[]));
+        }
+    }
+}
+
 fn repack(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, all: &[Session]) {
     packed.clear();
     let mut end = NEVER;
@@ -106,6 +134,20 @@ fn repack(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, all: &[Se
         end = session.end;
     }
     slots.packed_end.set(row, end);
+}
+
+/// The end of the newest session of a list from outside; `None` when it is no list of sessions before `start`.
+pub fn packed_end(packed: &[u8], start: Ts) -> Option<Ts> {
+    let (mut at, mut end) = (0, MIN_TS);
+    while at < packed.len() {
+        let gap = i64::try_from(get_u64(packed, &mut at)).ok()?;
+        let length = i64::try_from(get_u64(packed, &mut at)).ok()?;
+        end = end.checked_add(gap)?.checked_add(length)?;
+        if end >= start {
+            return None;
+        }
+    }
+    (at == packed.len()).then_some(if packed.is_empty() { NEVER } else { end })
 }
 
 /// The packed sessions, oldest first.

@@ -9,7 +9,7 @@ use thin_vec::ThinVec;
 
 use super::facts::Traits;
 use super::plan::HeadSlots;
-use crate::time::Ts;
+use crate::time::{DAY_MS, MIN_TS, Ts};
 
 const CHUNK: usize = 1024;
 
@@ -31,6 +31,37 @@ pub struct Customer {
     /// Event ids inside the dedupe horizon.
     pub seen: ThinVec<Seen>,
     pub traits: Option<Box<Traits>>,
+    pub order_days: OrderDays,
+}
+
+/// The UTC days of orders between the first and the last, without which a late order could count its day
+/// twice. Sorted; each is the index of the orders it belongs to and the day.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OrderDays(pub ThinVec<u32>);
+
+impl OrderDays {
+    const DAY_BITS: u32 = 24;
+
+    /// The index of the orders that an entry belongs to.
+    pub fn orders_of(entry: u32) -> usize {
+        (entry >> Self::DAY_BITS) as usize
+    }
+
+    /// Adds a day (since 1970); whether it was new. A late order apart, it goes to the end.
+    pub fn insert(&mut self, orders: u8, day: i64) -> bool {
+        let since_year_0 = (day - MIN_TS.div_euclid(DAY_MS)).clamp(0, (1 << Self::DAY_BITS) - 1);
+        let entry = u32::from(orders) << Self::DAY_BITS | since_year_0 as u32;
+        match self.0.binary_search(&entry) {
+            Ok(_) => false,
+            Err(place) => {
+                if self.0.len() == self.0.capacity() {
+                    self.0.reserve_exact(2 + self.0.len() / 4);
+                }
+                self.0.insert(place, entry);
+                true
+            }
+        }
+    }
 }
 
 /// What a customer was before the transaction. The bytes stand in the store's undo buffers, in order.
@@ -38,7 +69,7 @@ pub struct Customer {
 struct Undo {
     customer: u32,
     born: bool,
-    lens: [u32; 3],
+    lens: [u32; 4],
     traits: Option<Box<Traits>>,
 }
 
@@ -61,6 +92,7 @@ pub struct Store {
     undo_rows: Vec<u32>,
     undo_bytes: Vec<u8>,
     undo_seen: Vec<Seen>,
+    undo_order_days: Vec<u32>,
 }
 
 impl Store {
@@ -82,6 +114,7 @@ impl Store {
             undo_rows: Vec::new(),
             undo_bytes: Vec::new(),
             undo_seen: Vec::new(),
+            undo_order_days: Vec::new(),
         }
     }
 
@@ -117,7 +150,7 @@ impl Store {
     fn grow(&mut self) -> u32 {
         let index = self.len;
         self.len += 1;
-        if index as usize % CHUNK == 0 {
+        if (index as usize).is_multiple_of(CHUNK) {
             self.rows.push(vec![0; CHUNK * self.new_row.len()].into());
             self.customers.push((0..CHUNK).map(|_| Customer::default()).collect());
         }
@@ -194,13 +227,20 @@ impl Store {
         let (chunk, place) = at(index);
         let width = self.new_row.len();
         let customer = &self.customers[chunk][place];
-        let mut undo = Undo { customer: index, born, lens: [0; 3], traits: None };
+        let mut undo = Undo { customer: index, born, lens: [0; 4], traits: None };
         if !born {
             self.undo_rows.extend_from_slice(before.unwrap_or(&self.rows[chunk][place * width..][..width]));
             self.undo_bytes.extend_from_slice(&customer.log);
             self.undo_bytes.extend_from_slice(&customer.sessions);
             self.undo_seen.extend_from_slice(&customer.seen);
-            undo.lens = [customer.log.len() as u32, customer.sessions.len() as u32, customer.seen.len() as u32];
+            self.undo_order_days.extend_from_slice(&customer.order_days.0);
+            let lens = [
+                customer.log.len(),
+                customer.sessions.len(),
+                customer.seen.len(),
+                customer.order_days.0.len(),
+            ];
+            undo.lens = lens.map(|len| len as u32);
             undo.traits = customer.traits.clone();
         }
         self.undo.push(undo);
@@ -214,7 +254,8 @@ impl Store {
 
     /// Bytes that the undo buffers hold.
     pub fn undo_bytes(&self) -> usize {
-        self.undo_rows.len() * 4 + self.undo_bytes.len() + self.undo_seen.len() * size_of::<Seen>()
+        let words = self.undo_rows.len() + self.undo_order_days.len();
+        words * 4 + self.undo_bytes.len() + self.undo_seen.len() * size_of::<Seen>()
     }
 
     /// The transaction is committed: nothing of it can be taken back.
@@ -223,6 +264,7 @@ impl Store {
         self.undo_rows.clear();
         self.undo_bytes.clear();
         self.undo_seen.clear();
+        self.undo_order_days.clear();
         self.dirty.clear();
         self.transaction = self.transaction.wrapping_add(1).max(1);
     }
@@ -243,8 +285,11 @@ impl Store {
             let (chunk, place) = at(undo.customer);
             self.rows[chunk][place * width..][..width].copy_from_slice(&self.undo_rows[row_at..]);
             self.undo_rows.truncate(row_at);
-            let [log, sessions, seen] = undo.lens.map(|n| n as usize);
+            let [log, sessions, seen, order_days] = undo.lens.map(|n| n as usize);
             let customer = &mut self.customers[chunk][place];
+            let order_days_at = self.undo_order_days.len() - order_days;
+            customer.order_days.0 = ThinVec::from(&self.undo_order_days[order_days_at..]);
+            self.undo_order_days.truncate(order_days_at);
             customer.seen = ThinVec::from(&self.undo_seen[self.undo_seen.len() - seen..]);
             self.undo_seen.truncate(self.undo_seen.len() - seen);
             customer.sessions = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - sessions..]);
@@ -273,6 +318,7 @@ impl Customer {
         id + thin(self.log.capacity())
             + thin(self.sessions.capacity())
             + thin(self.seen.capacity() * size_of::<Seen>())
+            + thin(self.order_days.0.capacity() * 4)
             + traits
     }
 }

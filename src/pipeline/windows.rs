@@ -127,7 +127,8 @@ impl Windows<'_> {
         while at < self.log.len() {
             let (head, next) = panes::read(self.log, at, previous, |slot, value| {
                 if slots >> slot & 1 == 1 {
-                    totals_of(&layout.panes[usize::from(slot)], index).for_each(|total| add(total, value, row));
+                    totals_of(&layout.panes[usize::from(slot)], index)
+                        .for_each(|total| add(total, value, row));
                 }
             });
             (at, previous) = (next, head.hour);
@@ -140,7 +141,8 @@ impl Windows<'_> {
     /// event causes in panes of its past (a late click that joins two sessions).
     pub fn apply(&mut self, ts: Ts, now: Ts, measures: &mut Measures, edits: &[Edit]) {
         let hour = hour_of(ts);
-        let in_order = hour == hour_of(now) && (self.log.is_empty() || self.layout.tail_hour.get(self.row) <= hour);
+        let in_order =
+            hour == hour_of(now) && (self.log.is_empty() || self.layout.tail_hour.get(self.row) <= hour);
         if in_order && edits.iter().all(|edit| edit.hour == hour) {
             for edit in edits {
                 measures.combine(edit.slot, Combine::Add, edit.value);
@@ -224,6 +226,8 @@ impl Windows<'_> {
 
     /// A late event, or one that changes older panes: rearrange the log and count anew.
     fn apply_in_past(&mut self, edits: &[Edit], now: Ts) {
+        // First, so that an edit of a day finds what its hours held.
+        self.fold_log(now);
         let mut all = panes::unpack(self.log, self.layout.panes.len());
         let now_hour = hour_of(now);
         for edit in edits {
@@ -263,26 +267,15 @@ impl Windows<'_> {
 
     /// Folds hours that no hourly window sees into their days and drops what no window sees.
     pub fn compact(&mut self, now: Ts) {
-        let now_hour = hour_of(now);
-        let mut kept: Vec<OwnedPane> = Vec::new();
-        for pane in panes::unpack(self.log, self.layout.panes.len()) {
-            let Some((hour, whole_day)) = self.place(pane.hour, now_hour) else { continue };
-            let whole_day = whole_day || pane.whole_day;
-            match kept.last_mut() {
-                Some(last) if whole_day && last.whole_day && last.hour == hour => {
-                    for (slot, value) in pane.measures.iter() {
-                        last.measures.combine(slot, self.layout.panes[usize::from(slot)].combine, value);
-                    }
-                }
-                _ => kept.push(OwnedPane { hour, whole_day, ..pane }),
-            }
-        }
-        self.rewrite(&kept, now);
+        self.fold_log(now);
+        self.recount(now);
     }
 
-    /// Whether [`Windows::compact`] would drop a pane.
-    pub fn has_expired_panes(&self) -> bool {
-        self.layout.windows.iter().all(|w| w.cursor.get(self.row) > 0) && !self.log.is_empty()
+    fn fold_log(&mut self, now: Ts) {
+        let mut folded = ThinVec::new();
+        put_folded(self.layout, self.log, now, &mut folded);
+        self.log.clear();
+        self.log.extend_from_slice(&folded);
     }
 
     fn rewrite(&mut self, all: &[OwnedPane], now: Ts) {
@@ -337,6 +330,49 @@ impl Windows<'_> {
     pub fn next_change(&self, window: u8, measures: u128) -> Option<Ts> {
         next_change(self.layout, self.row, self.log, window, measures)
     }
+}
+
+/// Appends a log as it is as of `now`: hours that no hourly window sees folded into their days, and what no
+/// window sees left out. The same bytes whether or not the log was folded in between.
+pub fn put_folded(layout: &Layout, log: &[u8], now: Ts, out: &mut ThinVec<u8>) {
+    let (hourly_from, daily_from) = (first_seen(layout, 1, now), first_seen(layout, 24, now));
+    let (mut at, mut hour, mut written) = (0, 0, 0);
+    let (mut open, mut day) = (None, Measures::new(layout.panes.len()));
+    while at < log.len() {
+        let (head, values_at) = panes::read_head(log, at, hour);
+        if !head.whole_day && head.hour >= hourly_from {
+            close_day(&mut open, &mut day, &mut written, out);
+            panes::write_head(out, written, head);
+            return out.extend_from_slice(log.get(values_at..).unwrap_or(&[]));
+        }
+        let start = head.hour / 24 * 24;
+        if start >= daily_from {
+            if open != Some(start) {
+                close_day(&mut open, &mut day, &mut written, out);
+                open = Some(start);
+            }
+            panes::read(log, at, hour, |slot, value| {
+                day.combine(slot, layout.panes[usize::from(slot)].combine, value);
+            });
+        }
+        at = panes::read(log, at, hour, |_, _| {}).1;
+        hour = head.hour;
+    }
+    close_day(&mut open, &mut day, &mut written, out);
+}
+
+fn close_day(open: &mut Option<Hour>, day: &mut Measures, written: &mut Hour, out: &mut ThinVec<u8>) {
+    if let Some(start) = open.take().filter(|_| day.mask != 0) {
+        panes::write(out, *written, start, true, day);
+        *written = start;
+    }
+    day.clear();
+}
+
+/// The first hour (or the first hour of the first day) that a window of this hop sees as of `now`.
+fn first_seen(layout: &Layout, hop_hours: u32, now: Ts) -> Hour {
+    let hops = layout.windows.iter().filter(|w| w.hop_hours == hop_hours).map(|w| w.hops).max();
+    hops.map_or(Hour::MAX, |hops| (hour_of(now) / hop_hours + 1).saturating_sub(hops) * hop_hours)
 }
 
 /// See [`Windows::next_change`].
@@ -402,7 +438,7 @@ fn add(total: Total, value: i64, row: &mut [u32]) {
 fn subtract(total: Total, value: i64, row: &mut [u32]) -> bool {
     match total {
         Total::Count(slot) => slot.add(row, (value as u32).wrapping_neg()),
-        Total::Sum(slot) => slot.add(row, -value),
+        Total::Sum(slot) => slot.add(row, value.saturating_neg()),
         Total::Min(slot) => return slot.get(row) < value,
         Total::Max(slot) => return slot.get(row) > value,
     }
@@ -478,8 +514,11 @@ windows = ["2d", "13d"]
             }
             for (window, days) in &pane.days {
                 let ms = layout.windows[usize::from(*window)].ms;
-                let mut distinct: Vec<_> =
-                    events.iter().filter(|(ts, _)| inside(*ts, now, ms)).map(|(ts, _)| ts.div_euclid(DAY_MS)).collect();
+                let mut distinct: Vec<_> = events
+                    .iter()
+                    .filter(|(ts, _)| inside(*ts, now, ms))
+                    .map(|(ts, _)| ts.div_euclid(DAY_MS))
+                    .collect();
                 distinct.sort_unstable();
                 distinct.dedup();
                 assert_eq!(days.get(row) as usize, distinct.len(), "days over {ms} ms as of {now}");

@@ -7,8 +7,10 @@
 mod broker;
 mod records;
 mod process;
+mod world;
 
 mod errors;
 mod outages;
 mod topics;
 mod transactions;
+mod service;

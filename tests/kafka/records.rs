@@ -192,6 +192,14 @@ impl RealKafka {
         known.collect()
     }
 
+    /// Moves a group's offset, as an operator would while nobody is at work.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) {
+        let mut positions = TopicPartitionList::new();
+        positions.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        let consumer = self.consumer(group, Isolation::Committed);
+        patiently(|| consumer.commit(&positions, rdkafka::consumer::CommitMode::Sync));
+    }
+
     fn consumer(&self, group: &str, isolation: Isolation) -> BaseConsumer {
         ClientConfig::new()
             .set("bootstrap.servers", self.bootstrap())

@@ -200,23 +200,70 @@ fn traits() -> impl Strategy<Value = Ev> {
     })
 }
 
+/// What rules may name besides the features of the catalogue.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vocabulary {
+    /// The traits `tier` and `seats`.
+    pub traits: bool,
+    pub p_churn: bool,
+}
+
 /// The text of a lifecycle file: two to five stages with rules over the catalogue (and the traits `tier` and
 /// `seats`, if asked for).
-pub fn lifecycles(name: &'static str, with_traits: bool) -> impl Strategy<Value = String> {
+pub fn lifecycles(name: &'static str, traits: bool) -> impl Strategy<Value = String> {
+    lifecycles_over(name, Vocabulary { traits, ..Vocabulary::default() })
+}
+
+/// As [`lifecycles`], with rules over all of this vocabulary.
+pub fn lifecycles_over(name: &'static str, words: Vocabulary) -> impl Strategy<Value = String> {
     (2..=5usize).prop_flat_map(move |n| {
-        let stages = (0..n).map(|i| stage(i, n, with_traits)).collect::<Vec<_>>();
-        (0..n, stages).prop_map(move |(initial, stages)| {
-            format!("name = \"{name}\"\ninitial = \"s{initial}\"\n{}", stages.concat())
+        let stages = (0..n).map(|i| stage(i, n, words)).collect::<Vec<_>>();
+        (0..n, stages).prop_map(move |(initial, mut stages)| {
+            open_up_unreachable(initial, &mut stages);
+            let stages: String = stages.into_iter().map(|stage| stage.text()).collect();
+            format!("name = \"{name}\"\ninitial = \"s{initial}\"\n{stages}")
         })
     })
 }
 
-fn stage(i: usize, n: usize, with_traits: bool) -> impl Strategy<Value = String> {
+#[derive(Clone, Debug)]
+struct StageText {
+    rules: String,
+    from: Option<Vec<usize>>,
+}
+
+impl StageText {
+    fn text(self) -> String {
+        let names =
+            |from: Vec<usize>| from.iter().map(|j| format!("\"s{j}\"")).collect::<Vec<_>>().join(", ");
+        let from = self.from.map(|from| format!("from = [{}]\n", names(from)));
+        self.rules + &from.unwrap_or_default()
+    }
+}
+
+/// Lets every stage that no chain of `from` leads to be entered from anywhere; a file with one is refused.
+fn open_up_unreachable(initial: usize, stages: &mut [StageText]) {
+    let mut reached = vec![initial];
+    let mut at = 0;
+    while at < reached.len() {
+        let leads = |s: &StageText| s.from.as_ref().is_none_or(|from| from.contains(&reached[at]));
+        let next: Vec<usize> =
+            (0..stages.len()).filter(|i| leads(&stages[*i]) && !reached.contains(i)).collect();
+        reached.extend(next);
+        at += 1;
+    }
+    for (i, stage) in stages.iter_mut().enumerate().filter(|(i, _)| !reached.contains(i)) {
+        debug_assert!(i != initial);
+        stage.from = None;
+    }
+}
+
+fn stage(i: usize, n: usize, words: Vocabulary) -> impl Strategy<Value = StageText> {
     let from = proptest::sample::subsequence((0..n).collect::<Vec<_>>(), 1..=n);
     let dwell = select(vec!["90m", "1h", "1d", "36h", "10d"]);
     (
-        rule(with_traits),
-        proptest::option::weighted(0.4, rule(with_traits)),
+        rule(words),
+        proptest::option::weighted(0.4, rule(words)),
         proptest::option::weighted(0.3, from),
         proptest::option::weighted(0.3, dwell),
     )
@@ -225,25 +272,22 @@ fn stage(i: usize, n: usize, with_traits: bool) -> impl Strategy<Value = String>
             if let Some(stay) = stay {
                 text += &format!("stay = '{stay}'\n");
             }
-            if let Some(from) = from {
-                let names: Vec<String> = from.iter().map(|j| format!("\"s{j}\"")).collect();
-                text += &format!("from = [{}]\n", names.join(", "));
-            }
             if let Some(dwell) = dwell {
                 text += &format!("min_dwell = \"{dwell}\"\n");
             }
-            text
+            StageText { rules: text, from }
         })
 }
 
 /// A rule: comparisons of one feature with one literal, joined by `&&`, `||` and `!`.
-pub fn rule(with_traits: bool) -> BoxedStrategy<String> {
+pub fn rule(words: Vocabulary) -> BoxedStrategy<String> {
     let atom = prop_oneof![
         4 => counts(),
         4 => days(),
         1 => ratios(),
         1 => Just("true".to_owned()),
-        if with_traits { 1 } else { 0 } => traits_rule(),
+        if words.traits { 1 } else { 0 } => traits_rule(),
+        if words.p_churn { 1 } else { 0 } => compare(vec!["p_churn"], ORDER.to_vec(), vec!["0.2", "0.5", "0.7"]),
     ];
     atom.prop_recursive(2, 4, 2, |inner| {
         prop_oneof![

@@ -175,7 +175,11 @@ impl View<'_> {
             "tenure_days" => days_since(self.first(Ev::is_activity)),
             "rfm_age_days" => days_since(self.first(is_order)),
             // days_since_order / order_gap_days, with the days cancelled out
-            "overdue_ratio" => Some(Line { zero: self.last(is_order)?, scale: self.order_gap_ms()? }),
+            // (orders all at one instant have no rhythm that could be overdue)
+            "overdue_ratio" => {
+                let scale = self.order_gap_ms().filter(|gap| *gap > 0.0)?;
+                Some(Line { zero: self.last(is_order)?, scale })
+            }
             _ => None,
         }
     }
@@ -264,10 +268,7 @@ pub struct Line {
 
 impl Line {
     pub fn at(self, t: Ts) -> f64 {
-        match (t - self.zero) as f64 {
-            0.0 => 0.0, // also where the scale is 0: all orders at one instant, and that instant is now
-            elapsed => elapsed / self.scale,
-        }
+        (t - self.zero) as f64 / self.scale
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use cel::objects::Value as CelValue;
-use cel::{Context, Env, ExecutionError, Program};
+use cel::{Context, Env, Program};
 use serde_json::Value;
 use stagecast::time::parse_span;
 
@@ -105,21 +105,40 @@ impl Stage {
 
 impl Rule {
     fn parse(text: &str) -> Self {
-        let program = Program::compile(text).unwrap_or_else(|e| panic!("`{text}` is not CEL: {e}"));
+        let program =
+            Program::compile(&with_null_traits(text)).unwrap_or_else(|e| panic!("`{text}` is not CEL: {e}"));
         let names: BTreeSet<String> =
             program.references().variables().into_iter().map(str::to_owned).collect();
-        assert!(!names.contains("p_churn"), "rules on p_churn are not modelled: {text}");
         Rule { text: text.to_owned(), literals: literals(text), program, names }
     }
 
-    /// Whether the rule holds. A rule that asks for a trait the customer does not have does not hold.
     pub fn holds(&self, context: &Context) -> bool {
         match self.program.execute(context) {
             Ok(CelValue::Bool(truth)) => truth,
-            Err(ExecutionError::NoSuchKey(_)) => false,
             other => panic!("`{}` is no truth value: {other:?}", self.text),
         }
     }
+}
+
+/// A rule whose comparisons `traits.x <op> <literal>` take a missing trait for null: equal to nothing that can
+/// be written, different from everything, and in no order with anything.
+fn with_null_traits(rule: &str) -> String {
+    let Some((before, rest)) = rule.split_once("traits.") else { return rule.to_owned() };
+    let name = &rest[..word_len(rest, |c| c.is_ascii_alphanumeric() || c == '_')];
+    let tail = rest[name.len()..].trim_start();
+    let op = &tail[..word_len(tail, |c| "=!<>".contains(c))];
+    let value = tail[op.len()..].trim_start();
+    let len = match value.strip_prefix('"') {
+        Some(text) => 2 + text.find('"').expect("a string ends"),
+        None => word_len(value, |c| c.is_ascii_digit() || c == '.'),
+    };
+    let (literal, after) = value.split_at(len);
+    let known = format!("has(traits.{name})");
+    let atom = match op {
+        "!=" => format!("(!{known} || traits.{name} != {literal})"),
+        op => format!("({known} && traits.{name} {op} {literal})"),
+    };
+    format!("{before}{atom}{}", with_null_traits(after))
 }
 
 /// What rules can see at an instant: the features they name and the customer's traits.
@@ -128,6 +147,7 @@ pub fn context(
     names: &BTreeSet<String>,
     view: &View,
     traits: &Traits,
+    p_churn: Option<f64>,
 ) -> Context<'static, 'static> {
     let mut context = Context::with_env(Arc::clone(env));
     for name in names {
@@ -138,6 +158,10 @@ pub fn context(
                 context.add_variable_from_value("traits", traits);
             }
             "stage_days" => {} // differs by lifecycle; the walk adds it
+            "p_churn" => {
+                let p = p_churn.expect("a rule on p_churn needs a world with scores");
+                context.add_variable_from_value("p_churn", p);
+            }
             feature => context.add_variable_from_value(feature, view.get(feature)),
         }
     }

@@ -8,8 +8,8 @@
 //! [`lifecycle`] (what the rules are), [`walk`] (what happens, in order), [`outputs`] (what is written),
 //! [`arbitrary`] (random histories and lifecycles).
 //!
-//! Not modelled: erasure and merging of customers, rules on `p_churn`, overrides by trait, alerts on a stage,
-//! `p_no_order` and `clv_365d`. A lifecycle that asks for one of these is refused by a panic, not misread.
+//! Not modelled: erasure and merging of customers, overrides by trait, `p_no_order` and `clv_365d`. A lifecycle
+//! that asks for one of these is refused by a panic, not misread.
 #![allow(dead_code, unused_imports)] // every test binary takes the parts it needs
 
 pub mod event;
@@ -23,4 +23,4 @@ pub use event::{Ev, Kind, Money};
 pub use features::{View, features, in_window};
 pub use lifecycle::Lifecycle;
 pub use outputs::{Alert, Band, History, Output, Score, StageChange, Trigger};
-pub use walk::{Grid, Policy, Scoring, World, history, score_instants, walk};
+pub use walk::{Grid, On, Policy, Scoring, World, history, score_instants, walk};

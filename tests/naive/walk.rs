@@ -2,8 +2,11 @@
 //! Sections 2 (dedupe), 3 (lifecycles) and 4 (scores and alerts) of the contract.
 //!
 //! Silence is brute force: list every instant at which anything could flip, look at each, and evaluate where
-//! something did. One lifecycle never disturbs another, nor does a rescoring disturb a lifecycle: each is
-//! evaluated at every event and at its own instants of silence only.
+//! something did. An evaluated instant evaluates everything: the score first, which rules may name, then every
+//! lifecycle, whichever of them (or the rescoring) asked for it.
+//!
+//! Once silence has moved a customer in a lifecycle, that lifecycle asks for nothing before the customer has
+//! rested for a second, and for nothing more at all after 1,000 such moves without an event.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +22,10 @@ use super::outputs::{Alert, Band, History, Output, Score, StageChange, Trigger};
 
 /// More instants in one silence than any lifecycle that comes to rest has: a day each, 54 years.
 const MAX_INSTANTS: u32 = 20_000;
+
+/// How long silence lets a customer rest where silence brought it to, and how often silence moves it.
+const SILENT_REST: i64 = 1_000;
+const SILENT_MOVES_MOST: u32 = 1_000;
 
 /// How finely silence is searched for windowed features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,8 +98,8 @@ pub struct Scoring<'a> {
 impl<'a> Scoring<'a> {
     /// The defaults of section 6, with one policy.
     pub fn new(p: &'a dyn Fn(&View) -> f64) -> Self {
-        let churn = Policy { name: "churn".into(), raise: 0.7, clear: 0.5, cooldown: 7 * DAY_MS };
-        Scoring { p, min_change: 0.01, rescore_every: DAY_MS, bands: [0.3, 0.7], policies: vec![churn] }
+        let policies = vec![Policy::on_score("churn", 0.7, 0.5, 7 * DAY_MS)];
+        Scoring { p, min_change: 0.01, rescore_every: DAY_MS, bands: [0.3, 0.7], policies }
     }
 
     fn band(&self, p: f64) -> Band {
@@ -107,10 +114,31 @@ impl<'a> Scoring<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     pub name: String,
-    pub raise: f64,
-    pub clear: f64,
+    pub on: On,
     /// Milliseconds of event time.
     pub cooldown: i64,
+    /// Traits that a customer must have for the policy to look at it.
+    pub segment: Vec<(String, Value)>,
+}
+
+/// What a policy waits for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum On {
+    Score {
+        raise: f64,
+        clear: f64,
+    },
+    /// Of any lifecycle when none is named.
+    Stage {
+        lifecycle: Option<String>,
+        stage: String,
+    },
+}
+
+impl Policy {
+    pub fn on_score(name: &str, raise: f64, clear: f64, cooldown: i64) -> Self {
+        Policy { name: name.to_owned(), on: On::Score { raise, clear }, cooldown, segment: Vec::new() }
+    }
 }
 
 /// The stage changes of one customer in one lifecycle, its events given in order of arrival.
@@ -159,11 +187,12 @@ impl Seen {
     }
 
     /// False for a repeated id within the horizon. The horizon reaches back from the newest event time, the
-    /// event at hand included.
+    /// event at hand included, and to both sides of the event. A repetition changes nothing at all.
     fn is_new(&mut self, event: &Ev) -> bool {
         let newest = self.newest.max(event.ts);
         if let Some(id) = &event.id {
-            if self.ids.iter().any(|(known, ts)| known == id && newest - ts <= self.horizon) {
+            let near = |ts: Ts| newest - ts <= self.horizon && (event.ts - ts).abs() <= self.horizon;
+            if self.ids.iter().any(|(known, ts)| known == id && near(*ts)) {
                 return false;
             }
             self.ids.push((id.clone(), event.ts));
@@ -180,6 +209,8 @@ struct Place {
     visits: Vec<u64>,
     /// The truth of each relevant rule when the lifecycle was last evaluated.
     truths: Vec<bool>,
+    /// Moves in silence since the last event.
+    silent_moves: u32,
 }
 
 impl Place {
@@ -190,7 +221,16 @@ impl Place {
     fn dwell_ends(&self, lifecycle: &Lifecycle) -> Option<Ts> {
         match lifecycle.stages[self.stage].min_dwell {
             0 => None,
-            dwell => Some(self.entered + dwell),
+            dwell => Some((self.entered + dwell).max(self.rest_ends()?)),
+        }
+    }
+
+    /// From when on silence may move the customer again, if it may.
+    fn rest_ends(&self) -> Option<Ts> {
+        match self.silent_moves {
+            0 => Some(self.entered),
+            1..SILENT_MOVES_MOST => Some(self.entered + SILENT_REST),
+            _ => None,
         }
     }
 }
@@ -209,6 +249,8 @@ struct Customer<'w> {
     places: Vec<Place>,
     emitted: Option<(f64, Band)>,
     alarms: Vec<Armed>,
+    /// The last score.
+    p: Option<f64>,
     history: History,
 }
 
@@ -220,6 +262,7 @@ impl<'w> Customer<'w> {
             entered: first,
             visits: (0..l.stages.len()).map(|i| u64::from(i == l.initial)).collect(),
             truths: Vec::new(),
+            silent_moves: 0,
         };
         let policies = world.scoring.as_ref().map_or(0, |s| s.policies.len());
         Customer {
@@ -229,6 +272,7 @@ impl<'w> Customer<'w> {
             places: world.lifecycles.iter().map(place).collect(),
             emitted: None,
             alarms: vec![Armed { armed: true, fired: None }; policies],
+            p: None,
             history: History::default(),
         }
     }
@@ -236,14 +280,11 @@ impl<'w> Customer<'w> {
     /// Evaluates every instant of silence after the last evaluated instant and before `end`.
     fn live_through_silence(&mut self, end: Ts) {
         let mut instants = 0;
-        while let Some((t, asking)) = self.next_instant(end) {
+        while let Some(t) = self.next_instant(end) {
             instants += 1;
             assert!(instants < MAX_INSTANTS, "a lifecycle never rests: {:?} at {t}", self.stages());
             self.at = t;
-            for lifecycle in asking {
-                self.settle(lifecycle, None);
-            }
-            self.score();
+            self.evaluate(None);
         }
     }
 
@@ -259,30 +300,36 @@ impl<'w> Customer<'w> {
                 };
             }
         }
+        self.evaluate(Some(event));
+    }
+
+    /// Everything that an instant means: the score, then the lifecycles, then what is written of the score.
+    fn evaluate(&mut self, event: Option<&Ev>) {
+        self.p = self.world.scoring.as_ref().map(|scoring| (scoring.p)(&self.view(self.at)));
+        let changes_before = self.history.outputs.len();
         for lifecycle in 0..self.places.len() {
-            self.settle(lifecycle, Some(event));
+            self.settle(lifecycle, event);
+            if event.is_some() {
+                self.places[lifecycle].silent_moves = 0;
+            }
         }
-        self.score();
+        self.score(changes_before);
     }
 
-    /// The first instant of silence before `end` at which something is due, with the lifecycles that ask for it
-    /// (none: a rescoring).
-    fn next_instant(&self, end: Ts) -> Option<(Ts, Vec<usize>)> {
+    /// The first instant of silence before `end` at which something is due.
+    fn next_instant(&self, end: Ts) -> Option<Ts> {
         let rescore = self.rescore_due();
-        self.candidates(end).into_iter().find_map(|t| {
-            let asking = self.asking(t);
-            (!asking.is_empty() || rescore == Some(t)).then_some((t, asking))
-        })
+        self.candidates(end).into_iter().find(|t| rescore == Some(*t) || self.is_asked_for(*t))
     }
 
-    /// The lifecycles in which a relevant rule's truth is not what it was, or a `min_dwell` ends.
-    fn asking(&self, t: Ts) -> Vec<usize> {
+    /// Whether there is a lifecycle in which a relevant rule's truth is not what it was, or a `min_dwell` ends.
+    fn is_asked_for(&self, t: Ts) -> bool {
         let truths = self.truths(t);
-        let asks = |i: &usize| {
-            let place = &self.places[*i];
-            place.truths != truths[*i] || place.dwell_ends(&self.world.lifecycles[*i]) == Some(t)
-        };
-        (0..self.places.len()).filter(asks).collect()
+        (0..self.places.len()).any(|i| {
+            let place = &self.places[i];
+            let rested = place.rest_ends().is_some_and(|end| t >= end);
+            rested && (place.truths != truths[i] || place.dwell_ends(&self.world.lifecycles[i]) == Some(t))
+        })
     }
 
     /// Every instant after the last evaluated one and before `end` at which something could be due.
@@ -296,6 +343,7 @@ impl<'w> Customer<'w> {
         self.rescore_due().into_iter().for_each(&mut offer);
         for (place, lifecycle) in self.places.iter().zip(&self.world.lifecycles) {
             place.dwell_ends(lifecycle).into_iter().for_each(&mut offer);
+            place.rest_ends().into_iter().for_each(&mut offer);
         }
         self.hours(end).into_iter().for_each(&mut offer);
         for line in self.lines() {
@@ -345,7 +393,7 @@ impl<'w> Customer<'w> {
 
     /// The truth of every relevant rule of every lifecycle at `t`.
     fn truths(&self, t: Ts) -> Vec<Vec<bool>> {
-        let mut context = context(&self.world.env, &self.world.names, &self.view(t), &self.traits);
+        let mut context = self.context(t);
         let lives = self.world.lifecycles.iter().zip(&self.places);
         lives
             .map(|(lifecycle, place)| {
@@ -355,35 +403,40 @@ impl<'w> Customer<'w> {
             .collect()
     }
 
-    /// Evaluates one lifecycle now, until nothing moves.
+    /// What rules can see at `t`, `stage_days` aside.
+    fn context(&self, t: Ts) -> cel::Context<'static, 'static> {
+        context(&self.world.env, &self.world.names, &self.view(t), &self.traits, self.p)
+    }
+
+    /// Evaluates one lifecycle now, until nothing moves. A stage visited before is not eligible.
     fn settle(&mut self, lifecycle: usize, event: Option<&Ev>) {
         let mut visited = BTreeSet::from([self.places[lifecycle].stage]);
-        while let Some(to) = self.winner(lifecycle) {
+        while let Some(to) = self.winner(lifecycle, &visited) {
             if to == self.places[lifecycle].stage {
                 break;
             }
-            if !visited.insert(to) {
-                self.history.restless = true;
-                break;
-            }
+            visited.insert(to);
             self.enter(lifecycle, to, event);
         }
+        self.history.restless |= self
+            .winner(lifecycle, &BTreeSet::new())
+            .is_some_and(|to| to != self.places[lifecycle].stage && visited.contains(&to));
         let truths = self.truths(self.at).swap_remove(lifecycle);
         self.places[lifecycle].truths = truths;
     }
 
     /// The stage that wins now: the first, by priority, that is either the current one and may be stayed in, or
-    /// another that can be entered. None: the customer stays where it is.
-    fn winner(&self, lifecycle: usize) -> Option<usize> {
+    /// another that can be entered and was not visited. None: the customer stays where it is.
+    fn winner(&self, lifecycle: usize, visited: &BTreeSet<usize>) -> Option<usize> {
         let (life, place) = (&self.world.lifecycles[lifecycle], &self.places[lifecycle]);
-        let mut context = context(&self.world.env, &self.world.names, &self.view(self.at), &self.traits);
+        let mut context = self.context(self.at);
         context.add_variable_from_value("stage_days", place.stage_days(self.at));
         let dwelt = self.at - place.entered >= life.stages[place.stage].min_dwell;
         life.stages.iter().enumerate().position(|(i, stage)| {
             if i == place.stage {
                 stage.stay.holds(&context)
             } else {
-                dwelt && life.leads(place.stage, i) && stage.enter.holds(&context)
+                dwelt && !visited.contains(&i) && life.leads(place.stage, i) && stage.enter.holds(&context)
             }
         })
     }
@@ -391,6 +444,7 @@ impl<'w> Customer<'w> {
     fn enter(&mut self, lifecycle: usize, to: usize, event: Option<&Ev>) {
         let (life, place) = (&self.world.lifecycles[lifecycle], &mut self.places[lifecycle]);
         place.visits[to] += 1;
+        place.silent_moves += 1;
         let change = StageChange {
             lifecycle: life.name.clone(),
             from: life.stages[place.stage].name.clone(),
@@ -408,10 +462,11 @@ impl<'w> Customer<'w> {
         self.history.outputs.push(Output::Stage(change));
     }
 
-    /// Scores the customer now; emits the score and raises alerts where they are due.
-    fn score(&mut self) {
-        let Some(scoring) = &self.world.scoring else { return };
-        let p = (scoring.p)(&self.view(self.at));
+    /// Emits the score and raises alerts where they are due; `changes_from` is where the stage changes of this
+    /// instant begin.
+    fn score(&mut self, changes_from: usize) {
+        let (Some(scoring), Some(p)) = (&self.world.scoring, self.p) else { return };
+        let changes: Vec<Output> = self.history.outputs[changes_from..].to_vec();
         let band = scoring.band(p);
         self.history.scored.push((self.at, p));
         let due = match self.emitted {
@@ -423,16 +478,28 @@ impl<'w> Customer<'w> {
             let score = Score { ts: self.at, p, band, stages: self.stages() };
             self.history.outputs.push(Output::Score(score));
         }
-        self.alert(&scoring.policies, p);
+        self.alert(&scoring.policies, p, &changes);
     }
 
-    fn alert(&mut self, policies: &[Policy], p: f64) {
+    fn alert(&mut self, policies: &[Policy], p: f64, changes: &[Output]) {
         for (policy, alarm) in policies.iter().zip(&mut self.alarms) {
-            if p < policy.clear {
-                alarm.armed = true;
+            if !policy.segment.iter().all(|(name, value)| self.traits.get(name) == Some(value)) {
+                continue;
             }
+            let wanted = match &policy.on {
+                On::Score { raise, clear } => {
+                    alarm.armed |= p < *clear;
+                    alarm.armed && p > *raise
+                }
+                On::Stage { lifecycle, stage } => changes.iter().any(|change| match change {
+                    Output::Stage(c) => {
+                        c.to == *stage && lifecycle.as_ref().is_none_or(|l| *l == c.lifecycle)
+                    }
+                    _ => false,
+                }),
+            };
             let rested = alarm.fired.is_none_or(|fired| self.at - fired >= policy.cooldown);
-            if alarm.armed && p > policy.raise && rested {
+            if wanted && rested {
                 *alarm = Armed { armed: false, fired: Some(self.at) };
                 let alert = Alert { ts: self.at, policy: policy.name.clone(), p };
                 self.history.outputs.push(Output::Alert(alert));

@@ -14,12 +14,21 @@
 //! | `enter` of another, not yet visited at this instant | yes | moves there, looks again |
 //! | `enter` of another | no | stays; the end of the dwell is an instant to look at |
 //! | nothing | any | stays |
+//!
+//! Silence never moves a customer for ever. Rules that take turns by `stage_days > 0` would do so every
+//! millisecond; so once silence has moved a customer, it lets it rest for a second in each stage, and after
+//! 1,000 moves it asks for nothing more until the next event. (What other instants find is still acted upon.)
 
 use crate::pipeline::facts::Traits;
-use crate::time::{MAX_TS, Ts};
+use crate::time::{MAX_TS, SECOND_MS, Ts};
 
 use super::flips::stage_line;
 use super::{Facts, Lifecycle, Move, SilentTime, StageState, Variant};
+
+/// How long silence lets a customer rest in a stage that silence brought it to.
+pub const SILENT_REST_MS: i64 = SECOND_MS;
+/// How often silence moves a customer between two events.
+pub const SILENT_MOVES_MOST: u16 = 1_000;
 
 impl Lifecycle {
     /// A customer's state before its first event is evaluated.
@@ -28,7 +37,7 @@ impl Lifecycle {
         if let Some(first) = visits.get_mut(usize::from(self.initial)) {
             *first = 1;
         }
-        StageState { stage: self.initial, entered_at: now, truths: 0, visits }
+        StageState { stage: self.initial, entered_at: now, truths: 0, visits, silent_moves: 0 }
     }
 
     /// The variant that applies to a customer with these traits.
@@ -120,10 +129,24 @@ impl Lifecycle {
         state.entered_at.saturating_add(min_dwell_ms)
     }
 
+    /// From when on silence may move the customer again.
+    fn rest_end(state: &StageState) -> Ts {
+        match state.silent_moves {
+            0 => state.entered_at,
+            1..SILENT_MOVES_MOST => state.entered_at.saturating_add(SILENT_REST_MS),
+            _ => Ts::MAX,
+        }
+    }
+
     /// Whether an instant of silence asks for [`Lifecycle::settle`]: a truth has flipped since the customer
-    /// settled, or the dwell ends right now.
+    /// settled, or the dwell ends right now. While the customer rests (see the module) it asks for nothing.
     pub fn is_due(&self, variant: usize, state: &StageState, now: Ts, facts: &Facts<'_>) -> bool {
-        let dwell_ends = now > state.entered_at && self.dwell_end(variant, state) == now;
+        let rest_end = Self::rest_end(state);
+        if now < rest_end {
+            return false;
+        }
+        let dwell_end = self.dwell_end(variant, state);
+        let dwell_ends = dwell_end > state.entered_at && dwell_end.max(rest_end) == now;
         dwell_ends || self.truths(variant, state, now, facts) != state.truths
     }
 
@@ -137,6 +160,11 @@ impl Lifecycle {
         facts: &Facts<'_>,
         time: &dyn SilentTime,
     ) -> Option<Ts> {
+        let rest_end = Self::rest_end(state);
+        if now < rest_end {
+            // What flips meanwhile is seen when the rest ends.
+            return Some(rest_end).filter(|t| *t <= MAX_TS);
+        }
         let dwell_end = Some(self.dwell_end(variant, state)).filter(|t| *t > now && *t <= MAX_TS);
         let variant = &self.variants[variant];
         let watch = &variant.watches[usize::from(state.stage)];

@@ -68,6 +68,8 @@ pub struct StageState {
     pub truths: u64,
     /// How often each stage was entered; being born in the initial one counts.
     pub visits: Box<[u16]>,
+    /// Moves in silence since the last event; see [`Lifecycle::is_due`].
+    pub silent_moves: u16,
 }
 
 /// A change of stage.

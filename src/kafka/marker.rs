@@ -1,0 +1,246 @@
+//! The commit marker: one record per partition of the state topic that says how far its state goes.
+//!
+//! It is written in the same transaction as the states it speaks for. Comparing it with the states and with
+//! the group's committed offsets shows a torn transaction, lost offsets, a re-created topic or a changed
+//! number of partitions before any of them can do harm. Pure: facts in, decision out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::merge::Position;
+
+/// The key of the marker. It is no UTF-8, so that no customer can have it.
+pub const KEY: &[u8] = b"\xffcommit";
+
+/// Raised whenever the meaning of a field changes.
+const VERSION: u32 = 1;
+
+/// What a partition's state includes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {
+    version: u32,
+    /// Counts the partition's transactions, from 1.
+    pub sequence: u64,
+    /// States that the last transaction wrote.
+    pub states: u64,
+    /// Partitions of every input topic. Were it to change, keys would move.
+    pub partitions: i32,
+    /// By topic, which offsets are done.
+    pub inputs: BTreeMap<String, Done>,
+}
+
+/// Which offsets of an input partition are done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    pub next: i64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<i64>,
+}
+
+impl From<Position> for Done {
+    fn from(position: Position) -> Self {
+        Done { next: position.next, ahead: position.ahead }
+    }
+}
+
+impl From<Done> for Position {
+    fn from(done: Done) -> Self {
+        Position { next: done.next, ahead: done.ahead }
+    }
+}
+
+impl Marker {
+    pub fn new(sequence: u64, states: u64, partitions: i32, inputs: BTreeMap<String, Done>) -> Self {
+        Marker { version: VERSION, sequence, states, partitions, inputs }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Marker, String> {
+        let marker: Marker =
+            serde_json::from_slice(bytes).map_err(|e| format!("the commit marker cannot be read: {e}"))?;
+        match marker.version {
+            VERSION => Ok(marker),
+            other => Err(format!("the commit marker has version {other}; this program reads version {VERSION}")),
+        }
+    }
+}
+
+/// What was found in a partition of the state topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub marker: Option<Marker>,
+    pub states: u64,
+    /// The highest transaction any state says it is from, and how many say so.
+    pub newest_sequence: u64,
+    pub of_newest: u64,
+}
+
+/// What is known of one input partition from outside the state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputFacts {
+    pub topic: String,
+    /// The group's committed offset.
+    pub committed: Option<i64>,
+    pub low: i64,
+    pub high: i64,
+}
+
+/// Where to go on, and what a person should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    pub sequence: u64,
+    /// In the order of the inputs.
+    pub starts: Vec<Position>,
+    pub warnings: Vec<String>,
+}
+
+/// Decides where a partition goes on, or why it must not.
+pub fn resume(partition: i32, partitions: i32, found: &Found, inputs: &[InputFacts]) -> Result<Resume, String> {
+    check_whole(partition, partitions, found)?;
+    let sequence = found.marker.as_ref().map_or(0, |m| m.sequence);
+    let mut resume = Resume { sequence, starts: Vec::new(), warnings: Vec::new() };
+    for input in inputs {
+        let done = found.marker.as_ref().and_then(|m| m.inputs.get(&input.topic)).cloned();
+        resume.starts.push(resume_input(partition, input, done, &mut resume.warnings)?);
+    }
+    Ok(resume)
+}
+
+/// The state itself: complete, and of this number of partitions.
+fn check_whole(partition: i32, partitions: i32, found: &Found) -> Result<(), String> {
+    let Some(marker) = &found.marker else {
+        return match found.states {
+            0 => Ok(()),
+            n => Err(format!(
+                "partition {partition} of the state topic holds {n} states but no commit marker: part of it is lost"
+            )),
+        };
+    };
+    if marker.partitions != partitions {
+        return Err(format!(
+            "the state of partition {partition} was built over {} partitions, the input topics now have {partitions}: \
+             keys have moved to other partitions",
+            marker.partitions
+        ));
+    }
+    if found.newest_sequence > marker.sequence {
+        return Err(format!(
+            "partition {partition} of the state topic holds states of transaction {} but its commit marker is of {}: \
+             the transaction is torn",
+            found.newest_sequence, marker.sequence
+        ));
+    }
+    let of_last = if found.newest_sequence == marker.sequence { found.of_newest } else { 0 };
+    if of_last != marker.states {
+        return Err(format!(
+            "transaction {} of partition {partition} wrote {} states, of which {of_last} are there: it is torn",
+            marker.sequence, marker.states
+        ));
+    }
+    Ok(())
+}
+
+fn resume_input(
+    partition: i32,
+    input: &InputFacts,
+    done: Option<Done>,
+    warnings: &mut Vec<String>,
+) -> Result<Position, String> {
+    let InputFacts { topic, committed, low, high } = input;
+    let position: Position = match (done, *committed) {
+        (Some(done), Some(committed)) if done.next != committed => {
+            return Err(format!(
+                "the state of {topic} [{partition}] goes to offset {}, the group's committed offset is {committed}: \
+                 a transaction is torn or somebody has moved the group's offsets",
+                done.next
+            ));
+        }
+        (Some(done), Some(_)) => done.into(),
+        (Some(done), None) => {
+            warnings.push(format!("the group has no offset for {topic} [{partition}]; the state's own is taken"));
+            done.into()
+        }
+        (None, Some(committed)) => {
+            return Err(format!(
+                "the group's committed offset of {topic} [{partition}] is {committed}, but the state topic knows \
+                 nothing of it: the state is lost"
+            ));
+        }
+        (None, None) => Position { next: *low, ahead: Vec::new() },
+    };
+    if position.next > *high {
+        return Err(format!(
+            "{topic} [{partition}] ends at offset {high}, but its state goes to {}: the topic was re-created or truncated",
+            position.next
+        ));
+    }
+    if position.next < *low {
+        warnings.push(format!(
+            "{topic} [{partition}] begins at offset {low}: {} records were deleted before they were read",
+            low - position.next
+        ));
+        let ahead = position.ahead.into_iter().filter(|offset| offset >= low).collect();
+        return Ok(Position { next: *low, ahead });
+    }
+    Ok(position)
+}
+
+/// What to do about a refusal.
+pub const WAY_OUT: &str = "to start over, stop every instance, delete the state topic and the group \
+    (kafka-consumer-groups.sh --delete --group …), run `stagecast topics create`, and start again: the inputs are read anew";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker(sequence: u64, states: u64, next: i64) -> Marker {
+        Marker::new(sequence, states, 4, [("in".to_owned(), Done { next, ahead: vec![next + 3] })].into())
+    }
+
+    fn input(committed: Option<i64>) -> InputFacts {
+        InputFacts { topic: "in".into(), committed, low: 0, high: 100 }
+    }
+
+    fn found(marker: Option<Marker>, newest_sequence: u64, of_newest: u64) -> Found {
+        Found { marker, states: 5, newest_sequence, of_newest }
+    }
+
+    #[test]
+    fn a_whole_state_goes_on_where_it_stopped() {
+        let whole = found(Some(marker(7, 2, 40)), 7, 2);
+        let resumed = resume(0, 4, &whole, &[input(Some(40))]).unwrap();
+        assert_eq!((resumed.sequence, &resumed.starts[0].ahead[..]), (7, &[43][..]));
+        let expired = resume(0, 4, &whole, &[input(None)]).unwrap();
+        assert_eq!(expired.warnings.len(), 1);
+        let fresh = resume(0, 4, &Found::default(), &[InputFacts { low: 3, ..input(None) }]).unwrap();
+        assert_eq!((fresh.sequence, fresh.starts[0].next), (0, 3));
+    }
+
+    #[test]
+    fn what_would_lose_or_repeat_data_is_refused() {
+        let whole = || found(Some(marker(7, 2, 40)), 7, 2);
+        for (found, partitions, input, word) in [
+            (found(None, 3, 1), 4, input(None), "no commit marker"),
+            (found(Some(marker(7, 2, 40)), 8, 1), 4, input(Some(40)), "torn"),
+            (found(Some(marker(7, 2, 40)), 7, 1), 4, input(Some(40)), "torn"),
+            (whole(), 4, input(Some(41)), "torn"),
+            (whole(), 6, input(Some(40)), "keys have moved"),
+            (whole(), 4, InputFacts { high: 39, ..input(Some(40)) }, "re-created"),
+            (Found::default(), 4, input(Some(9)), "the state is lost"),
+        ] {
+            let refused = resume(0, partitions, &found, &[input]).unwrap_err();
+            assert!(refused.contains(word), "{refused}");
+        }
+    }
+
+    #[test]
+    fn records_deleted_unread_are_told_of() {
+        let resumed = resume(0, 4, &found(Some(marker(7, 2, 40)), 7, 2), &[InputFacts { low: 60, ..input(Some(40)) }]);
+        let resumed = resumed.unwrap();
+        assert_eq!((resumed.starts[0].next, resumed.warnings.len()), (60, 1));
+    }
+}

@@ -1,0 +1,120 @@
+//! The consumer of the inputs: a member of the group whose rebalances are answered outside the callback.
+//!
+//! librdkafka calls back from inside `poll`; the callback only takes note, and the worker answers after the
+//! poll, where it has its tasks and its transaction at hand. Also asks librdkafka for what it knows locally.
+
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaRespErr;
+
+use super::clients::{ClientSettings, log_line};
+
+/// What the group asks of this member.
+#[derive(Debug)]
+pub enum Request {
+    Assign(TopicPartitionList),
+    /// `lost`: others may own the partitions already.
+    Revoke { partitions: TopicPartitionList, lost: bool },
+}
+
+/// Takes note of rebalances.
+#[derive(Default)]
+pub struct Rebalances {
+    requests: Mutex<VecDeque<Request>>,
+    closing: AtomicBool,
+}
+
+impl Rebalances {
+    pub fn next(&self) -> Option<Request> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+}
+
+impl ClientContext for Rebalances {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_line(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Rebalances {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        match err {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                requests.push_back(Request::Assign(partitions.clone()));
+            }
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
+                if self.closing.load(Ordering::Acquire) {
+                    // The worker has committed and polls no more; closing waits for this answer.
+                    if let Err(error) = unassign(consumer, partitions) {
+                        tracing::warn!("unassigning while closing: {error}");
+                    }
+                    return;
+                }
+                requests.push_back(Request::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() });
+            }
+            other => tracing::warn!("rebalance failed: {}", rdkafka::types::RDKafkaErrorCode::from(other)),
+        }
+    }
+}
+
+pub type Member = BaseConsumer<Rebalances>;
+
+/// Joins the group.
+pub fn join(settings: &ClientSettings, worker: usize, topics: &[&str]) -> KafkaResult<Member> {
+    let member: Member = settings.input_consumer_config(worker).create_with_context(Rebalances::default())?;
+    member.subscribe(topics)?;
+    Ok(member)
+}
+
+/// From now on a revocation is answered at once, as closing needs it.
+pub fn prepare_to_close(member: &Member) {
+    member.context().closing.store(true, Ordering::Release);
+}
+
+pub fn assign(member: &Member, partitions: &TopicPartitionList) -> KafkaResult<()> {
+    match member.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => member.incremental_assign(partitions),
+        _ => member.assign(partitions),
+    }
+}
+
+pub fn unassign(member: &Member, partitions: &TopicPartitionList) -> KafkaResult<()> {
+    match member.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => member.incremental_unassign(partitions),
+        _ => member.unassign(),
+    }
+}
+
+/// The offset behind the last record of a partition as the newest fetch told; `None` before the first fetch.
+///
+/// rust-rdkafka only offers the version that asks the broker, which waits behind the fetch that is under way.
+#[allow(unsafe_code)]
+pub fn known_end(member: &Member, topic: &str, partition: i32) -> Option<i64> {
+    let topic = CString::new(topic).ok()?;
+    let (mut low, mut high) = (-1i64, -1i64);
+    // SAFETY: the handle lives as long as `member`; the topic is a NUL-terminated string and both offsets are
+    // valid for writes during the call, which keeps none of the pointers.
+    let answer = unsafe {
+        rdkafka_sys::rd_kafka_get_watermark_offsets(
+            member.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &mut low,
+            &mut high,
+        )
+    };
+    (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+}

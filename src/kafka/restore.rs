@@ -1,0 +1,189 @@
+//! Restoring: a partition's customers from the state topic, and where its inputs go on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::clients::{ClientSettings, LogContext};
+use super::marker::{self, Found, InputFacts, Marker, WAY_OUT};
+use super::members::Member;
+use super::task::{Input, Task, Timing};
+use crate::error::Error;
+use crate::pipeline::engine::Engine;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::varint::get_u64;
+use crate::time::Tick;
+
+/// How long to wait for an answer before asking again.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a restore did not end.
+#[derive(Debug)]
+pub enum Interrupted {
+    /// The broker did not answer: to be tried again.
+    Kafka(KafkaError),
+    /// Somebody must look: the state, the offsets or the topics do not fit together.
+    Refused(Error),
+    /// The program is stopping, or the partitions were taken away meanwhile.
+    Cancelled,
+}
+
+impl From<KafkaError> for Interrupted {
+    fn from(error: KafkaError) -> Self {
+        Interrupted::Kafka(error)
+    }
+}
+
+/// What restoring needs to know.
+pub struct Restoring<'a> {
+    pub clients: &'a ClientSettings,
+    pub worker: usize,
+    pub member: &'a Member,
+    pub plan: &'a Arc<Plan>,
+    pub inputs: &'a Arc<[Input]>,
+    pub state_topic: &'a str,
+    pub partitions: i32,
+    pub timing: Timing,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Restored {
+    pub records: u64,
+    pub took: Duration,
+}
+
+impl Restoring<'_> {
+    /// Restores these partitions, one after another from one reader. `cancelled` is asked now and then.
+    pub fn restore(&self, wanted: &[i32], cancelled: &dyn Fn() -> bool) -> Result<(Vec<Task>, Restored), Interrupted> {
+        let began = Tick::now();
+        let (mut tasks, mut records) = (Vec::new(), 0);
+        let reader = self.clients.restore_consumer(self.worker)?;
+        let ends = self.clients.end_offsets(self.worker)?;
+        for partition in wanted {
+            let (engine, found, read) = self.read_state(&reader, &ends, *partition, cancelled)?;
+            records += read;
+            let facts = self.input_facts(&ends, *partition)?;
+            let resume = marker::resume(*partition, self.partitions, &found, &facts)
+                .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?;
+            resume.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let inputs = Arc::clone(self.inputs);
+            let (sequence, starts) = (resume.sequence, resume.starts);
+            tasks.push(Task::new(*partition, self.partitions, inputs, self.timing, engine, sequence, starts));
+        }
+        Ok((tasks, Restored { records, took: began.elapsed() }))
+    }
+
+    /// Reads a partition of the state topic up to where it ends now, open transactions included: what they
+    /// wrote is waited for, until it is committed or gone.
+    fn read_state(
+        &self,
+        reader: &BaseConsumer<LogContext>,
+        ends: &BaseConsumer<LogContext>,
+        partition: i32,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Engine, Found, u64), Interrupted> {
+        let mut engine = Engine::new(Arc::clone(self.plan), true);
+        let mut found = Found::default();
+        let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
+        let (low, end) = ends.fetch_watermarks(self.state_topic, partition, PATIENCE)?;
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(low))?;
+        reader.assign(&assignment)?;
+        let mut next = low;
+        let mut records = 0;
+        while next < end {
+            if cancelled() {
+                return Err(Interrupted::Cancelled);
+            }
+            match reader.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    next = message.offset() + 1;
+                    records += 1;
+                    self.take(&mut engine, &mut found, &mut sequences, &message)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) | None => next = next.max(position_of(reader)?),
+                Some(Err(error)) if is_transient(&error) => {}
+                Some(Err(error)) => return Err(error.into()),
+            }
+        }
+        engine.finish_restore();
+        found.states = sequences.len() as u64;
+        found.newest_sequence = sequences.values().copied().max().unwrap_or(0);
+        found.of_newest = sequences.values().filter(|s| **s == found.newest_sequence).count() as u64;
+        Ok((engine, found, records))
+    }
+
+    fn take(
+        &self,
+        engine: &mut Engine,
+        found: &mut Found,
+        sequences: &mut BTreeMap<String, u64>,
+        message: &impl Message,
+    ) -> Result<(), Interrupted> {
+        let refuse = |what: String| {
+            let at = format!("{} [{}] offset {}: {what}", self.state_topic, message.partition(), message.offset());
+            Interrupted::Refused(Error::user(at).hint(WAY_OUT))
+        };
+        let key = message.key().unwrap_or(b"");
+        if key == marker::KEY {
+            let marker = message.payload().map(Marker::decode).transpose();
+            found.marker = marker.map_err(|why| refuse(why))?.or(found.marker.take());
+            return Ok(());
+        }
+        let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
+        let Some(value) = message.payload() else {
+            sequences.remove(id);
+            engine.restore_tombstone(id);
+            return Ok(());
+        };
+        let mut at = 0;
+        let sequence = get_u64(value, &mut at);
+        let state = value.get(at..).unwrap_or(&[]);
+        engine.restore(id, state).map_err(|error| refuse(error.to_string()))?;
+        match sequences.get_mut(id) {
+            Some(known) => *known = sequence,
+            None => drop(sequences.insert(id.to_owned(), sequence)),
+        }
+        Ok(())
+    }
+
+    fn input_facts(&self, ends: &BaseConsumer<LogContext>, partition: i32) -> Result<Vec<InputFacts>, Interrupted> {
+        let mut asked = TopicPartitionList::new();
+        self.inputs.iter().for_each(|input| drop(asked.add_partition(&input.topic, partition)));
+        // Waits for offsets whose transaction is still open.
+        let committed = self.member.committed_offsets(asked, PATIENCE)?;
+        let mut facts = Vec::new();
+        for input in self.inputs.iter() {
+            let (low, high) = ends.fetch_watermarks(&input.topic, partition, PATIENCE)?;
+            let offset = committed.find_partition(&input.topic, partition).map(|p| p.offset());
+            let committed = match offset {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            facts.push(InputFacts { topic: input.topic.clone(), committed, low, high });
+        }
+        Ok(facts)
+    }
+}
+
+/// Where the reader stands; it moves over the markers of transactions, which are no records.
+fn position_of(reader: &BaseConsumer<LogContext>) -> Result<i64, KafkaError> {
+    let positions = reader.position()?;
+    let offset = positions.elements().first().map(|p| p.offset());
+    Ok(match offset {
+        Some(Offset::Offset(offset)) => offset,
+        _ => 0,
+    })
+}
+
+/// Connections come and go; only what repetition cannot mend ends a restore.
+fn is_transient(error: &KafkaError) -> bool {
+    use super::answer::{Answer, Call, classify};
+    classify(Call::Poll, error) == Answer::Retry
+}

@@ -1,0 +1,237 @@
+//! The service: checks the ground, starts the workers and the HTTP server, and sees to it that all stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::Consumer;
+
+use super::clients::ClientSettings;
+use super::task::{Input, Timing};
+use super::worker::{Faults, work};
+use super::topics;
+use crate::config::{self, Commit, Config};
+use crate::error::{Error, Result};
+use crate::http::{self, Health, Queries};
+use crate::metrics::Metrics;
+use crate::pipeline::plan::Plan;
+use crate::setup;
+use crate::time::{Tick, Ts};
+
+/// What the workers share.
+pub struct Shared {
+    pub clients: ClientSettings,
+    pub plan: Arc<Plan>,
+    pub inputs: Arc<[Input]>,
+    pub topics: config::Topics,
+    pub commit: Commit,
+    pub timing: Timing,
+    /// Of every input and of the state topic.
+    pub partitions: i32,
+    pub ce_source: String,
+    pub until_end: bool,
+    pub until: Option<Ts>,
+    pub metrics: Arc<Metrics>,
+    pub health: Arc<Health>,
+    pub faults: Faults,
+    /// By lane and partition, where `--until-end` stops.
+    ends: BTreeMap<(usize, i32), i64>,
+    through: Mutex<BTreeSet<i32>>,
+    stopping: AtomicBool,
+}
+
+/// What `run` was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request {
+    pub until_end: bool,
+    pub until: Option<Ts>,
+}
+
+/// Runs the service until a signal, an error, or the end of what `--until-end` asks for.
+pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
+    let clients = setup::clients(config);
+    let layout = setup::topics(config);
+    let partitions = topics::require(&clients, &layout)?;
+    let plan = Arc::new(plan);
+    let workers = worker_count(config, partitions);
+    let metrics = Metrics::new(&plan)?;
+    let health = Arc::new(Health::new(workers, Tick::now()));
+    let inputs: Arc<[Input]> = setup::enabled_sources(config)
+        .map(|(source, section)| Input { source, topic: section.topic.clone() })
+        .collect();
+    let ends = if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
+    let shared = Arc::new(Shared {
+        clients,
+        plan: Arc::clone(&plan),
+        inputs,
+        topics: config.topics.clone(),
+        commit: config.commit.clone(),
+        timing: Timing {
+            clock: config.time.clock,
+            grace_ms: config.time.grace_ms,
+            max_future_ms: config.time.max_future_ms,
+        },
+        partitions,
+        ce_source: format!("/stagecast/{}", config.app.id),
+        until_end: request.until_end,
+        until: request.until,
+        metrics: Arc::clone(&metrics),
+        health: Arc::clone(&health),
+        faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
+        ends,
+        through: Mutex::new(BTreeSet::new()),
+        stopping: AtomicBool::new(false),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| Error::world(format!("cannot start the HTTP server's runtime: {e}")))?;
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(config.http.listen)).map_err(|e| {
+        Error::world(format!("cannot listen on {}: {e}", config.http.listen))
+            .hint("another process listens there; choose another address with http.listen")
+    })?;
+    tracing::info!(workers, partitions, address = %config.http.listen, "starting");
+    let (queries, receivers) = Queries::new(workers);
+    let http = Arc::new(http::Shared { metrics, plan, health, queries });
+    let stopped = Arc::clone(&shared);
+    let server = runtime.spawn(http::serve(listener, http, async move { stopped.until_stopping().await }));
+    runtime.spawn(obey_signals(Arc::clone(&shared)));
+    let outcome = run_workers(&shared, receivers);
+    shared.stop();
+    let _ = runtime.block_on(tokio::time::timeout(Duration::from_secs(2), server));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// One per core unless configured; never more than there are partitions.
+fn worker_count(config: &Config, partitions: i32) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = if config.app.workers == 0 { cores } else { config.app.workers };
+    wanted.clamp(1, partitions.max(1) as usize)
+}
+
+/// Where each input ends now.
+fn end_offsets(clients: &ClientSettings, inputs: &[Input], partitions: i32) -> Result<BTreeMap<(usize, i32), i64>> {
+    let failed = |e| Error::world(format!("cannot ask for the end of the inputs: {e}"));
+    let reader = clients.end_offsets(0).map_err(failed)?;
+    let mut ends = BTreeMap::new();
+    for (lane, input) in inputs.iter().enumerate() {
+        for partition in 0..partitions {
+            let (_, high) =
+                reader.fetch_watermarks(&input.topic, partition, Duration::from_secs(10)).map_err(failed)?;
+            ends.insert((lane, partition), high);
+        }
+    }
+    Ok(ends)
+}
+
+/// Runs every worker on a thread of its own; the first error stops all and is the service's.
+fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<http::Query>>) -> Result<()> {
+    let mut threads = Vec::new();
+    for (worker, queries) in receivers.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        let thread = std::thread::Builder::new().name(format!("worker-{worker}"));
+        let spawned = thread.spawn(move || {
+            let outcome = work(&shared, worker, &queries);
+            shared.health.ended(worker, outcome.as_ref().err().map(ToString::to_string));
+            if outcome.is_err() {
+                shared.stop();
+            }
+            outcome
+        });
+        threads.push(spawned.map_err(|e| Error::world(format!("cannot start a worker thread: {e}")))?);
+    }
+    let mut outcome = Ok(());
+    for thread in threads {
+        let ended = thread.join().unwrap_or_else(|_| {
+            shared.stop();
+            Err(Error::world("a worker ended in a panic; this is a bug in stagecast"))
+        });
+        outcome = outcome.and(ended);
+    }
+    outcome
+}
+
+/// The first signal asks to stop, the second stops at once.
+async fn obey_signals(shared: Arc<Shared>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("cannot listen for signals");
+        return;
+    };
+    loop {
+        let number = tokio::select! {
+            _ = terminate.recv() => 15,
+            _ = interrupt.recv() => 2,
+        };
+        if shared.is_stopping() {
+            tracing::warn!("stopping at once");
+            std::process::exit(128 + number);
+        }
+        tracing::info!("finishing the transaction at hand; a second signal stops at once");
+        shared.stop();
+    }
+}
+
+impl Shared {
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    async fn until_stopping(&self) {
+        while !self.is_stopping() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The partition numbers of an assignment, which must be the same for every input.
+    pub fn partitions_of(&self, assigned: &TopicPartitionList) -> Result<BTreeSet<i32>> {
+        let elements = assigned.elements();
+        let all: BTreeSet<i32> = elements.iter().map(|e| e.partition()).collect();
+        if let Some(new) = all.iter().find(|p| **p >= self.partitions) {
+            let what = format!("the inputs had {} partitions at start and now have partition {new}", self.partitions);
+            return Err(Error::user(what).hint("keys have moved to other partitions; start over with a new app.id"));
+        }
+        for input in self.inputs.iter() {
+            let of_topic: BTreeSet<i32> =
+                elements.iter().filter(|e| e.topic() == input.topic).map(|e| e.partition()).collect();
+            if of_topic != all {
+                let what = format!(
+                    "the group assigned partitions {of_topic:?} of {} but {all:?} of all inputs: customers would be split",
+                    input.topic
+                );
+                return Err(Error::world(what)
+                    .hint("every member must use the range assignor and subscribe to the same topics"));
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn end_of(&self, lane: usize, partition: i32) -> Option<i64> {
+        self.ends.get(&(lane, partition)).copied()
+    }
+
+    pub fn is_beyond_end(&self, lane: usize, partition: i32, offset: i64) -> bool {
+        self.end_of(lane, partition).is_some_and(|end| offset >= end)
+    }
+
+    pub fn is_through(&self, partition: i32) -> bool {
+        self.through.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
+    }
+
+    pub fn set_through(&self, partitions: &[i32]) {
+        self.through.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
+    }
+
+    pub fn all_through(&self) -> bool {
+        self.through.lock().unwrap_or_else(PoisonError::into_inner).len() == self.partitions.max(0) as usize
+    }
+}

@@ -1,0 +1,301 @@
+//! One partition of every input: the engine that owns its customers, the merge of its topics, its clock.
+//!
+//! Knows the protocol (take records in, advance, commit, roll back) but no client: a worker drives it with
+//! records of a broker, a test with records of its own.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::marker::{Done, Marker};
+use crate::config::Clock;
+use crate::event::native::{Envelope, decode};
+use crate::event::{Event, Reject, Source};
+use crate::merge::{Merger, Position};
+use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::outbox::hash_customer;
+use crate::pipeline::plan::Plan;
+use crate::pipeline::varint::put_u64;
+use crate::time::{Tick, Ts};
+
+/// A topic of the partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub source: Source,
+    pub topic: String,
+}
+
+/// How time passes.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    pub clock: Clock,
+    pub grace_ms: i64,
+    pub max_future_ms: i64,
+}
+
+/// A record as a lane brings it.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    pub offset: i64,
+    pub key: Option<&'a [u8]>,
+    pub value: &'a [u8],
+    /// The broker's timestamp.
+    pub timestamp: Option<Ts>,
+}
+
+/// What became of a record that came in.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Intake {
+    /// It waits for its turn.
+    Taken,
+    /// It was done before this task began.
+    DoneBefore,
+    /// It cannot be used and must go to the dead letters.
+    DeadLetter(Reject),
+}
+
+/// An event that waits in the merge.
+#[derive(Debug)]
+struct Waiting {
+    event: Event<'static>,
+    timestamp: Option<Ts>,
+}
+
+/// What one advance did.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub source: Source,
+    pub applied: Applied,
+    /// The broker's timestamp of the record.
+    pub timestamp: Option<Ts>,
+    pub took: Duration,
+}
+
+/// What must be remembered of a lane to trust the client's position.
+///
+/// After a rewind the client names the old position until it has delivered a record again.
+#[derive(Clone, Copy, Debug, Default)]
+struct LaneMemory {
+    taken_since_commit: bool,
+    position: i64,
+    stale: Option<i64>,
+}
+
+/// The task of one partition.
+pub struct Task {
+    pub partition: i32,
+    partitions: i32,
+    inputs: Arc<[Input]>,
+    timing: Timing,
+    engine: Engine,
+    merger: Merger<Waiting>,
+    clock: Ts,
+    /// When the last record came in, or the task began.
+    active: Tick,
+    sequence: u64,
+    committed: Vec<Position>,
+    lanes: Vec<LaneMemory>,
+    /// Whether something was done since the last commit.
+    pub changed: bool,
+}
+
+impl Task {
+    /// A task whose engine is restored, at the positions that belong to that state.
+    pub fn new(
+        partition: i32,
+        partitions: i32,
+        inputs: Arc<[Input]>,
+        timing: Timing,
+        engine: Engine,
+        sequence: u64,
+        starts: Vec<Position>,
+    ) -> Self {
+        Task {
+            partition,
+            partitions,
+            inputs,
+            timing,
+            engine,
+            merger: Merger::new(timing.grace_ms, starts.clone()),
+            clock: Ts::MIN,
+            active: Tick::now(),
+            sequence,
+            lanes: vec![LaneMemory::default(); starts.len()],
+            committed: starts,
+            changed: false,
+        }
+    }
+
+    /// Takes in a record of a lane, at this reading of both clocks.
+    pub fn take(&mut self, lane: usize, record: &Incoming<'_>, now: Tick, wall: Ts) -> Intake {
+        self.active = now;
+        self.lanes[lane].taken_since_commit = true;
+        self.lanes[lane].stale = None;
+        if self.merger.is_done(lane, record.offset) {
+            return Intake::DoneBefore;
+        }
+        let latest = match self.timing.clock {
+            Clock::Wall => Some(wall.saturating_add(self.timing.max_future_ms)),
+            Clock::Events => None,
+        };
+        let source = self.inputs[lane].source;
+        let envelope = Envelope { source, key: record.key, timestamp: record.timestamp, latest };
+        match decode(record.value, &envelope, &self.engine.plan().settings.money) {
+            Ok(event) => {
+                let (ts, customer) = (event.ts, hash_customer(&event.customer_id));
+                let waiting = Waiting { event: event.into_owned(), timestamp: record.timestamp };
+                self.merger.push(lane, record.offset, ts, customer, waiting);
+                Intake::Taken
+            }
+            Err(reject) => {
+                self.merger.skip(lane, record.offset);
+                self.changed = true;
+                Intake::DeadLetter(reject)
+            }
+        }
+    }
+
+    /// Applies the next event whose turn has come.
+    pub fn advance(&mut self) -> Option<Step> {
+        let (lane, waiting) = self.merger.pop()?;
+        let began = Tick::now();
+        self.clock = self.clock.max(waiting.event.ts);
+        let applied = self.engine.step(&waiting.event);
+        let took = began.elapsed();
+        self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
+        self.changed = true;
+        Some(Step { source: self.inputs[lane].source, applied, timestamp: waiting.timestamp, took })
+    }
+
+    /// Lets time pass: an idle partition follows the wall clock. A task counts as idle once nothing came for
+    /// `grace`, which delays nobody, since a silent customer's instants wait that long anyway.
+    pub fn pass_time(&mut self, wall: Ts) {
+        let idle = self.merger.all_ended() && self.merger.waiting() == 0;
+        let grace = Duration::from_millis(self.timing.grace_ms.max(0) as u64);
+        if self.timing.clock == Clock::Wall && idle && self.active.elapsed() >= grace {
+            self.clock = self.clock.max(wall);
+        }
+        if self.clock != Ts::MIN {
+            self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
+        }
+        self.changed |= !self.engine.outbox.is_empty() || !self.engine.store().dirty().is_empty();
+    }
+
+    /// Runs the clock on to `until`, that instant included.
+    pub fn run_until(&mut self, until: Ts) {
+        self.engine.run_until(until);
+        self.changed = true;
+    }
+
+    /// The marker of the transaction at hand, which writes so many states.
+    pub fn marker(&self, states: u64) -> Marker {
+        let lanes = self.inputs.iter().enumerate();
+        let inputs: BTreeMap<String, Done> =
+            lanes.map(|(lane, input)| (input.topic.clone(), self.merger.position(lane).into())).collect();
+        Marker::new(self.sequence + 1, states, self.partitions, inputs)
+    }
+
+    /// Appends the state of a customer as the transaction at hand writes it: its number, then the state.
+    pub fn encode(&self, customer: u32, out: &mut Vec<u8>) {
+        put_u64(out, self.sequence + 1);
+        self.engine.encode(customer, out);
+    }
+
+    /// The transaction is committed.
+    pub fn commit(&mut self) {
+        self.engine.commit();
+        self.sequence += 1;
+        self.committed = (0..self.inputs.len()).map(|lane| self.merger.position(lane)).collect();
+        self.lanes.iter_mut().for_each(|lane| lane.taken_since_commit = false);
+        self.changed = false;
+    }
+
+    /// The transaction is taken back. The lanes must be read again from [`Task::committed`].
+    pub fn rollback(&mut self) {
+        self.engine.rollback();
+        self.merger = Merger::new(self.timing.grace_ms, self.committed.clone());
+        self.clock = Ts::MIN;
+        for lane in &mut self.lanes {
+            lane.stale = lane.taken_since_commit.then_some(lane.position);
+            lane.taken_since_commit = false;
+        }
+        self.changed = false;
+    }
+
+    /// By lane, what the last commit covers.
+    pub fn committed(&self) -> &[Position] {
+        &self.committed
+    }
+
+    /// By lane, what the transaction at hand covers.
+    pub fn position(&self, lane: usize) -> Position {
+        self.merger.position(lane)
+    }
+
+    pub fn inputs(&self) -> &[Input] {
+        &self.inputs
+    }
+
+    pub fn merger(&self) -> MergerView<'_> {
+        MergerView(&self.merger)
+    }
+
+    /// What is known of the end of a lane: `position` is where the client stands, `end` where records end.
+    pub fn set_end(&mut self, lane: usize, position: i64, end: i64) {
+        let memory = &mut self.lanes[lane];
+        memory.position = position;
+        let stale = memory.stale == Some(position);
+        if !stale && position > self.merger.read_to(lane) && position <= end {
+            self.merger.read_up_to(lane, position);
+        }
+        let ended = end >= 0 && self.merger.read_to(lane) >= end;
+        self.merger.set_ended(lane, ended);
+    }
+
+    /// Whether everything read is done and every lane has been read to its end.
+    pub fn is_done(&self) -> bool {
+        self.merger.all_ended() && self.merger.waiting() == 0
+    }
+
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
+
+    pub fn plan(&self) -> &Plan {
+        self.engine.plan()
+    }
+
+    /// The partition's event time.
+    pub fn clock(&self) -> Ts {
+        self.clock
+    }
+}
+
+/// The merge of a task, to look at.
+pub struct MergerView<'a>(&'a Merger<Waiting>);
+
+impl MergerView<'_> {
+    pub fn wants(&self, lane: usize) -> bool {
+        self.0.wants(lane)
+    }
+
+    pub fn waiting_in(&self, lane: usize) -> usize {
+        self.0.waiting_in(lane)
+    }
+
+    pub fn is_ended(&self, lane: usize) -> bool {
+        self.0.is_ended(lane)
+    }
+
+    pub fn all_ended(&self) -> bool {
+        self.0.all_ended()
+    }
+
+    pub fn read_to(&self, lane: usize) -> i64 {
+        self.0.read_to(lane)
+    }
+}

@@ -1,0 +1,734 @@
+//! A worker: one thread, one member of the group, one transactional producer, the tasks of its partitions.
+//!
+//! ```text
+//!            fence            assigned              caught something
+//!  starting ───────► joined ──────────► restoring ─────────────────► running ──► (commit) ─┐
+//!     ▲                 ▲                                              │  ▲                │
+//!     │                 └──────────── revoked: commit, let go ─────────┤  └────────────────┘
+//!     └──── producer fenced, timed out or fatal: begin anew ───────────┘
+//! ```
+//!
+//! | what happens | answer |
+//! |---|---|
+//! | a transaction must be aborted | abort, roll the touched customers back, read on from the last commit |
+//! | producer fenced, fatal, or an outcome unknown | drop everything, fence, join, restore what is committed |
+//! | partitions revoked | commit, then let them go; if they are lost already: abort |
+//! | told to stop | commit, leave |
+//!
+//! Outputs, states, dead letters and the positions of every task held go out in one transaction.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::answer::{Answer, Call, classify};
+use super::members::{self, Member, Request};
+use super::restore::{Interrupted, Restoring};
+use super::service::Shared;
+use super::task::{Incoming, Intake, Task};
+use super::transactions::{Transactions, TxnError};
+use super::{dead_letter, marker};
+use crate::error::Error;
+use crate::event::Reject;
+use crate::http::{Query, Recent, customer_json};
+use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
+use crate::pipeline::engine::Applied;
+use crate::pipeline::outbox::Channel;
+use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
+
+/// How long a poll may wait when there is nothing to do.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+/// Records taken from the client before the tasks advance.
+const INTAKE_RECORDS: usize = 2_000;
+/// A lane that holds more is paused until it holds less than a quarter of it.
+const LANE_RECORDS: usize = 20_000;
+/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer.
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
+const WEIGH_EVERY: Duration = Duration::from_secs(15);
+/// Aborts in a row after which the worker begins anew.
+const MAX_ABORTS: u32 = 3;
+const CONTENT_TYPE: &str = "application/json";
+
+/// How a life of the worker ended.
+enum End {
+    /// Told to stop, or everything is done.
+    Finished,
+    /// Begin anew: fence, join, restore.
+    Anew(String),
+    /// Nothing but a person helps.
+    Stop(Error),
+}
+
+/// Runs one worker until the service stops. Errors only when a person must look.
+pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<Query>) -> Result<(), Error> {
+    let mut pause = Duration::from_millis(100);
+    loop {
+        shared.health.set_ready(worker, false);
+        match Worker::live(shared, worker, queries) {
+            End::Finished => return Ok(()),
+            End::Stop(error) => return Err(error),
+            End::Anew(why) if shared.is_stopping() => {
+                tracing::warn!(worker, "stopping without a last commit: {why}");
+                return Ok(());
+            }
+            End::Anew(why) => {
+                tracing::warn!(worker, "beginning anew: {why}");
+                let until = Tick::now().plus(pause);
+                while Tick::now() < until && !shared.is_stopping() {
+                    shared.health.beat(worker, Tick::now());
+                    sleep(Duration::from_millis(20));
+                }
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+        }
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    worker: usize,
+    queries: &'a std::sync::mpsc::Receiver<Query>,
+    transactions: Transactions,
+    member: &'a Member,
+    tasks: BTreeMap<i32, Task>,
+    local: Local,
+    /// The transaction at hand, once something was sent.
+    open: bool,
+    /// When the first thing of the transaction at hand was done.
+    since: Option<Tick>,
+    sent_bytes: usize,
+    records: usize,
+    /// Broker timestamps of the records of the transaction at hand.
+    timestamps: Vec<Ts>,
+    aborts: u32,
+    paused: BTreeSet<(usize, i32)>,
+    buffer: Vec<u8>,
+    /// The latest stage changes, and those of the transaction at hand.
+    recent: Recent,
+    pending: Vec<(String, Vec<u8>)>,
+    /// When figures were shown last, and when the state was weighed last.
+    shown: Option<Tick>,
+    weighed: Option<Tick>,
+    bytes: BTreeMap<i32, u64>,
+}
+
+impl From<TxnError> for End {
+    fn from(error: TxnError) -> Self {
+        match error.answer {
+            Answer::Stop => End::Stop(Error::world(error.to_string())),
+            _ => End::Anew(error.to_string()),
+        }
+    }
+}
+
+impl From<KafkaError> for End {
+    fn from(error: KafkaError) -> Self {
+        End::Anew(error.to_string())
+    }
+}
+
+impl<'a> Worker<'a> {
+    /// From fencing to the end of this producer.
+    fn live(shared: &'a Shared, worker: usize, queries: &'a std::sync::mpsc::Receiver<Query>) -> End {
+        let transactions = match Self::fence(shared, worker) {
+            Ok(Some(transactions)) => transactions,
+            Ok(None) => return End::Finished,
+            Err(end) => return end,
+        };
+        let topics: Vec<&str> = shared.inputs.iter().map(|input| input.topic.as_str()).collect();
+        let member = match members::join(&shared.clients, worker, &topics) {
+            Ok(member) => member,
+            Err(error) => return End::Stop(Error::world(format!("cannot make the consumer: {error}"))),
+        };
+        let mut this = Worker {
+            shared,
+            worker,
+            queries,
+            transactions,
+            member: &member,
+            tasks: BTreeMap::new(),
+            local: shared.metrics.local(),
+            open: false,
+            since: None,
+            sent_bytes: 0,
+            records: 0,
+            timestamps: Vec::new(),
+            aborts: 0,
+            paused: BTreeSet::new(),
+            buffer: Vec::new(),
+            recent: Recent::default(),
+            pending: Vec::new(),
+            shown: None,
+            weighed: None,
+            bytes: BTreeMap::new(),
+        };
+        let end = match this.run() {
+            Ok(()) => End::Finished,
+            Err(end) => end,
+        };
+        this.let_go_of_everything();
+        members::prepare_to_close(&member);
+        end
+    }
+
+    /// Fences whoever had this name before, before anything is read. `None`: told to stop meanwhile.
+    fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
+        let transactions = Transactions::new(&shared.clients, worker)?;
+        loop {
+            shared.health.beat(worker, Tick::now());
+            if shared.is_stopping() {
+                return Ok(None);
+            }
+            match transactions.init(Duration::from_secs(5)) {
+                Ok(()) => return Ok(Some(transactions)),
+                Err(error) if error.answer == Answer::Retry => tracing::warn!(worker, "waiting for the brokers: {error}"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn run(&mut self) -> Result<(), End> {
+        loop {
+            self.shared.health.beat(self.worker, Tick::now());
+            if self.shared.is_stopping() {
+                return self.commit();
+            }
+            self.take_in()?;
+            while let Some(request) = self.member.context().next() {
+                self.answer(request)?;
+            }
+            self.look_for_ends();
+            self.advance()?;
+            self.hold_back_lanes()?;
+            if self.is_commit_due() {
+                self.commit()?;
+            }
+            self.reply();
+            if self.shared.until_end && self.finish_partitions()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes records from the client into the tasks' lanes.
+    fn take_in(&mut self) -> Result<(), End> {
+        let mut patience = if self.has_work() { Duration::ZERO } else { self.time_to_wait() };
+        // One reading of the clocks serves all that is there at once.
+        let mut now = None;
+        for _ in 0..INTAKE_RECORDS {
+            match self.member.poll(patience) {
+                None => break,
+                Some(Ok(message)) => {
+                    let now = *now.get_or_insert_with(|| (Tick::now(), wall_now()));
+                    self.take(&message, now)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => self.poll_failed(&error)?,
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    fn poll_failed(&self, error: &KafkaError) -> Result<(), End> {
+        match classify(Call::Poll, error) {
+            Answer::Retry => {
+                tracing::debug!(worker = self.worker, "poll: {error}");
+                Ok(())
+            }
+            Answer::Stop if !matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
+                Err(End::Stop(Error::world(format!("cannot consume: {error}"))))
+            }
+            _ => Err(End::Anew(format!("the consumer failed: {error}"))),
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        self.tasks.values().any(|task| (0..task.inputs().len()).any(|lane| task.merger().waiting_in(lane) > 0) && {
+            let merger = task.merger();
+            !(0..task.inputs().len()).any(|lane| merger.wants(lane))
+        })
+    }
+
+    /// Until the next commit is due, at most.
+    fn time_to_wait(&self) -> Duration {
+        match self.since {
+            Some(since) => self.interval().saturating_sub(since.elapsed()).min(IDLE_POLL),
+            None => IDLE_POLL,
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>, (now, wall): (Tick, Ts)) -> Result<(), End> {
+        let Some(task) = self.tasks.get_mut(&message.partition()) else { return Ok(()) };
+        let Some(lane) = task.inputs().iter().position(|input| input.topic == message.topic()) else { return Ok(()) };
+        if self.shared.is_beyond_end(lane, message.partition(), message.offset()) {
+            return Ok(());
+        }
+        let incoming = Incoming {
+            offset: message.offset(),
+            key: message.key(),
+            value: message.payload().unwrap_or(b""),
+            timestamp: message.timestamp().to_millis(),
+        };
+        match task.take(lane, &incoming, now, wall) {
+            Intake::Taken | Intake::DoneBefore => Ok(()),
+            Intake::DeadLetter(reject) => {
+                let source = task.inputs()[lane].source;
+                self.local.event(source, EventResult::DeadLetter);
+                self.local.dead_letter(source, reject.reason);
+                self.records += 1;
+                self.send_dead_letter(message, &reject)
+            }
+        }
+    }
+
+    /// Passes a record on as it came, with the reason.
+    fn send_dead_letter(&mut self, message: &BorrowedMessage<'_>, reject: &Reject) -> Result<(), End> {
+        self.begin()?;
+        let mut headers = OwnedHeaders::new();
+        for header in message.headers().into_iter().flat_map(|h| h.iter()) {
+            headers = headers.insert(header);
+        }
+        let reasons = dead_letter::headers(message.topic(), message.partition(), message.offset(), reject);
+        for (key, value) in &reasons {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let topic = self.shared.topics.dlq.clone();
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic).headers(headers).timestamp(wall_now());
+        record.key = message.key();
+        record.payload = message.payload();
+        self.sent_bytes += message.payload().map_or(0, <[u8]>::len);
+        self.transactions.send(record).map_err(End::from)
+    }
+
+    /// Tells each task how far its lanes reach.
+    fn look_for_ends(&mut self) {
+        let positions = self.member.position().ok();
+        for (partition, task) in &mut self.tasks {
+            for lane in 0..task.inputs().len() {
+                let topic = task.inputs()[lane].topic.clone();
+                let end = match self.shared.end_of(lane, *partition) {
+                    Some(end) => Some(end),
+                    None => members::known_end(self.member, &topic, *partition),
+                };
+                let stands = positions.as_ref().and_then(|p| p.find_partition(&topic, *partition)).map(|p| p.offset());
+                let read_to = task.merger().read_to(lane);
+                let stands = match stands {
+                    Some(Offset::Offset(offset)) => offset,
+                    _ => read_to,
+                };
+                match end {
+                    Some(end) => task.set_end(lane, stands.min(end), end),
+                    None => task.set_end(lane, read_to, -1),
+                }
+            }
+        }
+    }
+
+    /// Lets every task do what has its turn, and sends what comes of it.
+    fn advance(&mut self) -> Result<(), End> {
+        let wall = wall_now();
+        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let Some(task) = self.tasks.get_mut(&partition) else { continue };
+            while let Some(step) = task.advance() {
+                self.local.event(step.source, match step.applied {
+                    Applied::InOrder => EventResult::Ok,
+                    Applied::Late => EventResult::Late,
+                    Applied::Duplicate => EventResult::Duplicate,
+                });
+                self.local.scoring(step.took);
+                self.timestamps.extend(step.timestamp);
+                self.records += 1;
+                if self.records % 1_000 == 0 && self.sent_bytes > self.shared.commit.max_bytes {
+                    break;
+                }
+            }
+            task.pass_time(wall);
+            if task.changed && self.since.is_none() {
+                self.since = Some(Tick::now());
+            }
+            self.send_outputs(partition)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), End> {
+        if !self.open {
+            self.transactions.begin()?;
+            self.open = true;
+            self.since.get_or_insert_with(Tick::now);
+        }
+        Ok(())
+    }
+
+    fn send_outputs(&mut self, partition: i32) -> Result<(), End> {
+        let pending = self.tasks.get(&partition).is_some_and(|task| !task.engine().outbox.is_empty());
+        if !pending {
+            return Ok(());
+        }
+        self.begin()?;
+        let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
+        let wall = wall_now();
+        let mut id = String::with_capacity(32);
+        for (output, key, value) in task.engine().outbox.records() {
+            use std::fmt::Write;
+            id.clear();
+            let _ = write!(id, "{:032x}", output.id);
+            let time = format_rfc3339(output.ts);
+            let header = |key, value| Header { key, value: Some(value) };
+            let headers = OwnedHeaders::new_with_capacity(6)
+                .insert(header("ce_id", id.as_str()))
+                .insert(header("ce_type", output.channel.event_type()))
+                .insert(header("ce_source", self.shared.ce_source.as_str()))
+                .insert(header("ce_time", time.as_str()))
+                .insert(header("ce_specversion", "1.0"))
+                .insert(header("content-type", CONTENT_TYPE));
+            let topic = match output.channel {
+                Channel::StageChanges => &self.shared.topics.stage_changes,
+                Channel::ChurnScores => &self.shared.topics.churn_scores,
+                Channel::ChurnAlerts => &self.shared.topics.churn_alerts,
+            };
+            let record = BaseRecord::to(topic).key(key).payload(value).headers(headers).timestamp(wall);
+            self.sent_bytes += key.len() + value.len();
+            self.transactions.send(record)?;
+        }
+        let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
+        self.pending.extend(changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())));
+        task.engine_mut().outbox.clear();
+        Ok(())
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.tasks.values().all(|task| task.merger().all_ended())
+    }
+
+    fn interval(&self) -> Duration {
+        if self.is_caught_up() { self.shared.commit.interval } else { self.shared.commit.catch_up }
+    }
+
+    fn is_commit_due(&self) -> bool {
+        let Some(since) = self.since else { return false };
+        let undo: usize = self.tasks.values().map(|task| task.engine().store().undo_bytes()).sum();
+        since.elapsed() >= self.interval()
+            || self.records >= self.shared.commit.max_records
+            || self.sent_bytes + undo / 2 >= self.shared.commit.max_bytes
+    }
+
+    /// Writes states, markers and positions, and commits. Aborts and rolls back where that is the answer.
+    fn commit(&mut self) -> Result<(), End> {
+        if !self.open && !self.tasks.values().any(|task| task.changed) {
+            return Ok(());
+        }
+        let began = Tick::now();
+        let committed = self.try_commit();
+        match committed {
+            Ok(()) => {
+                self.committed(began.elapsed());
+                Ok(())
+            }
+            Err(error) if error.answer == Answer::AbortAndRewind && self.aborts < MAX_ABORTS => {
+                tracing::warn!(worker = self.worker, "taking the transaction back: {error}");
+                self.aborts += 1;
+                self.abort()
+            }
+            Err(error) => {
+                let outcome = if error.is_fenced() { Outcome::Fenced } else { Outcome::Failed };
+                self.shared.metrics.transaction(outcome, began.elapsed());
+                Err(error.into())
+            }
+        }
+    }
+
+    fn try_commit(&mut self) -> Result<(), TxnError> {
+        if !self.open {
+            self.transactions.begin()?;
+            self.open = true;
+        }
+        self.shared.faults.at("before_states");
+        let mut positions = TopicPartitionList::new();
+        for task in self.tasks.values() {
+            let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
+            self.buffer.clear();
+            let marker = task.marker(written).encode();
+            let record = BaseRecord::to(&self.shared.topics.state)
+                .key(marker::KEY)
+                .payload(&marker)
+                .partition(task.partition)
+                .timestamp(wall_now());
+            self.transactions.send(record)?;
+            // Every task's position, moved or not: it is what fences a transaction that only silence filled.
+            for (lane, input) in task.inputs().iter().enumerate() {
+                let offset = Offset::Offset(task.position(lane).next);
+                let added = positions.add_partition_offset(&input.topic, task.partition, offset);
+                added.map_err(|e| TxnError::new(Call::Offsets, e))?;
+            }
+        }
+        self.shared.faults.at("before_commit");
+        let group = self.member.group_metadata();
+        let group = group.ok_or_else(|| TxnError::new(Call::Offsets, KafkaError::Canceled))?;
+        self.transactions.commit(&positions, &group)?;
+        self.shared.faults.at("after_commit");
+        Ok(())
+    }
+
+    fn committed(&mut self, took: Duration) {
+        let wall = wall_now();
+        self.timestamps.drain(..).for_each(|ts| self.local.end_to_end(wall - ts));
+        for task in self.tasks.values_mut() {
+            let tally = std::mem::take(&mut task.engine_mut().tally);
+            self.local.tally(task.plan(), &tally);
+            task.commit();
+        }
+        self.local.flush();
+        self.shared.metrics.transaction(Outcome::Committed, took);
+        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
+        self.show_figures();
+        self.aborts = 0;
+        self.forget_transaction();
+    }
+
+    fn forget_transaction(&mut self) {
+        self.open = false;
+        self.since = None;
+        self.sent_bytes = 0;
+        self.records = 0;
+        self.timestamps.clear();
+    }
+
+    /// Takes the transaction at hand back and reads on from the last commit.
+    fn abort(&mut self) -> Result<(), End> {
+        let began = Tick::now();
+        if self.open {
+            self.transactions.abort()?;
+        }
+        self.shared.metrics.transaction(Outcome::Aborted, began.elapsed());
+        self.local.discard();
+        self.pending.clear();
+        self.forget_transaction();
+        for task in self.tasks.values_mut() {
+            task.rollback();
+            for (lane, input) in task.inputs().iter().enumerate() {
+                let next = Offset::Offset(task.committed()[lane].next);
+                self.member.seek(&input.topic, task.partition, next, Duration::from_secs(10))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers what the group asks.
+    fn answer(&mut self, request: Request) -> Result<(), End> {
+        match request {
+            Request::Assign(partitions) => self.assigned(&partitions),
+            Request::Revoke { partitions, lost } => {
+                self.shared.health.set_ready(self.worker, false);
+                if lost {
+                    tracing::warn!(worker = self.worker, "partitions are lost");
+                    self.abort()?;
+                } else {
+                    self.commit()?;
+                }
+                for partition in partitions.elements() {
+                    self.let_go(partition.partition());
+                }
+                members::unassign(self.member, &partitions)?;
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: &TopicPartitionList) -> Result<(), End> {
+        let wanted = self.shared.partitions_of(partitions).map_err(End::Stop)?;
+        let new: Vec<i32> = wanted.into_iter().filter(|p| !self.tasks.contains_key(p)).collect();
+        let shared = self.shared;
+        let restoring = Restoring {
+            clients: &shared.clients,
+            worker: self.worker,
+            member: self.member,
+            plan: &shared.plan,
+            inputs: &shared.inputs,
+            state_topic: &shared.topics.state,
+            partitions: shared.partitions,
+            timing: shared.timing,
+        };
+        let worker = self.worker;
+        let cancelled = || {
+            shared.health.beat(worker, Tick::now());
+            shared.is_stopping()
+        };
+        let (tasks, restored) = match restoring.restore(&new, &cancelled) {
+            Ok(restored) => restored,
+            Err(Interrupted::Kafka(error)) => return Err(End::Anew(format!("restoring: {error}"))),
+            Err(Interrupted::Refused(error)) => return Err(End::Stop(error)),
+            Err(Interrupted::Cancelled) => return Ok(()),
+        };
+        let mut assignment = TopicPartitionList::new();
+        for task in &tasks {
+            for (lane, input) in task.inputs().iter().enumerate() {
+                let next = Offset::Offset(task.committed()[lane].next);
+                assignment.add_partition_offset(&input.topic, task.partition, next)?;
+            }
+        }
+        let millis = restored.took.as_millis() as u64;
+        tracing::info!(worker, partitions = ?new, records = restored.records, millis, "restored");
+        self.shared.metrics.restored(restored.records, restored.took);
+        members::assign(self.member, &assignment)?;
+        self.tasks.extend(tasks.into_iter().map(|task| (task.partition, task)));
+        (self.shown, self.weighed) = (None, None);
+        self.show_figures();
+        self.shared.health.set_ready(self.worker, true);
+        Ok(())
+    }
+
+    fn let_go(&mut self, partition: i32) {
+        if let Some(task) = self.tasks.remove(&partition) {
+            self.shared.metrics.drop_partition(partition);
+            for (lane, input) in task.inputs().iter().enumerate() {
+                self.shared.metrics.drop_lag(&input.topic, partition);
+                self.paused.remove(&(lane, partition));
+            }
+        }
+    }
+
+    fn let_go_of_everything(&mut self) {
+        self.shared.health.set_ready(self.worker, false);
+        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
+            self.let_go(partition);
+        }
+    }
+
+    /// Pauses lanes that are far ahead of the others of their partition, and resumes them.
+    fn hold_back_lanes(&mut self) -> Result<(), End> {
+        for (partition, task) in &self.tasks {
+            for (lane, input) in task.inputs().iter().enumerate() {
+                let (merger, place) = (task.merger(), (lane, *partition));
+                let waiting = merger.waiting_in(lane);
+                let mut list = TopicPartitionList::new();
+                if waiting > LANE_RECORDS && !merger.wants(lane) && self.paused.insert(place) {
+                    list.add_partition(&input.topic, *partition);
+                    self.member.pause(&list)?;
+                } else if (waiting < LANE_RECORDS / 4 || merger.wants(lane)) && self.paused.remove(&place) {
+                    list.add_partition(&input.topic, *partition);
+                    self.member.resume(&list)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows the gauges, now and then: what they tell costs a look at every partition.
+    fn show_figures(&mut self) {
+        if self.shown.is_some_and(|shown| shown.elapsed() < FIGURES_EVERY) {
+            return;
+        }
+        self.shown = Some(Tick::now());
+        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
+            self.weighed = Some(Tick::now());
+            self.bytes = self.tasks.iter().map(|(p, task)| (*p, task.engine().bytes() as u64)).collect();
+        }
+        for (partition, task) in &self.tasks {
+            let engine = task.engine();
+            let figures = PartitionFigures {
+                customers: engine.store().len() as u64,
+                bytes: self.bytes.get(partition).copied().unwrap_or(0),
+                population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
+            };
+            self.shared.metrics.set_partition(*partition, figures);
+            for (lane, input) in task.inputs().iter().enumerate() {
+                let end = members::known_end(self.member, &input.topic, *partition);
+                let lag = end.map_or(0, |end| (end - task.position(lane).next).max(0));
+                let event_lag = if task.clock() == Ts::MIN { 0.0 } else { (wall_now() - task.clock()) as f64 / 1e3 };
+                self.shared.metrics.set_lag(&input.topic, *partition, lag, event_lag);
+            }
+        }
+    }
+
+    /// Answers questions about customers.
+    fn reply(&mut self) {
+        while let Ok(query) = self.queries.try_recv() {
+            let at = match self.shared.timing.clock {
+                crate::config::Clock::Wall => wall_now(),
+                crate::config::Clock::Events => Ts::MIN,
+            };
+            query.answer(|id| {
+                let mut views = self.tasks.values();
+                views.find_map(|task| customer_json(task.engine(), &self.recent, id, at.max(task.clock())))
+            });
+        }
+    }
+
+    /// With `--until-end`: closes partitions that are through, and says whether all of the process are.
+    fn finish_partitions(&mut self) -> Result<bool, End> {
+        let through: Vec<i32> = self
+            .tasks
+            .iter()
+            .filter(|(partition, task)| task.is_done() && !self.shared.is_through(**partition))
+            .map(|(partition, _)| *partition)
+            .collect();
+        if !through.is_empty() {
+            for partition in &through {
+                if let (Some(until), Some(task)) = (self.shared.until, self.tasks.get_mut(partition)) {
+                    task.run_until(until);
+                    self.since.get_or_insert_with(Tick::now);
+                    self.send_outputs(*partition)?;
+                }
+            }
+            self.commit()?;
+            // Unless the transaction was taken back, in which case it is all done again.
+            if self.aborts == 0 {
+                self.shared.set_through(&through);
+            }
+        }
+        Ok(self.shared.all_through())
+    }
+}
+
+/// Sends the state of every customer that the transaction changed; returns how many.
+fn send_states(
+    transactions: &Transactions,
+    topic: &str,
+    task: &Task,
+    buffer: &mut Vec<u8>,
+) -> Result<u64, TxnError> {
+    let store = task.engine().store();
+    let wall = wall_now();
+    for customer in store.dirty() {
+        buffer.clear();
+        task.encode(*customer, buffer);
+        let key = store.customer(*customer).id.as_str();
+        let record =
+            BaseRecord::to(topic).key(key).payload(buffer.as_slice()).partition(task.partition).timestamp(wall);
+        transactions.send(record)?;
+    }
+    Ok(store.dirty().len() as u64)
+}
+
+/// Points at which a test may make the process die.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    point: Option<(String, u32)>,
+    seen: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Faults {
+    /// `NAME:N` dies the Nth time that point is reached. Set by `STAGECAST_FAULT`, in debug builds only.
+    pub fn parse(text: Option<&str>) -> Faults {
+        let point = text.filter(|_| cfg!(debug_assertions)).and_then(|t| {
+            let (name, n) = t.split_once(':')?;
+            Some((name.to_owned(), n.parse().ok()?))
+        });
+        Faults { point, seen: Arc::default() }
+    }
+
+    fn at(&self, name: &str) {
+        let Some((point, nth)) = &self.point else { return };
+        if point == name && self.seen.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == *nth {
+            std::process::abort();
+        }
+    }
+}
