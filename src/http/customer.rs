@@ -188,7 +188,9 @@ impl Recent {
 
     /// A customer's changes, the newest first.
     pub fn of(&self, customer_id: &str) -> Vec<&str> {
-        self.by_customer.get(customer_id).map_or(Vec::new(), |changes| changes.iter().rev().map(|c| &**c).collect())
+        self.by_customer
+            .get(customer_id)
+            .map_or(Vec::new(), |changes| changes.iter().rev().map(|c| &**c).collect())
     }
 
     /// Forgets an erased customer.

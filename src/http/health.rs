@@ -101,7 +101,8 @@ impl Health {
                 return error.as_ref().map(|error| format!("worker {number} has ended: {error}"));
             }
             let silent = now.saturating_sub(Duration::from_millis(worker.beat.load(Ordering::Acquire)));
-            (silent > SILENCE_MOST).then(|| format!("worker {number} has been stuck for {} s", silent.as_secs()))
+            (silent > SILENCE_MOST)
+                .then(|| format!("worker {number} has been stuck for {} s", silent.as_secs()))
         };
         self.workers.iter().enumerate().filter_map(failure).collect()
     }

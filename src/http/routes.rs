@@ -62,7 +62,10 @@ async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
     if failures.is_empty() {
         json_text(StatusCode::OK, json!({"status": "ok"}).to_string())
     } else {
-        json_text(StatusCode::SERVICE_UNAVAILABLE, json!({"status": "failing", "reasons": failures}).to_string())
+        json_text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({"status": "failing", "reasons": failures}).to_string(),
+        )
     }
 }
 
@@ -71,13 +74,19 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     if missing.is_empty() {
         json_text(StatusCode::OK, json!({"status": "ready"}).to_string())
     } else {
-        json_text(StatusCode::SERVICE_UNAVAILABLE, json!({"status": "not ready", "missing": missing}).to_string())
+        json_text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({"status": "not ready", "missing": missing}).to_string(),
+        )
     }
 }
 
 async fn customer(State(shared): State<Arc<Shared>>, id: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(id)) = id else {
-        return error(StatusCode::BAD_REQUEST, "the customer id is not UTF-8 once its percent signs are decoded");
+        return error(
+            StatusCode::BAD_REQUEST,
+            "the customer id is not UTF-8 once its percent signs are decoded",
+        );
     };
     if id.is_empty() || id.len() > ID_BYTES_MOST {
         let what = format!("a customer id has 1 to {ID_BYTES_MOST} bytes; this one has {}", id.len());

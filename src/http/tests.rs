@@ -1,0 +1,263 @@
+//! A real listener, spoken to byte by byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::config::Config;
+use crate::metrics::tests::Scrape;
+use crate::time::Tick;
+
+struct Service {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    workers: Vec<Receiver<Query>>,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<crate::error::Result<()>>,
+}
+
+async fn start(workers: usize) -> Service {
+    let plan = Arc::new(crate::setup::plan(&Config::default(), None).unwrap());
+    let (queries, receivers) = Queries::new(workers);
+    let health = Arc::new(Health::new(workers, Tick::now()));
+    (0..workers).for_each(|w| health.set_ready(w, true));
+    let shared = Arc::new(Shared { metrics: Metrics::new(&plan).unwrap(), plan, health, queries });
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(serve(listener, Arc::clone(&shared), async { drop(stopped.await) }));
+    Service { address, shared, workers: receivers, stop, served }
+}
+
+/// A worker that knows the customers of `known` and says their ids.
+fn answering(receiver: Receiver<Query>, known: &'static [&'static str]) {
+    std::thread::spawn(move || {
+        for query in receiver {
+            query.answer(|id| known.contains(&id).then(|| json!({ "customer_id": id }).to_string()));
+        }
+    });
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl Service {
+    async fn get(&self, path: &str) -> Answer {
+        self.send(&format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")).await
+    }
+
+    async fn send(&self, request: &str) -> Answer {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_to_end(&mut stream).await
+    }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> Answer {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
+    let _ = read.await.expect("no end of the answer");
+    let text = String::from_utf8(bytes).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    Answer { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+#[tokio::test]
+async fn metrics_are_valid_exposition_text() {
+    let service = start(1).await;
+    let answer = service.get("/metrics").await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4"));
+    assert_eq!(Scrape::parse(&answer.body).value("stagecast_state_customers"), 0.0);
+}
+
+#[tokio::test]
+async fn health_and_readiness_are_told_apart() {
+    let service = start(2).await;
+    assert_eq!(service.get("/healthz").await.status, 200);
+    assert_eq!(service.get("/readyz").await.status, 200);
+
+    service.shared.health.set_phase(1, Phase::Restoring);
+    assert_eq!(service.get("/healthz").await.status, 200, "restoring is no reason to restart");
+    let answer = service.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["missing"], json!(["worker 1 is restoring its partitions"]));
+
+    service.shared.health.ended(1, Some("fenced".into()));
+    let answer = service.get("/healthz").await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(answer.json()["reasons"], json!(["worker 1 has ended: fenced"]));
+}
+
+#[tokio::test]
+async fn a_customer_is_found_whatever_its_id_and_worker() {
+    let mut service = start(2).await;
+    answering(service.workers.remove(0), &["plain"]);
+    answering(service.workers.remove(0), &["a/b c", "Zoë", "50%"]);
+    for (path, id) in [
+        ("plain", "plain"),
+        ("a%2Fb%20c", "a/b c"),
+        ("Zo%C3%AB", "Zoë"),
+        ("50%25", "50%"),
+        ("plain?x=1", "plain"),
+    ] {
+        let answer = service.get(&format!("/customers/{path}")).await;
+        assert_eq!((answer.status, &answer.json()["customer_id"]), (200, &json!(id)));
+        assert!(answer.head.contains("cache-control: no-store"));
+    }
+    assert_eq!(service.get("/customers/nobody").await.status, 404);
+    assert_eq!(service.get("/customers/a%20b").await.status, 404);
+}
+
+#[tokio::test]
+async fn ids_that_cannot_be_are_refused() {
+    let service = start(1).await;
+    assert_eq!(service.get("/customers/%FF").await.status, 400);
+    assert_eq!(service.get(&format!("/customers/{}", "x".repeat(257))).await.status, 400);
+    assert_eq!(service.get("/customers/").await.status, 404);
+    service.get("/customers/%FF").await.json()["error"].as_str().unwrap();
+}
+
+#[tokio::test]
+async fn no_answer_is_not_the_answer_no() {
+    let mut service = start(1).await;
+    let late = service.get("/customers/c1").await;
+    assert_eq!(late.status, 504);
+    late.json();
+
+    let worker = service.workers.remove(0);
+    service.shared.health.set_ready(0, false);
+    answering(worker, &[]);
+    // The first question waits still and is passed over; the second finds a worker without its partitions.
+    assert_eq!(service.get("/customers/c1").await.status, 503);
+    service.shared.health.set_ready(0, true);
+    assert_eq!(service.get("/customers/c1").await.status, 404);
+
+    let mut service = start(1).await;
+    service.workers.clear();
+    assert_eq!(service.get("/customers/c1").await.status, 503);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_json() {
+    let service = start(1).await;
+    let answer = service.get("/nothing/here").await;
+    assert_eq!(answer.status, 404);
+    assert_eq!(answer.json()["error"], "nothing is at /nothing/here; / lists what there is");
+    for method in ["POST", "PUT", "DELETE"] {
+        let request = format!("{method} /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = service.send(&request).await;
+        assert_eq!(answer.status, 405, "{method}");
+        assert!(answer.head.contains("allow: get"), "{}", answer.head);
+        answer.json();
+    }
+    let index = service.get("/").await;
+    assert!(index.status == 200 && index.body.contains("/customers/"));
+}
+
+#[tokio::test]
+async fn large_heads_and_bodies_are_refused() {
+    let service = start(1).await;
+    let header = format!("x-long: {}\r\n", "x".repeat(32 * 1024));
+    let answer = service.send(&format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{header}\r\n")).await;
+    assert_eq!(answer.status, 431);
+    let many = "x-many: 1\r\n".repeat(100);
+    let answer = service.send(&format!("GET /metrics HTTP/1.1\r\nhost: x\r\n{many}\r\n")).await;
+    assert_eq!(answer.status, 431);
+    let answer = service.send("GET /metrics HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\n\r\n").await;
+    assert_eq!(answer.status, 413);
+}
+
+#[tokio::test]
+async fn slow_clients_hold_up_nobody_and_are_cut_off() {
+    let service = start(1).await;
+    let mut slow = Vec::new();
+    for part in ["", "GET /metr", "GET /metrics HTTP/1.1\r\nhost: x\r\nx-more: "] {
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        stream.write_all(part.as_bytes()).await.unwrap();
+        slow.push(stream);
+    }
+    // One whose first request was in order, and who then says no more.
+    let mut idle = TcpStream::connect(service.address).await.unwrap();
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    slow.push(idle);
+
+    let quick =
+        tokio::time::timeout(server::CLIENT_WITHIN - Duration::from_secs(1), service.get("/metrics")).await;
+    assert_eq!(quick.expect("the slow ones hold it up").status, 200);
+    for mut stream in slow {
+        let within = server::CLIENT_WITHIN + Duration::from_secs(5);
+        tokio::time::timeout(within, read_to_end(&mut stream)).await.expect("not cut off");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answer_is_cut_off() {
+    let service = start(1).await;
+    // Makes the answer larger than what the kernel buffers for a connection.
+    (0..40_000).for_each(|partition| service.shared.metrics.set_lag(&"t".repeat(200), partition, 1, 1.0));
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    tokio::time::sleep(server::CLIENT_WITHIN + Duration::from_secs(3)).await;
+    let mut taken = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut taken)).await;
+    assert!(end.is_ok(), "the answer goes on");
+    let text = String::from_utf8_lossy(&taken);
+    let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
+    assert!(taken.len() < length.parse().unwrap(), "the whole answer was taken");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_room() {
+    let service = start(1).await;
+    let began = Tick::now();
+    let mut held = Vec::new();
+    for _ in 0..server::CONNECTIONS_MOST {
+        held.push(TcpStream::connect(service.address).await.unwrap());
+    }
+    let mut extra = TcpStream::connect(service.address).await.unwrap();
+    extra.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(500), extra.readable()).await;
+    // Those who say nothing are cut off in time, and then there is room.
+    let full = began.elapsed() < server::CLIENT_WITHIN;
+    assert!(early.is_err() || !full, "answered beyond the limit");
+    held.pop();
+    assert_eq!(read_to_end(&mut extra).await.status, 200);
+}
+
+#[tokio::test]
+async fn stopping_finishes_the_answer_under_way() {
+    let mut service = start(1).await;
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    stream.write_all(b"GET /customers/c1 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let worker = service.workers.remove(0);
+    let query = tokio::task::spawn_blocking(move || worker.recv().unwrap()).await.unwrap();
+    let mut idle = TcpStream::connect(service.address).await.unwrap();
+    service.stop.send(()).unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    query.answer(|_| Some("{}".into()));
+    let answer = read_to_end(&mut stream).await;
+    assert_eq!((answer.status, answer.body.as_str()), (200, "{}"));
+    let served =
+        tokio::time::timeout(Duration::from_secs(4), service.served).await.expect("it goes on serving");
+    served.unwrap().unwrap();
+    assert_eq!(read_to_end(&mut idle).await.status, 0, "connections are closed");
+}

@@ -7,7 +7,7 @@ pub mod table;
 pub mod histogram;
 mod local;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
