@@ -47,7 +47,12 @@ pub struct Merger<T> {
 impl<T> Merger<T> {
     /// `starts`: for each lane the next offset to read and those beyond it that are done already.
     pub fn new(grace_ms: i64, starts: Vec<Position>) -> Self {
-        let lane = |start| Lane { waiting: VecDeque::new(), clock: Ts::MIN, ended: false, offsets: Offsets::new(start) };
+        let lane = |start| Lane {
+            waiting: VecDeque::new(),
+            clock: Ts::MIN,
+            ended: false,
+            offsets: Offsets::new(start),
+        };
         Merger { lanes: starts.into_iter().map(lane).collect(), grace_ms, waiting: 0 }
     }
 
@@ -290,7 +295,13 @@ mod tests {
                         *newest = (*newest).max(*ts);
                         keep
                     });
-                    events.into_iter().map(|(customer, ts, _)| { serial += 1; (customer, ts, serial) }).collect()
+                    events
+                        .into_iter()
+                        .map(|(customer, ts, _)| {
+                            serial += 1;
+                            (customer, ts, serial)
+                        })
+                        .collect()
                 })
                 .collect()
         })

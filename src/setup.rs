@@ -20,7 +20,9 @@ pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
 /// Compiles the plan of a configuration; `model` overrides the configured one.
 pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
     match (catalogue(config), lifecycles(config), self::model(config, model)) {
-        (Ok(catalogue), Ok(lifecycles), Ok(model)) => Plan::new(&catalogue, &lifecycles, &model, settings(config)),
+        (Ok(catalogue), Ok(lifecycles), Ok(model)) => {
+            Plan::new(&catalogue, &lifecycles, &model, settings(config))
+        }
         (catalogue, lifecycles, model) => {
             let problems = [catalogue.err(), lifecycles.err(), model.err()];
             Err(Error::all_of(problems.into_iter().flatten().collect()))
@@ -51,8 +53,10 @@ fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
         let text = lifecycle::preset(name).ok_or_else(|| {
             let near = crate::error::did_you_mean(name, lifecycle::preset_names());
             let presets: Vec<_> = lifecycle::preset_names().collect();
-            Error::user(format!("`lifecycles.use` names `{name}`, which is no preset{near}"))
-                .hint(format!("presets are {}; a file is named by its path, such as ./{name}.toml", presets.join(", ")))
+            Error::user(format!("`lifecycles.use` names `{name}`, which is no preset{near}")).hint(format!(
+                "presets are {}; a file is named by its path, such as ./{name}.toml",
+                presets.join(", ")
+            ))
         })?;
         Ok((format!("{name}.toml"), text.to_owned()))
     });
@@ -63,7 +67,10 @@ fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
 fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
     match named.or(config.model.path.as_deref()) {
         // A name that leads nowhere is a mistake in the configuration, not of the disk.
-        Some(path) => Model::from_json(&read(if named.is_some() { "--model" } else { "model.path" }, path)?, &path.display().to_string()),
+        Some(path) => Model::from_json(
+            &read(if named.is_some() { "--model" } else { "model.path" }, path)?,
+            &path.display().to_string(),
+        ),
         None => Model::from_json(SHIPPED_MODEL, "the model that ships"),
     }
 }

@@ -48,7 +48,8 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         Some(_) => None,
         None => Some(Scratch::new()?),
     };
-    let output = args.output.clone().or_else(|| scratch.as_ref().map(|s| s.0.join("replay"))).unwrap_or_default();
+    let output =
+        args.output.clone().or_else(|| scratch.as_ref().map(|s| s.0.join("replay"))).unwrap_or_default();
     let request = replay::Request {
         input: args.input.clone(),
         output: output.clone(),

@@ -282,7 +282,8 @@ fn malformed(error: &serde_json::Error) -> Reject {
 
 fn customer_id<'a>(field: Scalar<'a>, key: Option<&'a [u8]>) -> Result<Cow<'a, str>, Reject> {
     let invalid = |at: &str| {
-        let message = format!("{at}: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
+        let message =
+            format!("{at}: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
         Reject::new(Reason::InvalidCustomerId, message)
     };
     let (id, at) = match field {
@@ -290,8 +291,15 @@ fn customer_id<'a>(field: Scalar<'a>, key: Option<&'a [u8]>) -> Result<Cow<'a, s
         Scalar::Integer(n) => (Cow::Owned(n.to_string()), "/customer_id"),
         Scalar::Unsigned(n) => (Cow::Owned(n.to_string()), "/customer_id"),
         Scalar::Absent => match key {
-            Some(key) => (Cow::Borrowed(std::str::from_utf8(key).map_err(|_| invalid("record key"))?), "record key"),
-            None => return Err(Reject::new(Reason::MissingCustomerId, "/customer_id is absent and so is the record key")),
+            Some(key) => {
+                (Cow::Borrowed(std::str::from_utf8(key).map_err(|_| invalid("record key"))?), "record key")
+            }
+            None => {
+                return Err(Reject::new(
+                    Reason::MissingCustomerId,
+                    "/customer_id is absent and so is the record key",
+                ));
+            }
         },
         Scalar::Float(_) | Scalar::Flag(_) | Scalar::Nested => return Err(invalid("/customer_id")),
     };
@@ -312,7 +320,10 @@ fn event_type(field: Scalar<'_>) -> Result<Cow<'_, str>, Reject> {
 
 fn event_time(field: Scalar<'_>, envelope: &Envelope<'_>) -> Result<Ts, Reject> {
     let invalid = || {
-        Reject::new(Reason::InvalidTs, "/ts: expected an RFC 3339 instant with an offset, or integer epoch milliseconds")
+        Reject::new(
+            Reason::InvalidTs,
+            "/ts: expected an RFC 3339 instant with an offset, or integer epoch milliseconds",
+        )
     };
     let ts = match field {
         Scalar::Text(text) => parse_rfc3339(&text).ok_or_else(invalid)?,
@@ -402,12 +413,15 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
 
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
-        "customer_deleted" | "customers_merged" => {
-            Err(Reject::new(Reason::UnsupportedType, format!("/type: {name} is not supported by this version")))
-        }
+        "customer_deleted" | "customers_merged" => Err(Reject::new(
+            Reason::UnsupportedType,
+            format!("/type: {name} is not supported by this version"),
+        )),
         _ => match traits {
             TraitMap::Absent => Ok(None),
-            TraitMap::NotAnObject => Err(Reject::new(Reason::InvalidField, "/traits: expected a flat object")),
+            TraitMap::NotAnObject => {
+                Err(Reject::new(Reason::InvalidField, "/traits: expected a flat object"))
+            }
             TraitMap::Entries(entries) => traits_change(entries).map(Some),
         },
     }
@@ -474,14 +488,34 @@ mod tests {
             (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1}"#, MissingAmount),
             (Purchase, r#"{"customer_id":"c","type":"order_refunded","ts":1,"amount":-1}"#, InvalidAmount),
             (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":"9"}"#, InvalidAmount),
-            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e300}"#, InvalidAmount),
-            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e400}"#, MalformedJson),
-            (Purchase, r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1,"currency":"XXX"}"#, UnknownCurrency),
+            (
+                Purchase,
+                r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e300}"#,
+                InvalidAmount,
+            ),
+            (
+                Purchase,
+                r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1e400}"#,
+                MalformedJson,
+            ),
+            (
+                Purchase,
+                r#"{"customer_id":"c","type":"order_completed","ts":1,"amount":1,"currency":"XXX"}"#,
+                UnknownCurrency,
+            ),
             (Support, r#"{"customer_id":"c","type":"csat_rated","ts":1,"csat":6}"#, InvalidField),
             (Support, r#"{"customer_id":"c","type":"ticket_opened","ts":1,"sentiment":-1.01}"#, InvalidField),
             (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":[]}"#, InvalidField),
-            (Profile, r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#, InvalidField),
-            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#, UnsupportedType),
+            (
+                Profile,
+                r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#,
+                InvalidField,
+            ),
+            (
+                Profile,
+                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
+                UnsupportedType,
+            ),
             (Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":1}"#, UnsupportedType),
         ] {
             match read(source, json) {
@@ -491,7 +525,8 @@ mod tests {
         }
         let long = format!(r#"{{"customer_id":"{}","type":"a","ts":1}}"#, "x".repeat(257));
         assert_eq!(read(Clickstream, &long).unwrap_err().reason, InvalidCustomerId);
-        let huge = format!(r#"{{"customer_id":"c","type":"a","ts":1,"x":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
+        let huge =
+            format!(r#"{{"customer_id":"c","type":"a","ts":1,"x":"{}"}}"#, "x".repeat(MAX_RECORD_BYTES));
         assert_eq!(read(Clickstream, &huge).unwrap_err().reason, TooLarge);
     }
 
@@ -508,10 +543,13 @@ mod tests {
         assert_eq!(event.numbers.get(Field::Amount), Some(9_995_000));
         assert!(matches!(event.event_id, Some(Cow::Borrowed("e1"))));
 
-        let event = read(Source::Clickstream, r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null}"#).unwrap();
+        let event =
+            read(Source::Clickstream, r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null}"#)
+                .unwrap();
         assert_eq!((event.customer_id.as_ref(), event.ts), ("a\"b", 5));
 
-        let event = read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();
+        let event =
+            read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();
         assert_eq!(event.numbers.get(Field::Amount), None);
 
         let event =
@@ -525,8 +563,12 @@ mod tests {
     #[test]
     fn key_and_record_timestamp_stand_in() {
         let money = Money::default();
-        let envelope =
-            Envelope { source: Source::Clickstream, key: Some(b"from-key"), timestamp: Some(77), latest: None };
+        let envelope = Envelope {
+            source: Source::Clickstream,
+            key: Some(b"from-key"),
+            timestamp: Some(77),
+            latest: None,
+        };
         let event = decode(br#"{"type":"page_viewed"}"#, &envelope, &money).unwrap();
         assert_eq!((event.customer_id.as_ref(), event.ts), ("from-key", 77));
         let bad = Envelope { key: Some(&[0xff]), ..envelope };
@@ -543,9 +585,17 @@ mod tests {
 
     #[test]
     fn deep_nesting_is_answered_without_recursion() {
-        let deep = format!(r#"{{"customer_id":"c","type":"a","ts":1,"x":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            r#"{{"customer_id":"c","type":"a","ts":1,"x":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         let _ = read(Source::Clickstream, &deep);
-        let deep = format!(r#"{{"customer_id":"c","type":"a","ts":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            r#"{{"customer_id":"c","type":"a","ts":{}{}}}"#,
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert!(read(Source::Clickstream, &deep).is_err());
     }
 }

@@ -19,7 +19,7 @@ use crate::kafka::transactions::Deliveries;
 
 /// Kafka's own ceiling for a transaction, unless the broker's `transaction.max.timeout.ms` is lower.
 const TRANSACTION_TIMEOUT_MAX_MS: u64 = 15 * 60 * 1_000;
-const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
+const TRANSACTION_TIMEOUT_MS: u64 = 10_000;
 /// librdkafka wants a delivery to be given up before the transaction it belongs to.
 const TRANSACTION_TIMEOUT_MIN_MS: u64 = 1_100;
 
@@ -80,7 +80,7 @@ impl ClientSettings {
         Ok(())
     }
 
-    /// `transaction.timeout.ms`: the user's, or a minute.
+    /// `transaction.timeout.ms`: the user's, or ten seconds: as long as others wait for a worker that died in mid-transaction.
     pub fn transaction_timeout_ms(&self) -> Result<u64> {
         let key = "transaction.timeout.ms";
         let Some(text) = self.producer.get(key).or_else(|| self.common.get(key)) else {

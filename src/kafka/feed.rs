@@ -21,7 +21,8 @@ pub fn simulate(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary> {
-    let failed = |e: rdkafka::error::KafkaError| Error::world(format!("cannot send to the input topics: {e}"));
+    let failed =
+        |e: rdkafka::error::KafkaError| Error::world(format!("cannot send to the input topics: {e}"));
     let producer: ThreadedProducer<Deliveries> = clients.feed_producer().map_err(failed)?;
     let mut simulation = Simulation::new(settings)?;
     let mut events = [0; Source::ALL.len()];
@@ -49,7 +50,9 @@ pub fn simulate(
     }
     producer.flush(Timeout::After(Duration::from_secs(60))).map_err(failed)?;
     match producer.context().first_failure() {
-        Some(failure) => Err(Error::world(format!("a record for {} was not taken: {}", failure.topic, failure.error))),
+        Some(failure) => {
+            Err(Error::world(format!("a record for {} was not taken: {}", failure.topic, failure.error)))
+        }
         None => Ok(Summary { events, customers: settings.customers, end: settings.end() }),
     }
 }

@@ -64,7 +64,9 @@ impl Marker {
             serde_json::from_slice(bytes).map_err(|e| format!("the commit marker cannot be read: {e}"))?;
         match marker.version {
             VERSION => Ok(marker),
-            other => Err(format!("the commit marker has version {other}; this program reads version {VERSION}")),
+            other => {
+                Err(format!("the commit marker has version {other}; this program reads version {VERSION}"))
+            }
         }
     }
 }
@@ -99,7 +101,12 @@ pub struct Resume {
 }
 
 /// Decides where a partition goes on, or why it must not.
-pub fn resume(partition: i32, partitions: i32, found: &Found, inputs: &[InputFacts]) -> Result<Resume, String> {
+pub fn resume(
+    partition: i32,
+    partitions: i32,
+    found: &Found,
+    inputs: &[InputFacts],
+) -> Result<Resume, String> {
     check_whole(partition, partitions, found)?;
     let sequence = found.marker.as_ref().map_or(0, |m| m.sequence);
     let mut resume = Resume { sequence, starts: Vec::new(), warnings: Vec::new() };
@@ -161,7 +168,8 @@ fn resume_input(
         }
         (Some(done), Some(_)) => done.into(),
         (Some(done), None) => {
-            warnings.push(format!("the group has no offset for {topic} [{partition}]; the state's own is taken"));
+            warnings
+                .push(format!("the group has no offset for {topic} [{partition}]; the state's own is taken"));
             done.into()
         }
         (None, Some(committed)) => {
@@ -239,7 +247,8 @@ mod tests {
 
     #[test]
     fn records_deleted_unread_are_told_of() {
-        let resumed = resume(0, 4, &found(Some(marker(7, 2, 40)), 7, 2), &[InputFacts { low: 60, ..input(Some(40)) }]);
+        let resumed =
+            resume(0, 4, &found(Some(marker(7, 2, 40)), 7, 2), &[InputFacts { low: 60, ..input(Some(40)) }]);
         let resumed = resumed.unwrap();
         assert_eq!((resumed.starts[0].next, resumed.warnings.len()), (60, 1));
     }

@@ -22,7 +22,10 @@ use super::clients::{ClientSettings, log_line};
 pub enum Request {
     Assign(TopicPartitionList),
     /// `lost`: others may own the partitions already.
-    Revoke { partitions: TopicPartitionList, lost: bool },
+    Revoke {
+        partitions: TopicPartitionList,
+        lost: bool,
+    },
 }
 
 /// Takes note of rebalances.
@@ -52,7 +55,12 @@ impl ClientContext for Rebalances {
 }
 
 impl ConsumerContext for Rebalances {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        err: RDKafkaRespErr,
+        partitions: &mut TopicPartitionList,
+    ) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         match err {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
@@ -66,7 +74,10 @@ impl ConsumerContext for Rebalances {
                     }
                     return;
                 }
-                requests.push_back(Request::Revoke { partitions: partitions.clone(), lost: consumer.assignment_lost() });
+                requests.push_back(Request::Revoke {
+                    partitions: partitions.clone(),
+                    lost: consumer.assignment_lost(),
+                });
             }
             other => tracing::warn!("rebalance failed: {}", RDKafkaErrorCode::from(other)),
         }

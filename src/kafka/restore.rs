@@ -60,7 +60,11 @@ pub struct Restored {
 
 impl Restoring<'_> {
     /// Restores these partitions, one after another from one reader. `cancelled` is asked now and then.
-    pub fn restore(&self, wanted: &[i32], cancelled: &dyn Fn() -> bool) -> Result<(Vec<Task>, Restored), Interrupted> {
+    pub fn restore(
+        &self,
+        wanted: &[i32],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Task>, Restored), Interrupted> {
         let began = Tick::now();
         let (mut tasks, mut records) = (Vec::new(), 0);
         let reader = self.clients.restore_consumer(self.worker)?;
@@ -127,7 +131,8 @@ impl Restoring<'_> {
         message: &impl Message,
     ) -> Result<(), Interrupted> {
         let refuse = |what: String| {
-            let at = format!("{} [{}] offset {}: {what}", self.state_topic, message.partition(), message.offset());
+            let at =
+                format!("{} [{}] offset {}: {what}", self.state_topic, message.partition(), message.offset());
             Interrupted::Refused(Error::user(at).hint(WAY_OUT))
         };
         let key = message.key().unwrap_or(b"");
@@ -153,7 +158,11 @@ impl Restoring<'_> {
         Ok(())
     }
 
-    fn input_facts(&self, ends: &BaseConsumer<LogContext>, partition: i32) -> Result<Vec<InputFacts>, Interrupted> {
+    fn input_facts(
+        &self,
+        ends: &BaseConsumer<LogContext>,
+        partition: i32,
+    ) -> Result<Vec<InputFacts>, Interrupted> {
         let mut asked = TopicPartitionList::new();
         self.inputs.iter().for_each(|input| drop(asked.add_partition(&input.topic, partition)));
         // Waits for offsets whose transaction is still open.

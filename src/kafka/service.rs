@@ -10,8 +10,8 @@ use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
 use super::task::{Input, Timing};
-use super::worker::{Faults, work};
 use super::topics;
+use super::worker::{Faults, work};
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
 use crate::http::{self, Health, Queries};
@@ -114,7 +114,11 @@ fn worker_count(config: &Config, partitions: i32) -> usize {
 }
 
 /// Where each input ends now.
-fn end_offsets(clients: &ClientSettings, inputs: &[Input], partitions: i32) -> Result<BTreeMap<(usize, i32), i64>> {
+fn end_offsets(
+    clients: &ClientSettings,
+    inputs: &[Input],
+    partitions: i32,
+) -> Result<BTreeMap<(usize, i32), i64>> {
     let failed = |e| Error::world(format!("cannot ask for the end of the inputs: {e}"));
     let reader = clients.end_offsets(0).map_err(failed)?;
     let mut ends = BTreeMap::new();
@@ -158,7 +162,8 @@ fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<ht
 /// The first signal asks to stop, the second stops at once.
 async fn obey_signals(shared: Arc<Shared>) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         tracing::error!("cannot listen for signals");
         return;
@@ -197,8 +202,13 @@ impl Shared {
         let elements = assigned.elements();
         let all: BTreeSet<i32> = elements.iter().map(|e| e.partition()).collect();
         if let Some(new) = all.iter().find(|p| **p >= self.partitions) {
-            let what = format!("the inputs had {} partitions at start and now have partition {new}", self.partitions);
-            return Err(Error::user(what).hint("keys have moved to other partitions; start over with a new app.id"));
+            let what = format!(
+                "the inputs had {} partitions at start and now have partition {new}",
+                self.partitions
+            );
+            return Err(
+                Error::user(what).hint("keys have moved to other partitions; start over with a new app.id")
+            );
         }
         for input in self.inputs.iter() {
             let of_topic: BTreeSet<i32> =

@@ -256,6 +256,11 @@ impl Task {
         self.merger.set_ended(lane, ended);
     }
 
+    /// Bytes of outputs that wait to be sent.
+    pub fn waiting_bytes(&self) -> usize {
+        self.engine.outbox.bytes()
+    }
+
     /// Whether an event's turn has come.
     pub fn is_ready(&self) -> bool {
         self.merger.is_ready()

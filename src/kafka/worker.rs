@@ -187,7 +187,9 @@ impl<'a> Worker<'a> {
             }
             match transactions.init(Duration::from_secs(5)) {
                 Ok(()) => return Ok(Some(transactions)),
-                Err(error) if error.answer == Answer::Retry => tracing::warn!(worker, "waiting for the brokers: {error}"),
+                Err(error) if error.answer == Answer::Retry => {
+                    tracing::warn!(worker, "waiting for the brokers: {error}")
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -264,7 +266,9 @@ impl<'a> Worker<'a> {
 
     fn take(&mut self, message: &BorrowedMessage<'_>, (now, wall): (Tick, Ts)) -> Result<(), End> {
         let Some(task) = self.tasks.get_mut(&message.partition()) else { return Ok(()) };
-        let Some(lane) = task.inputs().iter().position(|input| input.topic == message.topic()) else { return Ok(()) };
+        let Some(lane) = task.inputs().iter().position(|input| input.topic == message.topic()) else {
+            return Ok(());
+        };
         if self.shared.is_beyond_end(lane, message.partition(), message.offset()) {
             return Ok(());
         }
@@ -298,7 +302,8 @@ impl<'a> Worker<'a> {
             headers = headers.insert(Header { key, value: Some(value) });
         }
         let topic = self.shared.topics.dlq.clone();
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic).headers(headers).timestamp(wall_now());
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&topic).headers(headers).timestamp(wall_now());
         record.key = message.key();
         record.payload = message.payload();
         self.sent_bytes += message.payload().map_or(0, <[u8]>::len);
@@ -315,7 +320,8 @@ impl<'a> Worker<'a> {
                     Some(end) => Some(end),
                     None => members::known_end(self.member, &topic, *partition),
                 };
-                let stands = positions.as_ref().and_then(|p| p.find_partition(&topic, *partition)).map(|p| p.offset());
+                let stands =
+                    positions.as_ref().and_then(|p| p.find_partition(&topic, *partition)).map(|p| p.offset());
                 let read_to = task.merger().read_to(lane);
                 let stands = match stands {
                     Some(Offset::Offset(offset)) => offset,
@@ -331,21 +337,24 @@ impl<'a> Worker<'a> {
 
     /// Lets every task do what has its turn, and sends what comes of it.
     fn advance(&mut self) -> Result<(), End> {
-        let wall = wall_now();
+        let (wall, limits) = (wall_now(), &self.shared.commit);
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
-            while let Some(step) = task.advance() {
-                self.local.event(step.source, match step.applied {
-                    Applied::InOrder => EventResult::Ok,
-                    Applied::Late => EventResult::Late,
-                    Applied::Duplicate => EventResult::Duplicate,
-                });
+            while self.records < limits.max_records
+                && self.sent_bytes + task.waiting_bytes() < limits.max_bytes
+            {
+                let Some(step) = task.advance() else { break };
+                self.local.event(
+                    step.source,
+                    match step.applied {
+                        Applied::InOrder => EventResult::Ok,
+                        Applied::Late => EventResult::Late,
+                        Applied::Duplicate => EventResult::Duplicate,
+                    },
+                );
                 self.local.scoring(step.took);
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
-                if self.records % 1_000 == 0 && self.sent_bytes > self.shared.commit.max_bytes {
-                    break;
-                }
             }
             task.pass_time(wall);
             if task.changed && self.since.is_none() {
@@ -397,7 +406,9 @@ impl<'a> Worker<'a> {
             self.transactions.send(record)?;
         }
         let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
-        self.pending.extend(changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())));
+        self.pending.extend(
+            changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())),
+        );
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -640,7 +651,8 @@ impl<'a> Worker<'a> {
             for (lane, input) in task.inputs().iter().enumerate() {
                 let end = members::known_end(self.member, &input.topic, *partition);
                 let lag = end.map_or(0, |end| (end - task.position(lane).next).max(0));
-                let event_lag = if task.clock() == Ts::MIN { 0.0 } else { (wall_now() - task.clock()) as f64 / 1e3 };
+                let event_lag =
+                    if task.clock() == Ts::MIN { 0.0 } else { (wall_now() - task.clock()) as f64 / 1e3 };
                 self.shared.metrics.set_lag(&input.topic, *partition, lag, event_lag);
             }
         }
@@ -714,8 +726,11 @@ fn send_states(
         buffer.clear();
         task.encode(*customer, buffer);
         let key = store.customer(*customer).id.as_str();
-        let record =
-            BaseRecord::to(topic).key(key).payload(buffer.as_slice()).partition(task.partition).timestamp(wall);
+        let record = BaseRecord::to(topic)
+            .key(key)
+            .payload(buffer.as_slice())
+            .partition(task.partition)
+            .timestamp(wall);
         transactions.send(record)?;
     }
     Ok(store.dirty().len() as u64)

@@ -445,7 +445,12 @@ mod tests {
         let model = params().features(2, 5).check().unwrap().fit(&dataset, &Defined).unwrap();
         assert!(model.features().contains("orders_90d"));
         for term in model.terms.iter().filter(|term| term.feature != "days_since_order") {
-            assert!(term.weight < 0.0 || term.feature == "clicks_trend_14d", "{} {}", term.feature, term.weight);
+            assert!(
+                term.weight < 0.0 || term.feature == "clicks_trend_14d",
+                "{} {}",
+                term.feature,
+                term.weight
+            );
         }
     }
 

@@ -102,7 +102,13 @@ impl Scorer {
 
     /// A scorer that looks at nothing and gives ½: for reading features before there is a model.
     pub fn blank() -> Scorer {
-        Scorer { groups: Vec::new(), factors: Vec::new(), products: Vec::new(), intercept: 0.0, logs: small_logs() }
+        Scorer {
+            groups: Vec::new(),
+            factors: Vec::new(),
+            products: Vec::new(),
+            intercept: 0.0,
+            logs: small_logs(),
+        }
     }
 
     /// The probability a model gives, before there are golden vectors to hold it to: for making them.

@@ -211,14 +211,19 @@ impl Plan {
         let lifecycles = load_lifecycles(lifecycles, &layout, &mut row).map_err(|e| problems.push(e));
         let scorer = Scorer::new(model, &layout).map_err(|e| problems.push(e));
         // The scorer tells what is missing; definitions are compared where nothing is.
-        let scorer = scorer.and_then(|s| model.check_definitions(&layout).map(|()| s).map_err(|e| problems.push(e)));
+        let scorer =
+            scorer.and_then(|s| model.check_definitions(&layout).map(|()| s).map_err(|e| problems.push(e)));
         if let Ok(lifecycles) = &lifecycles {
             problems.extend(check_policies(&settings.policies, lifecycles).err());
         }
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { model_name: model.name.clone(), model_version: model.version.clone(), ..parts.assemble(settings) })
+                Ok(Plan {
+                    model_name: model.name.clone(),
+                    model_version: model.version.clone(),
+                    ..parts.assemble(settings)
+                })
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -231,7 +236,12 @@ impl Plan {
         let head = head_slots(&mut row);
         let layout = Layout::new(catalogue, &mut row)?;
         let parts = Parts { head, layout, lifecycles: Vec::new(), scorer: Scorer::blank(), row };
-        Ok(parts.assemble(Settings { policies: Vec::new(), rescore_every_ms: Ts::MAX, min_change: f64::INFINITY, ..settings }))
+        Ok(parts.assemble(Settings {
+            policies: Vec::new(),
+            rescore_every_ms: Ts::MAX,
+            min_change: f64::INFINITY,
+            ..settings
+        }))
     }
 
     /// A state for scratch work, of the size each lifecycle needs.
@@ -251,7 +261,8 @@ struct Parts {
 
 impl Parts {
     fn assemble(mut self, settings: Settings) -> Plan {
-        let slots = |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
+        let slots =
+            |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
         let mut needed: BTreeSet<FeatureId> = self.scorer.features().collect();
         self.lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
         let mut plan = Plan {

@@ -37,7 +37,8 @@ pub fn compare(new: &Path, earlier: &Path) -> Result<u64> {
 
 fn compare_file(name: &str, new: &mut Records, earlier: &mut Records) -> Result<u64> {
     let mut equal = 0;
-    let customers: BTreeSet<String> = new.by_customer.keys().chain(earlier.by_customer.keys()).cloned().collect();
+    let customers: BTreeSet<String> =
+        new.by_customer.keys().chain(earlier.by_customer.keys()).cloned().collect();
     for customer in &customers {
         let (a, b) = (new.of(customer), earlier.of(customer));
         for n in 0..a.len().max(b.len()) {
@@ -137,7 +138,10 @@ mod tests {
         write(&a, "{\"customer_id\":\"x\",\"p\":1}\n{\"customer_id\":\"y\",\"p\":2}\n");
         write(&b, "{\"customer_id\":\"y\",\"p\":2}\n{\"p\":1,\"customer_id\":\"x\"}\n");
         assert_eq!(compare(&a, &b), Ok(2));
-        write(&b, "{\"customer_id\":\"y\",\"p\":2}\n{\"customer_id\":\"y\",\"p\":3}\n{\"customer_id\":\"x\",\"p\":1}\n");
+        write(
+            &b,
+            "{\"customer_id\":\"y\",\"p\":2}\n{\"customer_id\":\"y\",\"p\":3}\n{\"customer_id\":\"x\",\"p\":1}\n",
+        );
         let error = compare(&a, &b).unwrap_err();
         assert!(error.what.contains("customer y, record 2: now nothing, earlier {"), "{error}");
         assert_eq!(error.exit_code(), 1);

@@ -58,11 +58,12 @@ impl Inputs {
         if lanes.iter().all(Option::is_none) {
             let names: Vec<_> = Source::ALL.map(|s| format!("{}.ndjson", s.name())).to_vec();
             let what = format!("{} has none of {}", dir.display(), names.join(", "));
-            return Err(Error::user(what).hint("name the folder that holds the events, one JSON object a line"));
+            return Err(
+                Error::user(what).hint("name the folder that holds the events, one JSON object a line")
+            );
         }
         Ok(Inputs { lanes })
     }
-
 }
 
 impl Lanes for Inputs {
@@ -107,21 +108,28 @@ impl Lane {
         loop {
             bytes.clear();
             let mut limited = (&mut self.reader).take(MAX_LINE_BYTES as u64 + 1);
-            let read = limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", &self.path, &e))?;
+            let read =
+                limited.read_until(b'\n', &mut bytes).map_err(|e| Error::io("read", &self.path, &e))?;
             if read == 0 {
                 return Ok(None);
             }
             self.number += 1;
             if read > MAX_LINE_BYTES {
                 let line = self.number + 1;
-                let what = format!("{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes", self.path.display());
+                let what =
+                    format!("{}:{line}: the line is longer than {MAX_LINE_BYTES} bytes", self.path.display());
                 return Err(Error::user(what).hint("write one JSON object a line"));
             }
             while bytes.last().is_some_and(|b| *b == b'\n' || *b == b'\r') {
                 bytes.pop();
             }
             if !bytes.iter().all(u8::is_ascii_whitespace) {
-                return Ok(Some(RawRecord { number: self.number, key: None, timestamp: None, bytes: bytes.into() }));
+                return Ok(Some(RawRecord {
+                    number: self.number,
+                    key: None,
+                    timestamp: None,
+                    bytes: bytes.into(),
+                }));
             }
         }
     }

@@ -111,7 +111,13 @@ impl<'a> Pass<'a> {
                 self.snapshot(at, output)?;
                 taken.push(at);
             }
-            disturbed.extend(taken.iter().filter(|at| event.ts <= **at && !disturbed.contains(at)).copied().collect::<Vec<_>>());
+            disturbed.extend(
+                taken
+                    .iter()
+                    .filter(|at| event.ts <= **at && !disturbed.contains(at))
+                    .copied()
+                    .collect::<Vec<_>>(),
+            );
             self.clock = self.clock.max(event.ts);
             match self.engine.step(event) {
                 Applied::InOrder => {}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use stagecast::event::Source;
 use stagecast::simulate::{Settings, Simulation};
-use stagecast::time::format_rfc3339;
+use stagecast::time::{format_rfc3339, parse_rfc3339};
 
 use crate::broker::RealKafka;
 use crate::process::Process;
@@ -95,14 +95,22 @@ impl World {
         self.events[source.index()].push((customer.to_owned(), json.to_owned()));
     }
 
-    /// Sends a share of the events, from one place in each topic to another (0 to 1).
+    /// Sends the events of a share of the time, from one place in it to another (0 to 1), topic by topic.
     pub fn load(&self, from: f64, to: f64) {
+        let (first, last) = (self.instant(0.0), self.instant(1.0));
+        let at = |share: f64| first + ((last - first) as f64 * share) as i64;
+        let inside = |ts: i64| ts >= at(from) && (ts < at(to) || to >= 1.0);
         for source in Source::ALL {
-            let all = &self.events[source.index()];
-            let at = |share: f64| (share * all.len() as f64) as usize;
-            let records = all[at(from)..at(to)].iter().map(|(key, value)| Record::new(key.as_str(), value.as_str()));
+            let events = self.events[source.index()].iter().filter(|(_, json)| inside(time_of(json)));
+            let records = events.map(|(key, value)| Record::new(key.as_str(), value.as_str()));
             self.kafka.produce(&self.topic(source.name()), records);
         }
+    }
+
+    /// The first (0) or last (1) event time.
+    fn instant(&self, which: f64) -> i64 {
+        let times = self.events.iter().flatten().map(|(_, json)| time_of(json));
+        if which == 0.0 { times.min() } else { times.max() }.unwrap_or_default()
     }
 
     /// What `replay` makes of all events.
@@ -110,7 +118,8 @@ impl World {
         let (input, output) = (self.dir.path().join("input"), self.dir.path().join("replay"));
         fs::create_dir_all(&input).unwrap();
         for source in Source::ALL {
-            let lines: String = self.events[source.index()].iter().map(|(_, json)| format!("{json}\n")).collect();
+            let lines: String =
+                self.events[source.index()].iter().map(|(_, json)| format!("{json}\n")).collect();
             fs::write(input.join(format!("{}.ndjson", source.name())), lines).unwrap();
         }
         let (input, out) = (input.to_string_lossy().into_owned(), output.to_string_lossy().into_owned());
@@ -126,14 +135,20 @@ impl World {
 
     /// What was written, per output and customer, in order.
     pub fn written(&self, isolation: Isolation) -> BTreeMap<String, BTreeMap<String, Vec<Value>>> {
-        OUTPUTS.into_iter().map(|name| {
-            let mut by_customer: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-            for read in self.kafka.read(&[&self.topic(name)], isolation) {
-                let value: Value = serde_json::from_str(read.text()).unwrap();
-                by_customer.entry(value["customer_id"].as_str().unwrap().to_owned()).or_default().push(value);
-            }
-            (name.to_owned(), by_customer)
-        }).collect()
+        OUTPUTS
+            .into_iter()
+            .map(|name| {
+                let mut by_customer: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+                for read in self.kafka.read(&[&self.topic(name)], isolation) {
+                    let value: Value = serde_json::from_str(read.text()).unwrap();
+                    by_customer
+                        .entry(value["customer_id"].as_str().unwrap().to_owned())
+                        .or_default()
+                        .push(value);
+                }
+                (name.to_owned(), by_customer)
+            })
+            .collect()
     }
 
     /// The one check.
@@ -168,6 +183,11 @@ fn assert_same(name: &str, customer: &str, expected: &[Value], found: &[Value]) 
             );
         }
     }
+}
+
+fn time_of(json: &str) -> i64 {
+    let event: Value = serde_json::from_str(json).unwrap();
+    parse_rfc3339(event["ts"].as_str().unwrap()).unwrap()
 }
 
 /// Without a gap and without a step back.
