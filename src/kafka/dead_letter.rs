@@ -37,7 +37,7 @@ pub fn as_json(
     put_bytes(&mut line, "key", key);
     put_bytes(&mut line, "value", Some(value));
     let headers = headers(topic, partition, offset, reject);
-    line.insert("headers".into(), headers.into_iter().map(|(name, value)| (name, value)).collect());
+    line.insert("headers".into(), headers.into_iter().collect());
     serde_json::Value::Object(line).to_string()
 }
 

@@ -44,7 +44,7 @@ pub fn simulate(
         }
         events[record.source.index()] += 1;
         let sent: u64 = events.iter().sum();
-        if sent % 4_096 == 0 {
+        if sent.is_multiple_of(4_096) {
             progress(Progress { events: sent, share: (record.ts - settings.start) as f64 / span });
         }
     }

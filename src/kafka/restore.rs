@@ -138,7 +138,7 @@ impl Restoring<'_> {
         let key = message.key().unwrap_or(b"");
         if key == marker::KEY {
             let marker = message.payload().map(Marker::decode).transpose();
-            found.marker = marker.map_err(|why| refuse(why))?.or(found.marker.take());
+            found.marker = marker.map_err(&refuse)?.or(found.marker.take());
             return Ok(());
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
@@ -164,7 +164,9 @@ impl Restoring<'_> {
         partition: i32,
     ) -> Result<Vec<InputFacts>, Interrupted> {
         let mut asked = TopicPartitionList::new();
-        self.inputs.iter().for_each(|input| drop(asked.add_partition(&input.topic, partition)));
+        for input in self.inputs.iter() {
+            asked.add_partition(&input.topic, partition);
+        }
         // Waits for offsets whose transaction is still open.
         let committed = self.member.committed_offsets(asked, PATIENCE)?;
         let mut facts = Vec::new();

@@ -172,8 +172,8 @@ fn refuse_foreign(dir: &Path, force: bool) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(Error::user(format!("cannot write into {}: {error}", dir.display()))),
     };
-    let foreign = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
-    match foreign.filter(|name| !FILES.contains(&name.as_str())).next() {
+    let mut foreign = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+    match foreign.find(|name| !FILES.contains(&name.as_str())) {
         Some(name) if !force => {
             let what = format!("{} holds `{name}`, which is no output of a replay", dir.display());
             Err(Error::user(what).hint("name a folder of its own for the outputs, or add --force"))
