@@ -212,7 +212,7 @@ fn a_record_that_is_too_large_is_refused_at_once_and_the_rest_can_go() {
     let (input, output) = (kafka.topic("in", 1, &[]), kafka.topic("out", 1, &[]));
     let worker = Worker::start(kafka, &input, &settings(kafka));
     worker.transactions.begin().unwrap();
-    let large = vec![b'x'; 2_000_000];
+    let large = vec![b'x'; 12_000_000];
     let error = worker.transactions.send(BaseRecord::to(&output).key("k").payload(&large)).unwrap_err();
     assert_eq!((error.call, error.answer), (Call::Send, Answer::Stop), "{error}");
     worker.send(&output, "small").unwrap();
