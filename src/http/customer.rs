@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
-use crate::pipeline::emit::{self, Contributions, Num};
+use crate::pipeline::emit::{self, Contributions, ModelName, Num};
 use crate::pipeline::engine::{Engine, View};
 use crate::pipeline::facts::{TraitValue, Traits};
 use crate::pipeline::layout::NEVER;
@@ -66,12 +66,6 @@ struct Page<'a> {
     next_evaluation_at: Option<Rfc3339>,
     /// Stage changes since this process took the customer over, the newest first.
     recent: Vec<&'a RawValue>,
-}
-
-#[derive(serde::Serialize)]
-struct ModelName<'a> {
-    name: &'a str,
-    version: &'a str,
 }
 
 fn instant(ts: Ts) -> Option<Rfc3339> {

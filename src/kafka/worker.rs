@@ -31,7 +31,7 @@ use super::answer::{Answer, Call, classify};
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
-use super::task::{Incoming, Intake, Task};
+use super::task::{Incoming, Input, Intake, Task};
 use super::transactions::{Transactions, TxnError};
 use super::{dead_letter, marker};
 use crate::error::Error;
@@ -53,6 +53,10 @@ const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
 /// Aborts in a row after which the worker begins anew.
 const MAX_ABORTS: u32 = 3;
+/// Between two lives that failed one after another; a life of this length was no failure.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONG_LIFE: Duration = Duration::from_secs(60);
 const CONTENT_TYPE: &str = "application/json";
 
 /// How a life of the worker ended.
@@ -67,9 +71,10 @@ enum End {
 
 /// Runs one worker until the service stops. Errors only when a person must look.
 pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<Query>) -> Result<(), Error> {
-    let mut pause = Duration::from_millis(100);
+    let mut pause = SHORTEST_PAUSE;
     loop {
         shared.health.set_ready(worker, false);
+        let born = Tick::now();
         match Worker::live(shared, worker, queries) {
             End::Finished => return Ok(()),
             End::Stop(error) => return Err(error),
@@ -79,12 +84,15 @@ pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<
             }
             End::Anew(why) => {
                 tracing::warn!(worker, "beginning anew: {why}");
+                if born.elapsed() > LONG_LIFE {
+                    pause = SHORTEST_PAUSE;
+                }
                 let until = Tick::now().plus(pause);
                 while Tick::now() < until && !shared.is_stopping() {
                     shared.health.beat(worker, Tick::now());
                     sleep(Duration::from_millis(20));
                 }
-                pause = (pause * 2).min(Duration::from_secs(5));
+                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
     }
@@ -301,9 +309,8 @@ impl<'a> Worker<'a> {
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
-        let topic = self.shared.topics.dlq.clone();
         let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(&topic).headers(headers).timestamp(wall_now());
+            BaseRecord::to(&self.shared.topics.dlq).headers(headers).timestamp(wall_now());
         record.key = message.key();
         record.payload = message.payload();
         self.sent_bytes += message.payload().map_or(0, <[u8]>::len);
@@ -314,14 +321,13 @@ impl<'a> Worker<'a> {
     fn look_for_ends(&mut self) {
         let positions = self.member.position().ok();
         for (partition, task) in &mut self.tasks {
-            for lane in 0..task.inputs().len() {
-                let topic = task.inputs()[lane].topic.clone();
+            for (lane, Input { topic, .. }) in self.shared.inputs.iter().enumerate() {
                 let end = match self.shared.end_of(lane, *partition) {
                     Some(end) => Some(end),
-                    None => members::known_end(self.member, &topic, *partition),
+                    None => members::known_end(self.member, topic, *partition),
                 };
                 let stands =
-                    positions.as_ref().and_then(|p| p.find_partition(&topic, *partition)).map(|p| p.offset());
+                    positions.as_ref().and_then(|p| p.find_partition(topic, *partition)).map(|p| p.offset());
                 let read_to = task.merger().read_to(lane);
                 let stands = match stands {
                     Some(Offset::Offset(offset)) => offset,
@@ -365,7 +371,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn begin(&mut self) -> Result<(), End> {
+    fn begin(&mut self) -> Result<(), TxnError> {
         if !self.open {
             self.transactions.begin()?;
             self.open = true;
@@ -455,10 +461,7 @@ impl<'a> Worker<'a> {
     }
 
     fn try_commit(&mut self) -> Result<(), TxnError> {
-        if !self.open {
-            self.transactions.begin()?;
-            self.open = true;
-        }
+        self.begin()?;
         self.shared.faults.at("before_states");
         let mut positions = TopicPartitionList::new();
         for task in self.tasks.values() {
@@ -700,7 +703,7 @@ impl Worker<'_> {
             let Some(task) = self.tasks.get_mut(&partition) else { return Ok(false) };
             from = task.run_until(until, next);
             self.send_outputs(partition)?;
-            if self.sent_bytes >= self.shared.commit.max_bytes {
+            if self.is_commit_due() {
                 self.commit()?;
             }
             self.shared.health.beat(self.worker, Tick::now());

@@ -106,10 +106,11 @@ impl Serialize for Contributions<'_> {
     }
 }
 
+/// Which model a score is from.
 #[derive(serde::Serialize)]
-struct ModelName<'a> {
-    name: &'a str,
-    version: &'a str,
+pub struct ModelName<'a> {
+    pub name: &'a str,
+    pub version: &'a str,
 }
 
 /// One line of JSON at the end of `out`. Writing to memory cannot fail, and nothing here refuses to serialise.
