@@ -72,8 +72,9 @@ impl<T> Merger<T> {
         lane.offsets.read(offset, false);
         let mut at = ts;
         if ts < lane.clock {
-            let own = lane.waiting.iter().filter(|w| w.customer == customer).map(|w| w.at);
-            at = own.max().map_or(ts, |latest| latest.max(ts));
+            // They stand in order, so the last of its own is the latest.
+            let later = lane.waiting.iter().rev().take_while(|w| w.at > ts);
+            at = later.map(|w| (w.customer, w.at)).find(|(c, _)| *c == customer).map_or(ts, |(_, at)| at);
         }
         lane.clock = lane.clock.max(ts);
         let place = lane.waiting.iter().rposition(|w| w.at <= at).map_or(0, |i| i + 1);

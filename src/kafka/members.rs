@@ -98,11 +98,14 @@ pub fn prepare_to_close(member: &Member) {
     member.context().closing.store(true, Ordering::Release);
 }
 
+/// Takes the partitions and reads on from their offsets.
 pub fn assign(member: &Member, partitions: &TopicPartitionList) -> KafkaResult<()> {
     match member.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => member.incremental_assign(partitions),
-        _ => member.assign(partitions),
+        RebalanceProtocol::Cooperative => member.incremental_assign(partitions)?,
+        _ => member.assign(partitions)?,
     }
+    // librdkafka remembers a pause beyond the revocation, so a partition that comes back would stand still.
+    member.resume(partitions)
 }
 
 pub fn unassign(member: &Member, partitions: &TopicPartitionList) -> KafkaResult<()> {

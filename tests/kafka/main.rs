@@ -10,6 +10,7 @@ mod process;
 mod world;
 
 mod errors;
+mod members;
 mod outages;
 mod topics;
 mod transactions;
