@@ -333,8 +333,9 @@ fn refused_property(error: &KafkaError) -> Error {
     .hint("librdkafka's CONFIGURATION.md lists every property of [kafka], [kafka.consumer], [kafka.producer]")
 }
 
-/// Memory for records fetched ahead, per worker. librdkafka's 64 MiB each would be the largest thing here.
-const INPUT_QUEUE_KB: u32 = 32 * 1024;
+/// Memory for records fetched ahead, per worker. A record costs librdkafka some 400 bytes besides its own, and a
+/// short queue stays in the cache.
+const INPUT_QUEUE_KB: u32 = 8 * 1024;
 /// Restoring is one long read with nothing beside it.
 const RESTORE_QUEUE_KB: u32 = 64 * 1024;
 
@@ -351,7 +352,7 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // A full local queue would otherwise stop fetching for a whole second.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
-    ("queued.min.messages", "50000"),
+    ("queued.min.messages", "10000"),
     ("fetch.max.bytes", "16777216"),
     // The broker checked each batch when it was written, and TCP since; restoring state checks again.
     ("check.crcs", "false"),
