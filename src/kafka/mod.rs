@@ -12,6 +12,7 @@ pub mod transactions;
 pub mod answer;
 pub mod partitioner;
 pub mod dead_letter;
+pub mod headers;
 pub mod marker;
 pub mod task;
 pub mod members;

@@ -5,6 +5,7 @@
 
 use crate::config::{Clock, Config};
 use crate::error::Result;
+use crate::event::decoder::Decoder;
 use crate::event::money::Money;
 use crate::event::{Reject, Source};
 use crate::merge::{Merger, Position};
@@ -35,6 +36,8 @@ pub struct Merged<'a> {
     merger: Merger<Line>,
     latest: Option<Ts>,
     money: Money,
+    /// By source.
+    decoders: [Decoder; Source::ALL.len()],
 }
 
 impl<'a> Merged<'a> {
@@ -48,6 +51,7 @@ impl<'a> Merged<'a> {
             lanes: Box::new(lanes),
             latest,
             money: setup::settings(config).money,
+            decoders: Source::ALL.map(|source| setup::decoder(setup::source(config, source))),
         }
     }
 
@@ -76,7 +80,7 @@ impl<'a> Merged<'a> {
                     self.merger.set_ended(lane, true);
                     break;
                 };
-                match record.decode(source, self.latest, &self.money) {
+                match record.decode(source, &self.decoders[source.index()], self.latest, &self.money) {
                     Ok(line) => {
                         let (ts, customer) = (line.ts(), line.customer_hash());
                         self.merger.push(lane, line.number, ts, customer, line);
