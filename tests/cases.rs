@@ -243,7 +243,11 @@ fn told(out: &Out) -> String {
             };
             let (lifecycle, from, to) = (text(&json["lifecycle"]), text(&json["from"]), text(&json["to"]));
             let (visit, days) = (short(&json["visit"]), short(&json["stage_days"]));
-            write!(line, "stage {lifecycle}: {from} -> {to} ({cause}) visit {visit} after {days}d")
+            let because = match text(&json["rule"]).rsplit_once(" // ") {
+                Some((_, reasons)) => format!(" because {reasons}"),
+                None => String::new(),
+            };
+            write!(line, "stage {lifecycle}: {from} -> {to} ({cause}) visit {visit} after {days}d{because}")
         }
         Channel::ChurnScores => {
             let (p, band) = (short(&json["p_churn"]), text(&json["band"]));
