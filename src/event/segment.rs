@@ -19,18 +19,14 @@ const GROUP_PREFIX: &str = "group.";
 /// Reads one call.
 pub(super) fn map(json: &[u8]) -> Result<Mapped<'_>, Reject> {
     let call: Call<'_> = read(json)?;
-    let kind = match &call.kind {
-        Leaf::Absent => return Err(Reject::new(Reason::MissingType, "/type is absent")),
-        Leaf::Text(kind) => kind.to_ascii_lowercase(),
-        _ => String::new(),
-    };
-    match kind.as_str() {
-        "track" => track(call),
-        "page" => plain(call, (Source::Clickstream, "page_viewed")),
-        "screen" => plain(call, (Source::Clickstream, "screen_viewed")),
-        "identify" => identify(call),
-        "group" => group(call),
-        "alias" => alias(call),
+    match call.kind.as_text() {
+        Some("track") => track(call),
+        Some("page") => plain(call, (Source::Clickstream, "page_viewed")),
+        Some("screen") => plain(call, (Source::Clickstream, "screen_viewed")),
+        Some("identify") => identify(call),
+        Some("group") => group(call),
+        Some("alias") => alias(call),
+        None if call.kind.is_absent() => Err(Reject::new(Reason::MissingType, "/type is absent")),
         _ => {
             let message = "/type: expected one of track, page, screen, identify, group and alias";
             Err(Reject::new(Reason::InvalidType, message))
