@@ -1,6 +1,6 @@
 //! `stagecast erase`: asks for a customer to be forgotten.
 
-use crate::config::{Config, Format};
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::event::native::MAX_CUSTOMER_ID_BYTES;
@@ -25,10 +25,10 @@ fn customer_id(text: &str) -> Result<String, String> {
 /// Writes a `customer_deleted` event to the profile topic.
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let profile = setup::source(config, Source::Profile);
-    if !profile.enabled || profile.format != Format::Native || !profile.fields.is_empty() {
+    if !profile.enabled || !setup::decoder(profile).is_plain() {
         let what = "erasing a customer needs a profile topic that is read in the native format";
         return Err(Error::user(what).hint(
-            "set source.profile.enabled = true with format = \"native\" and no fields, and restart `stagecast run`",
+            "set source.profile.enabled = true with format = \"native\", no fields and no types, and restart `stagecast run`",
         ));
     }
     let now = wall_now();

@@ -67,7 +67,6 @@ pub struct Decoder {
     fields: Pointers,
     /// The native types of foreign names.
     types: Types,
-    /// Whether nothing but native records is to be read.
     plain: bool,
 }
 
@@ -90,6 +89,11 @@ impl Decoder {
             false => Pointers::new(fields.iter().map(|(field, at)| (field.as_str(), at.as_str()))),
         };
         Decoder { format, data, fields, types, plain }
+    }
+
+    /// Whether nothing but native records is read.
+    pub fn is_plain(&self) -> bool {
+        self.plain
     }
 
     /// Reads one record.

@@ -3,7 +3,7 @@
 use super::clients::ClientSettings;
 use super::sender::{Outgoing, Sender};
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::setup;
 use crate::simulate::{Progress, Settings, Simulation, Summary};
@@ -17,6 +17,7 @@ pub fn simulate(
     settings: &Settings,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary> {
+    refuse_foreign_formats(config)?;
     let sender = Sender::new(clients)?;
     let mut simulation = Simulation::new(settings)?;
     let mut events = [0; Source::ALL.len()];
@@ -43,4 +44,17 @@ pub fn simulate(
     }
     sender.finish()?;
     Ok(Summary { events, customers: settings.customers, end: settings.end() })
+}
+
+/// Simulated events are native ones, and would all be dead letters on a topic of another format.
+fn refuse_foreign_formats(config: &Config) -> Result<()> {
+    let foreign = setup::enabled_sources(config).find(|(_, section)| !setup::decoder(section).is_plain());
+    match foreign {
+        None => Ok(()),
+        Some((source, section)) => {
+            let (name, format) = (source.name(), section.format.name());
+            let what = format!("source.{name} is not read as plain native events (format = \"{format}\")");
+            Err(Error::user(what).hint("simulated events are native; use topics of their own for them"))
+        }
+    }
 }

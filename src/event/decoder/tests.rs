@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::event::{Field, ProfileChange, Source};
 use crate::pipeline::facts::TraitValue;
@@ -235,4 +237,120 @@ fn a_mood_comes_from_the_text_where_none_is_given() {
     let json = br#"{"customer_id":"c","type":"ticket_opened","body":"Wonderful, I love it"}"#;
     let event = read(&pointed, Source::Support, json, &()).unwrap();
     assert!(event.numbers.get(Field::Sentiment).unwrap() > 0);
+}
+
+/// What a customer's values are made of, so that it shows where one leaks.
+const SECRET: &str = "s3cret";
+
+/// JSON of the words that the formats look for, in any wrong place and of any wrong type.
+fn json() -> impl Strategy<Value = serde_json::Value> {
+    use serde_json::{Value, json};
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        Just(json!(SECRET)),
+        prop::sample::select(vec![
+            "",
+            "track",
+            "page",
+            "identify",
+            "group",
+            "alias",
+            "Order Completed",
+            "CSAT Rated",
+            "order_completed",
+            "customers_merged",
+            "zen:event-type:ticket.status_changed",
+            "zen:event-type:ticket.csat",
+            "SOLVED",
+            "2026-01-01T00:00:00Z",
+            "1.0",
+            "12.50",
+        ])
+        .prop_map(Value::from),
+    ];
+    let words = prop::sample::select(vec![
+        "type",
+        "event",
+        "userId",
+        "anonymousId",
+        "previousId",
+        "groupId",
+        "messageId",
+        "timestamp",
+        "sentAt",
+        "originalTimestamp",
+        "receivedAt",
+        "properties",
+        "revenue",
+        "total",
+        "currency",
+        "csat",
+        "nps",
+        "text",
+        "traits",
+        "context",
+        "specversion",
+        "id",
+        "source",
+        "subject",
+        "time",
+        "data",
+        "detail",
+        "external_id",
+        "satisfaction_rating",
+        "score",
+        "comment",
+        "body",
+        "author",
+        "is_staff",
+        "current",
+        "previous",
+        "customer_id",
+        "ts",
+        "event_id",
+        "amount",
+        "sentiment",
+        "0",
+        "from_id",
+    ]);
+    leaf.prop_recursive(4, 64, 12, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map(words.clone().prop_map(String::from), inner, 0..12)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+    #[test]
+    fn nothing_panics_and_no_message_quotes_a_value(json in json(), cut in prop::option::of(0usize..200)) {
+        let mut bytes = serde_json::to_vec(&json).unwrap();
+        bytes.truncate(cut.unwrap_or(bytes.len()));
+        let tables = [
+            table(&[]),
+            table(&[("customer_id", "/detail/id"), ("traits", "/detail"), ("type", "/0/type"), ("text", "")]),
+        ];
+        for (format, data) in [
+            (Format::Native, Format::Native),
+            (Format::Segment, Format::Native),
+            (Format::Zendesk, Format::Native),
+            (Format::CloudEvents, Format::Native),
+            (Format::CloudEvents, Format::Segment),
+        ] {
+            for fields in &tables {
+                let decoder = Decoder::new(format, data, fields, table(&[("*", "csat_rated")]));
+                for source in Source::ALL {
+                    if let Err(reject) = read(&decoder, source, &bytes, &()) {
+                        prop_assert!(!reject.message.contains(SECRET), "{reject}");
+                    }
+                }
+            }
+        }
+    }
 }
