@@ -61,7 +61,7 @@ pub(super) enum Leaf<'a> {
     #[default]
     Absent,
     Text(Cow<'a, str>),
-    Integer(i128),
+    Integer(i64),
     Float(f64),
     Flag(bool),
     Nested,
@@ -119,10 +119,11 @@ impl<'de> Visitor<'de> for LeafVisitor {
         Ok(Leaf::Text(Cow::Owned(v.to_owned())))
     }
     fn visit_i64<E>(self, v: i64) -> Result<Self::Value, E> {
-        Ok(Leaf::Integer(v.into()))
+        Ok(Leaf::Integer(v))
     }
+    /// What does not fit an `i64` is an id at best, and text serves ids as well.
     fn visit_u64<E>(self, v: u64) -> Result<Self::Value, E> {
-        Ok(Leaf::Integer(v.into()))
+        Ok(i64::try_from(v).map_or_else(|_| Leaf::Text(Cow::Owned(v.to_string())), Leaf::Integer))
     }
     fn visit_f64<E>(self, v: f64) -> Result<Self::Value, E> {
         Ok(Leaf::Float(v))
