@@ -15,7 +15,7 @@ use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 /// The foreign name that stands for every other in a table of types.
-pub const ANY_TYPE: &str = "*";
+const ANY_TYPE: &str = "*";
 
 /// The native types of foreign names, as configured.
 pub(super) type Types = BTreeMap<String, String>;

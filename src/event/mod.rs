@@ -2,7 +2,7 @@
 //!
 //! A [`decoder`] turns the bytes of a record into an [`Event`] that borrows from them, or into a [`Reject`]: bad
 //! input is a value here, never an error, and keeps its offset. Native records are read directly ([`native`]);
-//! any other format only says where it has each field, and [`mapped`] checks them.
+//! any other format only says where it has each field, and `mapped` checks them.
 
 pub mod decoder;
 pub mod native;
@@ -15,8 +15,6 @@ pub mod names;
 mod json;
 mod sentiment;
 pub mod money;
-
-pub use mapped::ANY_TYPE;
 
 use std::borrow::Cow;
 use std::fmt;
