@@ -13,6 +13,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::{Distribution, Zipf};
 use stagecast::event::Source;
+use stagecast::event::decoder::{Decoder, Format};
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::model::artifact::Transform;
@@ -87,6 +88,30 @@ fn record(i: usize, ts: Ts, customer: u64, rng: &mut impl Rng) -> Record {
     (source, ts, json.into_bytes())
 }
 
+/// The same event as Segment's library sends it, with the context that comes along.
+fn segment_call((_, _, json): &Record) -> Vec<u8> {
+    let native: serde_json::Value = serde_json::from_slice(json).expect("JSON");
+    let text = |name: &str| native[name].as_str().unwrap_or_default().to_owned();
+    let event = match text("type").as_str() {
+        "ticket_opened" => "Live Chat Conversation Started".to_owned(),
+        "ticket_replied" => "Live Chat Message Sent".to_owned(),
+        "ticket_solved" => "Live Chat Conversation Ended".to_owned(),
+        name => name.split('_').map(|w| w[..1].to_uppercase() + &w[1..]).collect::<Vec<_>>().join(" "),
+    };
+    let properties = match native["amount"].as_f64() {
+        Some(amount) => format!(
+            r#""order_id":"{}","revenue":{amount},"currency":"EUR","products":[{{"product_id":"p-1","quantity":1,"price":{amount}}}]"#,
+            text("order_id")
+        ),
+        None => format!(r#""url":"{}","product_id":"{}""#, text("url"), text("product_id")),
+    };
+    let (id, user, at) = (text("event_id"), text("customer_id"), text("ts"));
+    format!(
+        r#"{{"anonymousId":"a-{user}","context":{{"library":{{"name":"analytics.js","version":"2.11.1"}},"locale":"de-DE","page":{{"path":"/"}}}},"event":"{event}","messageId":"{id}","properties":{{{properties}}},"timestamp":"{at}","type":"track","userId":"{user}"}}"#
+    )
+    .into_bytes()
+}
+
 /// The shipped catalogue and retention lifecycle, and a model of fourteen terms.
 fn plan() -> Arc<Plan> {
     let log = Transform::Log1p;
@@ -118,6 +143,12 @@ fn decode_all(records: &[Record], money: &Money) -> usize {
         let envelope = Envelope { source: *source, key: None, timestamp: None, latest: None };
         black_box(decode(json, &envelope, money)).is_ok()
     });
+    decoded.filter(|ok| *ok).count()
+}
+
+fn decode_all_segment(calls: &[Vec<u8>], decoder: &Decoder, money: &Money) -> usize {
+    let envelope = Envelope { source: Source::Clickstream, key: None, timestamp: None, latest: None };
+    let decoded = calls.iter().map(|json| black_box(decoder.decode(json, &envelope, &(), money)).is_ok());
     decoded.filter(|ok| *ok).count()
 }
 
@@ -160,6 +191,13 @@ fn core(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(records.len() as u64));
     group.bench_function("decode", |b| b.iter(|| decode_all(&records, &plan.settings.money)));
+    let calls: Vec<Vec<u8>> = records.iter().map(segment_call).collect();
+    let segment = Decoder::new(Format::Segment, Format::Native, &Default::default(), Default::default());
+    assert_eq!(decode_all_segment(&calls, &segment, &plan.settings.money), records.len());
+    group.bench_function("decode_segment", |b| {
+        b.iter(|| decode_all_segment(&calls, &segment, &plan.settings.money));
+    });
+    drop(calls);
     group.bench_function("decode_and_step", |b| b.iter_with_large_drop(|| run_all(&records, &plan)));
     group.throughput(Throughput::Elements(engine.store().len() as u64));
     group.bench_function("encode", |b| b.iter(|| encode_all(&engine)));

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
 use crate::event::Source;
+use crate::event::decoder::Decoder;
 use crate::event::money::Money;
 use crate::kafka::clients::{BrokerKind, ClientSettings};
 use crate::kafka::topics::Layout;
@@ -146,6 +147,11 @@ pub fn source(config: &Config, source: Source) -> &config::SourceConfig {
         Source::Support => &config.source.support,
         Source::Profile => &config.source.profile,
     }
+}
+
+/// What reads the records of a source.
+pub fn decoder(section: &config::SourceConfig) -> Decoder {
+    Decoder::new(section.format, section.data, &section.fields, section.types.clone())
 }
 
 /// The sources whose topics are consumed, in the order of their lanes.

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! # a comment
+//! format segment                          of the events (default: native)
 //! lifecycle retention                     a preset, or <<, the text of a file, and >>
 //! model -2 tickets_7d 1.5                 the logit: intercept, then features and weights (default: 0)
 //! rescore_every 400d | min_change 0.1 | bands 0.3 0.7 | margin 0.5 | dedupe 24h
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stagecast::event::Source;
+use stagecast::event::decoder::{Decoder, Format};
 use stagecast::model::artifact::{Model, Transform};
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::Applied;
@@ -71,6 +73,7 @@ struct Case<'a> {
     model: Model,
     settings: Settings,
     hidden: Vec<Channel>,
+    decoder: Decoder,
     /// The lines after the header.
     steps: Vec<&'a str>,
 }
@@ -82,6 +85,7 @@ impl<'a> Case<'a> {
             model: support::model(0.0, &[("clicks_7d", Transform::Identity, (0.0, 1.0, 0.0))]),
             settings: Settings { policies: Vec::new(), ..Settings::default() },
             hidden: Vec::new(),
+            decoder: Decoder::default(),
             steps: Vec::new(),
         };
         let mut lines = input.lines();
@@ -100,6 +104,7 @@ impl<'a> Case<'a> {
                 }
                 "model" => case.model = model(rest),
                 "policy" => case.settings.policies.push(policy(rest)),
+                "format" => case.decoder = decoder(rest),
                 "hide" => case.hidden.push(channel(rest)),
                 "rescore_every" => case.settings.rescore_every_ms = span(rest),
                 "dedupe" => case.settings.dedupe_ms = span(rest),
@@ -123,7 +128,7 @@ impl<'a> Case<'a> {
         for step in &self.steps {
             let (word, rest) = step.split_once(' ').unwrap_or_else(|| panic!("`{step}` is no step"));
             let said = match (word, Source::from_name(word)) {
-                (_, Some(source)) => Some(applied(driver.apply(source, rest.as_bytes()), rest)).flatten(),
+                (_, Some(source)) => applied(driver.apply_as(&self.decoder, source, rest.as_bytes()), rest),
                 ("tick", _) => {
                     driver.engine.tick(instant(rest));
                     None
@@ -154,6 +159,11 @@ fn span(text: &str) -> i64 {
 
 fn number(text: &str) -> f64 {
     text.parse().unwrap_or_else(|_| panic!("`{text}` is no number"))
+}
+
+fn decoder(name: &str) -> Decoder {
+    let format = Format::from_name(name).unwrap_or_else(|| panic!("no format `{name}`"));
+    Decoder::new(format, Format::Native, &Default::default(), Default::default())
 }
 
 fn channel(name: &str) -> Channel {
@@ -243,7 +253,11 @@ fn told(out: &Out) -> String {
             };
             let (lifecycle, from, to) = (text(&json["lifecycle"]), text(&json["from"]), text(&json["to"]));
             let (visit, days) = (short(&json["visit"]), short(&json["stage_days"]));
-            write!(line, "stage {lifecycle}: {from} -> {to} ({cause}) visit {visit} after {days}d")
+            let because = match text(&json["rule"]).rsplit_once(" // ") {
+                Some((_, reasons)) => format!(" because {reasons}"),
+                None => String::new(),
+            };
+            write!(line, "stage {lifecycle}: {from} -> {to} ({cause}) visit {visit} after {days}d{because}")
         }
         Channel::ChurnScores => {
             let (p, band) = (short(&json["p_churn"]), text(&json["band"]));

@@ -17,6 +17,8 @@ pub mod topics;
 pub mod simulate;
 pub mod train;
 pub mod check;
+pub mod dlq;
+pub mod erase;
 pub mod logging;
 mod progress;
 mod values;
@@ -79,6 +81,10 @@ pub enum Command {
     Train(train::Args),
     /// Validates the configuration and everything it names
     Check(check::Args),
+    /// Dead letters that can be used after all
+    Dlq(dlq::Args),
+    /// Asks for a customer to be forgotten
+    Erase(erase::Args),
 }
 
 /// Parses the arguments; clap tells wrong usage and leaves with 2, help and version with 0.
@@ -100,6 +106,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Simulate(args) => simulate::run(&args, &config),
         Command::Train(args) => train::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
+        Command::Dlq(args) => dlq::run(&args, &config),
+        Command::Erase(args) => erase::run(&args, &config),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::time::format_span;
 
 use super::mask;
-use super::types::{AlertPolicy, Clock, Config, Format, SourceConfig, Sources, TraitScalar};
+use super::types::{AlertPolicy, Clock, Config, SourceConfig, Sources, TraitScalar};
 
 impl Config {
     /// What `stagecast check --print` shows.
@@ -96,16 +96,18 @@ impl Config {
 }
 
 fn print_source(out: &mut Page, name: &str, source: &SourceConfig) {
-    let format = match source.format {
-        Format::Native => "native",
-    };
     out.section(&format!("source.{name}"));
     out.key("enabled", source.enabled);
     out.text("topic", &source.topic);
-    out.text("format", format);
+    out.text("format", source.format.name());
+    out.text("data", source.data.name());
     out.section(&format!("source.{name}.fields"));
     for (field, pointer) in &source.fields {
         out.text(field, pointer);
+    }
+    out.section(&format!("source.{name}.types"));
+    for (foreign, native) in &source.types {
+        out.text(foreign, native);
     }
 }
 

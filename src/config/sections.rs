@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::event::names;
 use crate::time::{DAY_MS, SECOND_MS};
 
 use super::kafka;
@@ -128,8 +129,13 @@ fn source(
         enabled: section.get("enabled", default.enabled, read::flag),
         topic: section.get("topic", default.topic, read::kafka_name(MAX_NAME_BYTES)),
         format: section.get("format", default.format, format),
+        data: section.get("data", default.data, data_format),
         fields: section.entries("fields", pointer).unwrap_or_default().into_iter().collect(),
+        types: section.entries("types", native_type).unwrap_or_default().into_iter().collect(),
     };
+    if source.data != Format::Native && source.format != Format::CloudEvents {
+        section.problem("data", "only CloudEvents carry data; remove this or set format = \"cloudevents\"");
+    }
     if source.enabled {
         topics_in_use.claim(&section, "topic", &source.topic);
     }
@@ -138,12 +144,25 @@ fn source(
 }
 
 fn format(node: &Node) -> Result<Format, String> {
-    match read::text(node)?.as_str() {
-        "native" => Ok(Format::Native),
-        planned @ ("segment" | "cloudevents" | "zendesk") => {
-            Err(format!("`{planned}` is not available in this version, which reads \"native\""))
-        }
-        other => Err(format!("there is no format `{other}`; this version reads \"native\"")),
+    let name = read::text(node)?;
+    Format::from_name(&name).ok_or_else(|| {
+        let known: Vec<_> = Format::ALL.iter().map(|format| format.name()).collect();
+        format!("there is no format `{name}`; there are {}", known.join(", "))
+    })
+}
+
+fn data_format(node: &Node) -> Result<Format, String> {
+    match format(node)? {
+        data @ (Format::Native | Format::Segment) => Ok(data),
+        other => Err(format!("CloudEvents carry native or segment data here, not {}", other.name())),
+    }
+}
+
+fn native_type(_foreign: &str, node: &Node) -> Result<String, String> {
+    let name = read::text(node)?;
+    match names::is_type(&name) {
+        true => Ok(name),
+        false => Err(format!("`{name}` is no native type, which is snake_case and of at most 64 bytes")),
     }
 }
 

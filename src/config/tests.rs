@@ -239,12 +239,20 @@ fn wrong_files_are_told_with_line_and_way_out() {
             ":2: `time.grace`: expected a span of time such as \"24h\", found a date",
         ),
         (
-            "[source.purchase]\nformat = \"zendesk\"",
-            ":2: `source.purchase.format`: `zendesk` is not available in this version, which reads \"native\"",
+            "[source.purchase]\ndata = \"segment\"",
+            ":2: `source.purchase.data`: only CloudEvents carry data; remove this or set format = \"cloudevents\"",
+        ),
+        (
+            "[source.purchase]\nformat = \"cloudevents\"\ndata = \"zendesk\"",
+            ":3: `source.purchase.data`: CloudEvents carry native or segment data here, not zendesk",
+        ),
+        (
+            "[source.purchase.types]\n\"Order Placed\" = \"Order Completed\"",
+            ":2: `source.purchase.types.Order Placed`: `Order Completed` is no native type, which is snake_case and of at most 64 bytes",
         ),
         (
             "[source.purchase]\nformat = \"xml\"",
-            ":2: `source.purchase.format`: there is no format `xml`; this version reads \"native\"",
+            ":2: `source.purchase.format`: there is no format `xml`; there are native, segment, cloudevents, zendesk",
         ),
         (
             "[source.orders]",
@@ -513,6 +521,7 @@ proptest! {
         alert in policies(),
         client_id in "[a-zA-Z \"'\\\\\n\t#=\\[\\]ä-ü]{0,12}",
         pointer in "(/[a-z\"\\\\ ]{0,4}){0,3}",
+        alien in "[A-Za-z.:* \"]{0,9}",
         file in prop::option::of("/[a-z \"'\\\\]{1,9}"),
         rate in 1e-9..1e9f64,
         (low, high) in (0.0..0.5f64, 0.5001..1.0f64),
@@ -521,6 +530,9 @@ proptest! {
         let mut config = Config { alert, ..Config::default() };
         config.kafka.producer.insert("client.id".into(), client_id);
         config.source.purchase.fields.insert("amount".into(), pointer);
+        config.source.purchase.types.insert(alien, "order_completed".into());
+        config.source.purchase.format = Format::CloudEvents;
+        config.source.purchase.data = Format::Segment;
         config.features.file = file.map(PathBuf::from);
         config.money.rates.insert("GBP".into(), rate);
         config.scores.bands = [low, high];

@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::event::decoder::Format;
 pub use crate::pipeline::facts::TraitValue as TraitScalar;
 use crate::time::{DAY_MS, MINUTE_MS};
 
@@ -62,14 +63,12 @@ pub struct SourceConfig {
     pub enabled: bool,
     pub topic: String,
     pub format: Format,
+    /// The format of the data that CloudEvents carry: native or Segment.
+    pub data: Format,
     /// Native field name to JSON pointer.
     pub fields: BTreeMap<String, String>,
-}
-
-/// How the records of a topic are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    Native,
+    /// Foreign event name to native type; `*` stands for every other name, and for none.
+    pub types: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -229,7 +228,9 @@ impl Default for Sources {
             enabled,
             topic: topic.into(),
             format: Format::Native,
+            data: Format::Native,
             fields: BTreeMap::new(),
+            types: BTreeMap::new(),
         };
         Sources {
             clickstream: source("clickstream", true),

@@ -1,9 +1,19 @@
 //! The nouns of the input: what an event is once it has been read, and why a record can be unusable.
 //!
-//! A reader of a format ([`native`]) turns the bytes of a record into an [`Event`] that borrows from them, or
-//! into a [`Reject`]: bad input is a value here, never an error, and keeps its offset.
+//! A [`decoder`] turns the bytes of a record into an [`Event`] that borrows from them, or into a [`Reject`]: bad
+//! input is a value here, never an error, and keeps its offset. Native records are read directly ([`native`]);
+//! any other format only says where it has each field, and `mapped` checks them.
 
+pub mod decoder;
 pub mod native;
+mod segment;
+mod zendesk;
+mod cloudevents;
+mod pointers;
+mod mapped;
+pub mod names;
+mod json;
+mod sentiment;
 pub mod money;
 
 use std::borrow::Cow;
@@ -210,10 +220,11 @@ pub enum Reason {
     UnknownCurrency,
     InvalidField,
     UnsupportedType,
+    UnsupportedEncoding,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 17] = [
+    pub const ALL: [Reason; 18] = [
         Reason::Empty,
         Reason::TooLarge,
         Reason::MalformedJson,
@@ -231,6 +242,7 @@ impl Reason {
         Reason::UnknownCurrency,
         Reason::InvalidField,
         Reason::UnsupportedType,
+        Reason::UnsupportedEncoding,
     ];
 
     pub fn code(self) -> &'static str {
@@ -252,6 +264,7 @@ impl Reason {
             Reason::UnknownCurrency => "unknown_currency",
             Reason::InvalidField => "invalid_field",
             Reason::UnsupportedType => "unsupported_type",
+            Reason::UnsupportedEncoding => "unsupported_encoding",
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::money::{MAX_AMOUNT, Money};
+use super::sentiment::sentiment;
 use super::{Event, Field, MAX_RECORD_BYTES, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
@@ -68,6 +69,11 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
                 if let Some(number) = bounded(value, field, range)? {
                     numbers.set(field, number);
                 }
+            }
+            if let (None, Scalar::Text(text)) = (numbers.get(Field::Sentiment), &raw.text)
+                && let Some(mood) = sentiment(text)
+            {
+                numbers.set(Field::Sentiment, mood);
             }
         }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),

@@ -3,7 +3,8 @@
 //! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which
-//! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on.
+//! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on
+//! ([`letters`]: how it comes back).
 
 pub mod clients;
 pub mod topics;
@@ -12,10 +13,13 @@ pub mod transactions;
 pub mod answer;
 pub mod partitioner;
 pub mod dead_letter;
+pub mod headers;
 pub mod marker;
 pub mod task;
 pub mod members;
 pub mod restore;
 pub mod worker;
 pub mod service;
+pub mod sender;
 pub mod feed;
+pub mod letters;

@@ -59,7 +59,11 @@ pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
     let metrics = Metrics::new(&plan)?;
     let health = Arc::new(Health::new(workers, Tick::now()));
     let inputs: Arc<[Input]> = setup::enabled_sources(config)
-        .map(|(source, section)| Input { source, topic: section.topic.clone() })
+        .map(|(source, section)| Input {
+            source,
+            topic: section.topic.clone(),
+            decoder: setup::decoder(section),
+        })
         .collect();
     let ends = if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
     let shared = Arc::new(Shared {

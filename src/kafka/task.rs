@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::marker::{Done, Marker};
 use crate::config::Clock;
-use crate::event::native::{Envelope, decode};
+use crate::event::decoder::{Decoder, Headers};
+use crate::event::native::Envelope;
 use crate::event::{KeptEvent, Reject, Source};
 use crate::merge::{Merger, Position};
 use crate::pipeline::engine::{Applied, Engine};
@@ -19,10 +20,11 @@ use crate::pipeline::varint::put_u64;
 use crate::time::{Tick, Ts};
 
 /// A topic of the partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Input {
     pub source: Source,
     pub topic: String,
+    pub decoder: Decoder,
 }
 
 /// How time passes.
@@ -39,6 +41,7 @@ pub struct Incoming<'a> {
     pub offset: i64,
     pub key: Option<&'a [u8]>,
     pub value: &'a [u8],
+    pub headers: &'a dyn Headers,
     /// The broker's timestamp.
     pub timestamp: Option<Ts>,
 }
@@ -140,9 +143,9 @@ impl Task {
             Clock::Wall => Some(wall.saturating_add(self.timing.max_future_ms)),
             Clock::Events => None,
         };
-        let source = self.inputs[lane].source;
-        let envelope = Envelope { source, key: record.key, timestamp: record.timestamp, latest };
-        match decode(record.value, &envelope, &self.engine.plan().settings.money) {
+        let Input { source, decoder, .. } = &self.inputs[lane];
+        let envelope = Envelope { source: *source, key: record.key, timestamp: record.timestamp, latest };
+        match decoder.decode(record.value, &envelope, record.headers, &self.engine.plan().settings.money) {
             Ok(event) => {
                 let (ts, customer) = (event.ts, hash_customer(&event.customer_id));
                 let waiting = Waiting { event: event.into(), timestamp: record.timestamp };
@@ -160,11 +163,14 @@ impl Task {
     /// Applies the next event whose turn has come. Silence is left to [`Task::pass_time`]: an event lives
     /// through its own customer's, and the others' cost less when many instants are due at once.
     pub fn advance(&mut self) -> Option<Step> {
-        let (lane, mut waiting) = self.merger.pop()?;
+        let (_, mut waiting) = self.merger.pop()?;
         self.clock = self.clock.max(waiting.event.ts);
-        let applied = self.engine.step(&waiting.event.take());
+        let event = waiting.event.take();
+        // One topic may carry events of every kind.
+        let source = event.source;
+        let applied = self.engine.step(&event);
         self.changed = true;
-        Some(Step { source: self.inputs[lane].source, applied, timestamp: waiting.timestamp })
+        Some(Step { source, applied, timestamp: waiting.timestamp })
     }
 
     /// Lets time pass: an idle partition follows the wall clock. A task counts as idle once nothing came for

@@ -28,6 +28,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::answer::{Answer, Call, classify};
+use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
@@ -284,6 +285,7 @@ impl<'a> Worker<'a> {
             offset: message.offset(),
             key: message.key(),
             value: message.payload().unwrap_or(b""),
+            headers: &MessageHeaders(message),
             timestamp: message.timestamp().to_millis(),
         };
         match task.take(lane, &incoming, now, wall) {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::event::decoder::Decoder;
 use crate::event::money::Money;
-use crate::event::native::{Envelope, decode};
+use crate::event::native::Envelope;
 use crate::event::{Event, Reject, Source};
 use crate::pipeline::outbox::hash_customer;
 use crate::setup;
@@ -136,9 +137,15 @@ impl Lane {
 }
 
 impl RawRecord {
-    pub fn decode(&self, source: Source, latest: Option<Ts>, money: &Money) -> Result<Line, Reject> {
+    pub fn decode(
+        &self,
+        source: Source,
+        decoder: &Decoder,
+        latest: Option<Ts>,
+        money: &Money,
+    ) -> Result<Line, Reject> {
         let envelope = Envelope { source, key: self.key.as_deref(), timestamp: self.timestamp, latest };
-        let event = decode(&self.bytes, &envelope, money)?;
+        let event = decoder.decode(&self.bytes, &envelope, &(), money)?;
         Ok(Line { number: self.number, event: event.into_owned() })
     }
 }

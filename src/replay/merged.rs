@@ -5,6 +5,7 @@
 
 use crate::config::{Clock, Config};
 use crate::error::Result;
+use crate::event::decoder::Decoder;
 use crate::event::money::Money;
 use crate::event::{Reject, Source};
 use crate::merge::{Merger, Position};
@@ -35,6 +36,8 @@ pub struct Merged<'a> {
     merger: Merger<Line>,
     latest: Option<Ts>,
     money: Money,
+    /// By source.
+    decoders: [Decoder; Source::ALL.len()],
 }
 
 impl<'a> Merged<'a> {
@@ -48,6 +51,7 @@ impl<'a> Merged<'a> {
             lanes: Box::new(lanes),
             latest,
             money: setup::settings(config).money,
+            decoders: Source::ALL.map(|source| setup::decoder(setup::source(config, source))),
         }
     }
 
@@ -76,7 +80,7 @@ impl<'a> Merged<'a> {
                     self.merger.set_ended(lane, true);
                     break;
                 };
-                match record.decode(source, self.latest, &self.money) {
+                match record.decode(source, &self.decoders[source.index()], self.latest, &self.money) {
                     Ok(line) => {
                         let (ts, customer) = (line.ts(), line.customer_hash());
                         self.merger.push(lane, line.number, ts, customer, line);
@@ -89,5 +93,45 @@ impl<'a> Merged<'a> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+    use crate::replay::Inputs;
+
+    #[derive(Default)]
+    struct Reasons(Vec<String>);
+
+    impl Rejected for Reasons {
+        fn rejected(&mut self, source: Source, _: &RawRecord, reject: &Reject) -> Result<()> {
+            self.0.push(format!("{} {}", source.name(), reject.reason.code()));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_file_is_read_in_the_format_of_its_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let write =
+            |name: &str, lines: &[&str]| std::fs::write(dir.path().join(name), lines.join("\n")).unwrap();
+        let order = r#"{"type":"track","event":"Order Completed","userId":"c","timestamp":"2026-01-02T00:00:00Z","properties":{"revenue":5}}"#;
+        let page = r#"{"type":"page","userId":"c","timestamp":"2026-01-01T00:00:00Z"}"#;
+        write("clickstream.ndjson", &[page, order, "{}"]);
+        let solved = r#"{"specversion":"1.0","id":"1","source":"/desk","type":"desk.ticket_solved","time":"2026-01-03T00:00:00Z","data":{"customer_id":"c"}}"#;
+        write("support.ndjson", &[solved, page]);
+        let set =
+            ["source.clickstream.format=segment", "source.support.format=cloudevents", "time.clock=events"];
+        let layers = Layers { set: set.map(String::from).to_vec(), ..Layers::default() };
+        let config = Config::from_layers(&layers).unwrap();
+        let mut merged = Merged::new(Inputs::open(dir.path(), &config).unwrap(), &config);
+        let (mut reasons, mut events) = (Reasons::default(), Vec::new());
+        while let Some(line) = merged.next(&mut reasons).unwrap() {
+            events.push(format!("{} {}", line.event().source.name(), line.event().name));
+        }
+        assert_eq!(events, ["clickstream page_viewed", "purchase order_completed", "support ticket_solved"]);
+        assert_eq!(reasons.0, ["clickstream missing_type", "support invalid_field"]);
     }
 }

@@ -15,3 +15,4 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod formats;

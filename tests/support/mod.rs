@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use stagecast::event::Source;
+use stagecast::event::decoder::Decoder;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::model::artifact::{
     Definitions, Direction, Golden, Label, Model, SCHEMA, Term, Training, Transform, definition_hash,
@@ -149,6 +150,15 @@ impl Driver {
         let envelope = Envelope { source, key: None, timestamp: None, latest: None };
         let money = self.engine.plan().settings.money.clone();
         let event = decode(json, &envelope, &money);
+        let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
+        self.engine.step(&event)
+    }
+
+    /// The same for a record of another format.
+    pub fn apply_as(&mut self, decoder: &Decoder, source: Source, json: &[u8]) -> Applied {
+        let envelope = Envelope { source, key: None, timestamp: None, latest: None };
+        let money = self.engine.plan().settings.money.clone();
+        let event = decoder.decode(json, &envelope, &(), &money);
         let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
         self.engine.step(&event)
     }

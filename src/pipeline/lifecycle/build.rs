@@ -15,12 +15,14 @@ use super::flips::{Watch, grows};
 use super::problems::Problems;
 use super::program::{Entry, Program, REJECT};
 use super::variants::Selectors;
-use super::{Lifecycle, Rule, Stage, StageRules, Variant};
+use super::{Lifecycle, Stage, StageRules, Told, Variant};
 
 /// The most stages a lifecycle may have: their truths share one word.
 pub(super) const MAX_STAGES: usize = 32;
 /// The longest name of a lifecycle or stage.
 const MAX_NAME_BYTES: usize = 64;
+/// The most reasons of a stage: every set of them has its text ready.
+const MAX_REASONS: usize = 8;
 
 /// Compiles `file`; `None` when a problem was found.
 pub(super) fn build(file: &File, names: &dyn FeatureNames, problems: &mut Problems<'_>) -> Option<Lifecycle> {
@@ -92,6 +94,11 @@ fn check_names(file: &File, problems: &mut Problems<'_>) {
             problems.add(stage.name.line, format!("stage `{name}` is there already, at line {first}"));
         } else {
             seen.insert(&stage.name.value, stage.name.line);
+        }
+        if stage.reasons.len() > MAX_REASONS {
+            let (name, many) = (&stage.name.value, stage.reasons.len());
+            let what = format!("stage `{name}` has {many} reasons; at most {MAX_REASONS} are possible");
+            problems.add(stage.name.line, what);
         }
         if i == MAX_STAGES {
             let many = file.stages.len();
@@ -271,8 +278,23 @@ impl<'a> Compiler<'a> {
                 Some(at) => self.rule(&place("stay"), Some(at), &mut draft, problems).entry,
                 None => enter.entry,
             };
-            let action = rules.action.map(Box::from);
-            stages.push(StageRules { enter, stay, min_dwell_ms: rules.min_dwell_ms, action });
+            let reasons: Vec<(&str, Rule)> = stage
+                .reasons
+                .iter()
+                .take(MAX_REASONS)
+                .map(|(name, rule)| {
+                    let place = place(&format!("reasons.\"{name}\""));
+                    (name.as_str(), self.rule(&place, Some(rule), &mut draft, problems))
+                })
+                .collect();
+            stages.push(StageRules {
+                enter: enter.entry,
+                stay,
+                reasons: reasons.iter().map(|(_, rule)| rule.entry).collect(),
+                told: told(&enter, &reasons),
+                min_dwell_ms: rules.min_dwell_ms,
+                action: rules.action.map(Box::from),
+            });
         }
         let program = match draft.program.finish(draft.traits) {
             Ok(program) => program,
@@ -287,8 +309,7 @@ impl<'a> Compiler<'a> {
 
     fn watch(&self, current: usize, program: &Program, stages: &[StageRules]) -> Watch {
         let entered = (0..stages.len()).filter(|i| self.allowed[current] & (1 << i) != 0);
-        let entries: Vec<Entry> =
-            entered.map(|i| stages[i].enter.entry).chain([stages[current].stay]).collect();
+        let entries: Vec<Entry> = entered.map(|i| stages[i].enter).chain([stages[current].stay]).collect();
         Watch::new(program, entries, self.names)
     }
 
@@ -327,6 +348,27 @@ impl<'a> Compiler<'a> {
         draft.traits = reads.traits;
         Rule { source: source.trim().into(), entry, named: reads.features.into_iter().collect() }
     }
+}
+
+/// A rule and where it begins in its program.
+struct Rule {
+    source: Box<str>,
+    entry: Entry,
+    named: Box<[FeatureId]>,
+}
+
+/// How a move is told, for every set of reasons: the rule, and the reasons as a comment behind it.
+fn told(enter: &Rule, reasons: &[(&str, Rule)]) -> Box<[Told]> {
+    let one = |set: usize| {
+        let is_true = |bit: usize| set & (1 << bit) != 0;
+        let held = || reasons.iter().enumerate().filter(|(bit, _)| is_true(*bit)).map(|(_, reason)| reason);
+        let names: Vec<&str> = held().map(|(name, _)| *name).collect();
+        let comment = if names.is_empty() { String::new() } else { format!(" // {}", names.join(", ")) };
+        let named: BTreeSet<FeatureId> =
+            enter.named.iter().chain(held().flat_map(|(_, rule)| &rule.named)).copied().collect();
+        Told { rule: format!("{}{comment}", enter.source).into(), named: named.into_iter().collect() }
+    };
+    (0..1usize << reasons.len()).map(one).collect()
 }
 
 /// A variant in the making.

@@ -13,7 +13,7 @@ use crate::time::parse_span;
 use super::problems::Problems;
 
 const FILE_KEYS: [&str; 7] = ["name", "initial", "version", "traits", "thresholds", "stage", "override"];
-const STAGE_KEYS: [&str; 6] = ["name", "enter", "stay", "from", "min_dwell", "action"];
+const STAGE_KEYS: [&str; 7] = ["name", "enter", "stay", "from", "min_dwell", "action", "reasons"];
 const PATCH_KEYS: [&str; 4] = ["enter", "stay", "min_dwell", "action"];
 /// Hex digits of the content's hash that make a version.
 const VERSION_DIGITS: usize = 12;
@@ -43,6 +43,8 @@ pub(super) struct StageText {
     pub name: At<String>,
     pub from: Option<At<Vec<String>>>,
     pub rules: Patch,
+    /// What a move into the stage may be told with, and when each is true; in file order.
+    pub reasons: Vec<(String, At<String>)>,
 }
 
 /// What a stage says and what an override may say differently.
@@ -196,7 +198,7 @@ impl Reader<'_, '_> {
     }
 
     fn stage(&mut self, line: usize, table: &DeTable<'_>) -> Option<StageText> {
-        let (mut name, mut from, mut rules) = (None, None, Patch::default());
+        let (mut name, mut from, mut rules, mut reasons) = (None, None, Patch::default(), Vec::new());
         let mut named = false;
         for e in self.entries(table) {
             match e.key {
@@ -205,6 +207,11 @@ impl Reader<'_, '_> {
                     name = self.text(&e);
                 }
                 "from" => from = self.list(&e),
+                "reasons" => {
+                    for reason in self.table(&e) {
+                        reasons.extend(self.text(&reason).map(|rule| (reason.key.to_string(), rule)));
+                    }
+                }
                 _ if self.patch(&e, &mut rules) => {}
                 _ => self.unknown(&e, " of a stage", STAGE_KEYS),
             }
@@ -212,7 +219,7 @@ impl Reader<'_, '_> {
         if !named {
             self.problems.add(line, "a stage has no `name`");
         }
-        name.map(|name| StageText { name, from, rules })
+        name.map(|name| StageText { name, from, rules, reasons })
     }
 
     /// Whether the key is one that stages and overrides share; it has been read then.
@@ -288,7 +295,7 @@ fn digest(document: &DeTable<'_>) -> String {
     hex
 }
 
-/// Keys in order of name, except below `override`, whose order in the file means something.
+/// Keys in order of name, except below `override` and `reasons`, whose order in the file means something.
 fn canonical_table(table: &DeTable<'_>, in_file_order: bool, out: &mut String) {
     let mut entries: Vec<_> = table.iter().collect();
     if in_file_order {
@@ -300,7 +307,7 @@ fn canonical_table(table: &DeTable<'_>, in_file_order: bool, out: &mut String) {
     for (key, value) in entries {
         let name: &str = key.get_ref();
         out.push_str(&format!("{name:?}="));
-        canonical(value.get_ref(), in_file_order || name == "override", out);
+        canonical(value.get_ref(), in_file_order || matches!(name, "override" | "reasons"), out);
         out.push(',');
     }
     out.push('}');

@@ -58,7 +58,7 @@ impl Lifecycle {
         let mut others = self.allowed[current];
         while others != 0 {
             let other = others.trailing_zeros() as usize;
-            truths |= u64::from(variant.program.holds(variant.stages[other].enter.entry, facts)) << other;
+            truths |= u64::from(variant.program.holds(variant.stages[other].enter, facts)) << other;
             others &= others - 1;
         }
         truths
@@ -88,7 +88,7 @@ impl Lifecycle {
                 return;
             }
             left |= 1 << current;
-            on_move(self.enter(variant, state, winner, now, facts.stage_days));
+            on_move(self.enter(variant, state, winner, now, facts));
         }
     }
 
@@ -98,7 +98,7 @@ impl Lifecycle {
         state: &mut StageState,
         to: usize,
         now: Ts,
-        stage_days: f64,
+        facts: &Facts<'_>,
     ) -> Move<'a> {
         let from = std::mem::replace(&mut state.stage, to as u8);
         state.entered_at = now;
@@ -107,12 +107,14 @@ impl Lifecycle {
             *visits
         });
         let stage = &variant.stages[to];
+        let holds = |bit: usize| usize::from(variant.program.holds(stage.reasons[bit], facts)) << bit;
+        let told = &stage.told[(0..stage.reasons.len()).map(holds).sum::<usize>()];
         Move {
             from,
             to: to as u8,
-            rule: &stage.enter.source,
-            named: &stage.enter.named,
-            stage_days,
+            rule: &told.rule,
+            named: &told.named,
+            stage_days: facts.stage_days,
             visit,
             action: stage.action.as_deref(),
         }

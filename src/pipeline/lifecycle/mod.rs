@@ -28,7 +28,16 @@ use program::{Entry, Program};
 use variants::Selectors;
 
 /// The lifecycles that ship with the program, by name.
-const PRESETS: [(&str, &str); 1] = [("retention", include_str!("../../../models/lifecycles/retention.toml"))];
+const PRESETS: [(&str, &str); 8] = [
+    ("retention", include_str!("../../../models/lifecycles/retention.toml")),
+    ("value", include_str!("../../../models/lifecycles/value.toml")),
+    ("aida", include_str!("../../../models/lifecycles/aida.toml")),
+    ("cyclic", include_str!("../../../models/lifecycles/cyclic.toml")),
+    ("reengagement", include_str!("../../../models/lifecycles/reengagement.toml")),
+    ("advocacy", include_str!("../../../models/lifecycles/advocacy.toml")),
+    ("b2b-meddic", include_str!("../../../models/lifecycles/b2b-meddic.toml")),
+    ("matrix", include_str!("../../../models/lifecycles/matrix.toml")),
+];
 
 /// The text of a preset.
 pub fn preset(name: &str) -> Option<&'static str> {
@@ -77,9 +86,9 @@ pub struct StageState {
 pub struct Move<'a> {
     pub from: u8,
     pub to: u8,
-    /// The text of the `enter` rule that was true.
+    /// The text of the `enter` rule that was true; the stage's reasons that are true follow as a comment.
     pub rule: &'a str,
-    /// The features that rule names, in order of their ids.
+    /// The features that rule and those reasons name, in order of their ids.
     pub named: &'a [FeatureId],
     /// Days spent in `from`.
     pub stage_days: f64,
@@ -130,16 +139,18 @@ struct Variant {
 
 #[derive(Debug)]
 struct StageRules {
-    enter: Rule,
+    enter: Entry,
     stay: Entry,
+    reasons: Box<[Entry]>,
+    /// What a move here is told with, by the set of the reasons that are true (bit i: reason i).
+    told: Box<[Told]>,
     min_dwell_ms: i64,
     action: Option<Box<str>>,
 }
 
 #[derive(Debug)]
-struct Rule {
-    source: Box<str>,
-    entry: Entry,
+struct Told {
+    rule: Box<str>,
     named: Box<[FeatureId]>,
 }
 

@@ -253,3 +253,57 @@ fn interest_that_dies_is_reached_anew() {
     let expected = "0d: reach>acquisition (#1, 0)\n60d: acquisition>reach (#2, 60)";
     assert_eq!(play(&lifecycle, history), expected);
 }
+
+#[test]
+fn a_move_is_told_with_every_reason_that_is_true_and_the_features_they_name() {
+    let lifecycle = load(
+        r#"
+        name = "reasons"
+        initial = "here"
+        [[stage]]
+        name = "gone"
+        enter = "days_since_order >= 10"
+        [stage.reasons]
+        "unresolved complaint" = "open_tickets > 0"
+        "falling interest" = "clicks_30d == 0"
+        [[stage]]
+        name = "here"
+        enter = "days_since_order < 10"
+        "#,
+    );
+    let told = |tickets: &str, clicks: &str| {
+        let mut world = World::new();
+        world.assign(&format!("open_tickets={tickets}"));
+        world.assign(&format!("clicks_30d={clicks}"));
+        let mut state = lifecycle.start(0);
+        let features = world.features_at(0);
+        let traits = Traits::new();
+        let mut facts = Facts { features: &features, p_churn: 0.5, stage_days: 0.0, traits: &traits };
+        let mut told = Vec::new();
+        lifecycle.settle(0, &mut state, 0, &mut facts, |moved| {
+            let named: Vec<String> =
+                moved.named.iter().map(|id| names().names()[id.index()].to_owned()).collect();
+            told.push((moved.rule.to_owned(), named.len()));
+        });
+        told.remove(0)
+    };
+    assert_eq!(told("0", "5"), ("days_since_order >= 10".into(), 1));
+    assert_eq!(told("1", "5"), ("days_since_order >= 10 // unresolved complaint".into(), 2));
+    assert_eq!(
+        told("1", "0"),
+        ("days_since_order >= 10 // unresolved complaint, falling interest".into(), 3)
+    );
+}
+
+#[test]
+fn wrong_reasons_are_told_with_their_place() {
+    let text = "name = \"r\"\ninitial = \"a\"\n[[stage]]\nname = \"a\"\nenter = \"true\"\n[stage.reasons]\nwhy = \"ordrs_90d > 0\"\n";
+    let error = Lifecycle::load("r.toml", text, &names()).unwrap_err();
+    assert!(error.what.starts_with("r.toml:7: stage `a`, `reasons.\"why\"`"), "{error}");
+    let many: String = (0..9).map(|i| format!("r{i} = \"true\"\n")).collect();
+    let text = format!(
+        "name = \"r\"\ninitial = \"a\"\n[[stage]]\nname = \"a\"\nenter = \"true\"\n[stage.reasons]\n{many}"
+    );
+    let error = Lifecycle::load("r.toml", &text, &names()).unwrap_err();
+    assert!(error.what.contains("has 9 reasons; at most 8 are possible"), "{error}");
+}

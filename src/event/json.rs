@@ -1,0 +1,339 @@
+//! JSON as far as foreign formats need it: the leaf values they carry, objects that may be absent, and flat
+//! traits out of nested ones.
+//!
+//! Borrows from the record's bytes wherever the JSON has no escapes. Knows no format and no rule about events.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::native::MAX_TRAITS;
+use super::{MAX_RECORD_BYTES, ProfileChange, Reason, Reject};
+use crate::pipeline::facts::TraitValue;
+
+/// Confluent wire framing: a zero byte and a schema id of four bytes stand before the JSON.
+const FRAMING_BYTES: usize = 5;
+
+/// The JSON of a record's value, which must be an object.
+pub(super) fn object(value: &[u8]) -> Result<&[u8], Reject> {
+    if value.len() > MAX_RECORD_BYTES {
+        let message = format!("{} bytes; at most {MAX_RECORD_BYTES} are read", value.len());
+        return Err(Reject::new(Reason::TooLarge, message));
+    }
+    let json = match value.first() {
+        None => return Err(Reject::new(Reason::Empty, "the record has no value")),
+        Some(0) if value.len() > FRAMING_BYTES => &value[FRAMING_BYTES..],
+        Some(_) => value,
+    };
+    if json.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        return Ok(json);
+    }
+    Err(match serde_json::from_slice::<IgnoredAny>(json) {
+        Ok(_) => Reject::new(Reason::NotAnObject, "the value is JSON but no object"),
+        Err(error) => malformed(&error),
+    })
+}
+
+/// Reads a whole object.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Reject> {
+    serde_json::from_slice(json).map_err(|error| malformed(&error))
+}
+
+pub(super) fn malformed(error: &serde_json::Error) -> Reject {
+    // serde_json's own sentence may quote a field's value; its kind and place are enough.
+    let what = match error.classify() {
+        serde_json::error::Category::Eof => "ends too early",
+        serde_json::error::Category::Data => "has a field twice or of an impossible shape",
+        _ => "is not valid JSON",
+    };
+    let (line, column) = (error.line(), error.column());
+    Reject::new(Reason::MalformedJson, format!("the value {what} (line {line}, column {column})"))
+}
+
+/// A JSON value as far as a field needs it. `null` counts as absent.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) enum Leaf<'a> {
+    #[default]
+    Absent,
+    Text(Cow<'a, str>),
+    Integer(i64),
+    Float(f64),
+    Flag(bool),
+    Nested,
+}
+
+impl<'a> Leaf<'a> {
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self, Leaf::Absent)
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match self {
+            Leaf::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Empty text counts as absent too.
+    pub(super) fn or_absent_when_empty(self) -> Leaf<'a> {
+        if self.as_text() == Some("") { Leaf::Absent } else { self }
+    }
+
+    /// A finite number, be it written as one or as text: sellers of software disagree about that.
+    pub(super) fn as_number(&self) -> Option<f64> {
+        let number = match self {
+            Leaf::Integer(n) => *n as f64,
+            Leaf::Float(x) => *x,
+            Leaf::Text(text) if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
+                text.trim().parse().ok()?
+            }
+            _ => return None,
+        };
+        number.is_finite().then_some(number)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Leaf<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LeafVisitor)
+    }
+}
+
+struct LeafVisitor;
+
+impl<'de> Visitor<'de> for LeafVisitor {
+    type Value = Leaf<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_borrowed_str<E>(self, v: &'de str) -> Result<Self::Value, E> {
+        Ok(Leaf::Text(Cow::Borrowed(v)))
+    }
+    fn visit_str<E>(self, v: &str) -> Result<Self::Value, E> {
+        Ok(Leaf::Text(Cow::Owned(v.to_owned())))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<Self::Value, E> {
+        Ok(Leaf::Integer(v))
+    }
+    /// What does not fit an `i64` is an id at best, and text serves ids as well.
+    fn visit_u64<E>(self, v: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(v).map_or_else(|_| Leaf::Text(Cow::Owned(v.to_string())), Leaf::Integer))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<Self::Value, E> {
+        Ok(Leaf::Float(v))
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<Self::Value, E> {
+        Ok(Leaf::Flag(v))
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Leaf::Absent)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Leaf::Nested)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Leaf::Nested)
+    }
+}
+
+/// An object inside the record; `null` counts as absent.
+#[derive(Debug, Default)]
+pub(super) enum Object<T> {
+    #[default]
+    Absent,
+    Is(T),
+    Other,
+}
+
+impl<T: Default> Object<T> {
+    /// What it holds; nothing where it is absent. `at` is its pointer.
+    pub(super) fn or_empty(self, at: &str) -> Result<T, Reject> {
+        match self {
+            Object::Absent => Ok(T::default()),
+            Object::Is(inner) => Ok(inner),
+            Object::Other => Err(Reject::new(Reason::InvalidField, format!("{at}: expected an object"))),
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object::Is)
+    }
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(Object::Absent)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Object::Other)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
+        Ok(Object::Other)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
+        Ok(Object::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Object::Other)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Object::Other)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Object::Other)
+    }
+}
+
+/// An object's key, borrowed where it has no escapes.
+pub(super) struct Key<'a>(pub Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Leaf::deserialize(deserializer)? {
+            Leaf::Text(text) => Ok(Key(text)),
+            _ => Err(serde::de::Error::custom("object keys are strings")),
+        }
+    }
+}
+
+type Trait = (Box<str>, Option<TraitValue>);
+
+/// The traits that a nested object amounts to: `{"address":{"city":…}}` gives `address.city`, all of them
+/// behind `prefix`. `null` removes a trait; lists are no traits and are passed over. `at` is its pointer.
+pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<ProfileChange, Reject> {
+    let mut traits = Vec::new();
+    if raw.get().trim_start().starts_with('{') {
+        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+        let seed = Flatten { path: prefix.to_owned(), traits: &mut traits };
+        seed.deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+    } else if raw.get() != "null" {
+        return Err(Reject::new(Reason::InvalidField, format!("{at}: expected an object")));
+    }
+    if traits.len() > MAX_TRAITS {
+        return Err(Reject::new(Reason::InvalidField, format!("{at}: more than {MAX_TRAITS} entries")));
+    }
+    Ok(ProfileChange::Traits(traits))
+}
+
+struct Flatten<'t> {
+    /// The name of what comes; empty at the root, and ends in a dot for a prefix.
+    path: String,
+    traits: &'t mut Vec<Trait>,
+}
+
+impl Flatten<'_> {
+    fn put<E>(self, value: Option<TraitValue>) -> Result<(), E> {
+        // One more than may be, so that it shows.
+        if self.traits.len() <= MAX_TRAITS {
+            self.traits.push((self.path.into(), value));
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Flatten<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Flatten<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
+            let dot = if self.path.is_empty() || self.path.ends_with('.') { "" } else { "." };
+            let path = format!("{}{dot}{key}", self.path);
+            map.next_value_seed(Flatten { path, traits: self.traits })?;
+        }
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.put(None)
+    }
+    fn visit_str<E>(self, v: &str) -> Result<(), E> {
+        self.put(Some(TraitValue::Text(v.into())))
+    }
+    fn visit_i64<E>(self, v: i64) -> Result<(), E> {
+        self.put(Some(TraitValue::Number(v as f64)))
+    }
+    fn visit_u64<E>(self, v: u64) -> Result<(), E> {
+        self.put(Some(TraitValue::Number(v as f64)))
+    }
+    fn visit_f64<E>(self, v: f64) -> Result<(), E> {
+        self.put(Some(TraitValue::Number(v)))
+    }
+    fn visit_bool<E>(self, v: bool) -> Result<(), E> {
+        self.put(Some(TraitValue::Flag(v)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nested_traits_become_flat_ones() {
+        let json = r#"{"plan":"pro","seats":3,"address":{"city":"Bonn","geo":{"lat":50.7}},"tags":["a"],"old":null}"#;
+        let raw: &RawValue = serde_json::from_str(json).unwrap();
+        let ProfileChange::Traits(traits) = flat_traits(raw, "group.", "/traits").unwrap();
+        let names: Vec<&str> = traits.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(
+            names,
+            ["group.plan", "group.seats", "group.address.city", "group.address.geo.lat", "group.old"]
+        );
+        assert_eq!(traits[4].1, None);
+        assert_eq!(traits[2].1, Some(TraitValue::Text("Bonn".into())));
+    }
+
+    #[test]
+    fn traits_that_are_no_object_or_too_many_are_told_with_their_place() {
+        let raw: &RawValue = serde_json::from_str("[1]").unwrap();
+        assert_eq!(flat_traits(raw, "", "/traits").unwrap_err().message, "/traits: expected an object");
+        let many: Vec<String> = (0..=MAX_TRAITS).map(|i| format!("\"t{i}\":1")).collect();
+        let text = format!("{{{}}}", many.join(","));
+        let raw: &RawValue = serde_json::from_str(&text).unwrap();
+        assert_eq!(flat_traits(raw, "", "/traits").unwrap_err().reason, Reason::InvalidField);
+    }
+
+    #[test]
+    fn numbers_may_be_written_as_text() {
+        assert_eq!(Leaf::Text("19.90".into()).as_number(), Some(19.9));
+        assert_eq!(Leaf::Integer(7).as_number(), Some(7.0));
+        for leaf in
+            [Leaf::Text("nan".into()), Leaf::Text("inf".into()), Leaf::Text("1e999".into()), Leaf::Flag(true)]
+        {
+            assert_eq!(leaf.as_number(), None, "{leaf:?}");
+        }
+    }
+}
