@@ -43,13 +43,18 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, config: &Config) -> Result<()> {
-    let settings =
-        Settings { customers: args.customers, days: args.days, seed: args.seed, start: args.start };
+    let settings = Settings {
+        customers: args.customers,
+        days: args.days,
+        seed: args.seed,
+        start: args.start,
+        ..Settings::default()
+    };
     let bar = super::progress::bar("simulating");
     let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
     let summary = match &args.out {
         Some(dir) => simulate::write_files(&settings, dir, args.force, &mut show)?,
-        None => crate::kafka::feed::simulate(&setup::clients(config), config, &settings, &mut show)?,
+        None => crate::kafka::feed::simulate(&setup::clients(config), config, &settings, None, &mut show)?,
     };
     bar.finish_and_clear();
     let [clicks, purchases, support, profile] = summary.events;

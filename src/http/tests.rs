@@ -28,7 +28,13 @@ async fn start(workers: usize) -> Service {
     let (queries, receivers) = Queries::new(workers);
     let health = Arc::new(Health::new(workers, Tick::now()));
     (0..workers).for_each(|w| health.set_ready(w, true));
-    let shared = Arc::new(Shared { metrics: Metrics::new(&plan).unwrap(), plan, health, queries });
+    let shared = Arc::new(Shared {
+        metrics: Metrics::new(&plan).unwrap(),
+        plan,
+        health,
+        queries,
+        live: Arc::default(),
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();

@@ -1,8 +1,10 @@
 //! Feeding the input topics: what a producer in front of stagecast would do.
 
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::util::Timeout;
-use std::time::Duration;
 
 use super::clients::ClientSettings;
 use super::transactions::Deliveries;
@@ -10,49 +12,109 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::setup;
-use crate::simulate::{Progress, Settings, Simulation, Summary};
-use crate::time::{sleep, wall_now};
+use crate::simulate::{Progress, Record, Settings, Simulation, Summary};
+use crate::time::{Tick, Ts, sleep, wall_now};
 
-/// Sends a simulation to the configured input topics, as fast as the brokers take it. Event times are in the
-/// records; the records' own timestamps are those of sending.
+/// Until everything that was sent must have arrived.
+const FLUSH_WITHIN: Duration = Duration::from_secs(60);
+/// While librdkafka's queue is full.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
+/// Shorter waits are not worth their overhead: what is due meanwhile goes out at once.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+const PROGRESS_EVERY: u64 = 4_096;
+
+/// Sends simulated events to the configured input topics, keyed by customer and partitioned as Java does it.
+pub struct Feeder {
+    producer: ThreadedProducer<Deliveries>,
+    /// By source; `None`: not enabled.
+    topics: [Option<String>; Source::ALL.len()],
+}
+
+impl Feeder {
+    pub fn new(clients: &ClientSettings, config: &Config) -> Result<Feeder> {
+        let producer = clients.feed_producer().map_err(failed)?;
+        let topics = Source::ALL.map(|source| {
+            let section = setup::source(config, source);
+            section.enabled.then(|| section.topic.clone())
+        });
+        Ok(Feeder { producer, topics })
+    }
+
+    /// Sends one event; false when its source is not enabled. `timestamp` is the record's own: latency is
+    /// measured from it. Waits while the local queue is full.
+    pub fn send(&self, record: &Record, timestamp: Ts) -> Result<bool> {
+        let Some(topic) = &self.topics[record.source.index()] else { return Ok(false) };
+        let customer_id = record.customer_id();
+        let mut message = BaseRecord::to(topic).key(&customer_id).payload(&record.json).timestamp(timestamp);
+        while let Err((error, back)) = self.producer.send(message) {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) {
+                return Err(failed(error));
+            }
+            sleep(FULL_PAUSE);
+            message = back;
+        }
+        Ok(true)
+    }
+
+    /// Waits until the brokers have everything.
+    pub fn finish(&self) -> Result<()> {
+        self.producer.flush(Timeout::After(FLUSH_WITHIN)).map_err(failed)?;
+        match self.producer.context().first_failure() {
+            None => Ok(()),
+            Some(failure) => Err(Error::world(format!(
+                "{} records were not taken, the first for {}: {}",
+                failure.failed, failure.topic, failure.error
+            ))),
+        }
+    }
+}
+
+fn failed(error: KafkaError) -> Error {
+    Error::world(format!("cannot send to the input topics: {error}"))
+}
+
+/// Sends a simulation to the configured input topics. Event times are in the records.
+///
+/// Without `rate` as fast as the brokers take it, and a record's own timestamp is that of sending. With it the
+/// loop is open: the n-th event is due n/rate after the start and bears that instant as its timestamp, so that
+/// a stall anywhere, here included, shows as latency.
 pub fn simulate(
     clients: &ClientSettings,
     config: &Config,
     settings: &Settings,
+    rate: Option<f64>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary> {
-    let failed =
-        |e: rdkafka::error::KafkaError| Error::world(format!("cannot send to the input topics: {e}"));
-    let producer: ThreadedProducer<Deliveries> = clients.feed_producer().map_err(failed)?;
+    let feeder = Feeder::new(clients, config)?;
     let mut simulation = Simulation::new(settings)?;
     let mut events = [0; Source::ALL.len()];
     let span = (settings.end() - settings.start) as f64;
+    let (began, wall) = (Tick::now(), wall_now());
+    let mut sent: u64 = 0;
     for record in simulation.by_ref() {
-        let section = setup::source(config, record.source);
-        if !section.enabled {
-            continue;
-        }
-        let customer_id = record.customer_id();
-        let mut message =
-            BaseRecord::to(&section.topic).key(&customer_id).payload(&record.json).timestamp(wall_now());
-        while let Err((error, back)) = producer.send(message) {
-            if error.rdkafka_error_code() != Some(rdkafka::error::RDKafkaErrorCode::QueueFull) {
-                return Err(failed(error));
+        let timestamp = match rate {
+            None => wall_now(),
+            Some(rate) => {
+                let due = Duration::from_secs_f64(sent as f64 / rate);
+                wait_until(began, due);
+                wall + due.as_millis() as Ts
             }
-            sleep(Duration::from_millis(5));
-            message = back;
+        };
+        if feeder.send(&record, timestamp)? {
+            events[record.source.index()] += 1;
+            sent += 1;
         }
-        events[record.source.index()] += 1;
-        let sent: u64 = events.iter().sum();
-        if sent.is_multiple_of(4_096) {
+        if sent.is_multiple_of(PROGRESS_EVERY) {
             progress(Progress { events: sent, share: (record.ts - settings.start) as f64 / span });
         }
     }
-    producer.flush(Timeout::After(Duration::from_secs(60))).map_err(failed)?;
-    match producer.context().first_failure() {
-        Some(failure) => {
-            Err(Error::world(format!("a record for {} was not taken: {}", failure.topic, failure.error)))
-        }
-        None => Ok(Summary { events, customers: settings.customers, end: settings.end() }),
+    feeder.finish()?;
+    Ok(Summary { events, customers: settings.customers, end: settings.end() })
+}
+
+fn wait_until(began: Tick, due: Duration) {
+    let wait = due.saturating_sub(began.elapsed());
+    if wait >= SHORTEST_WAIT {
+        sleep(wait);
     }
 }

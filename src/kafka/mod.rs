@@ -1,10 +1,11 @@
 //! The Kafka shell: everything that names rdkafka, and nothing that decides about customers.
 //!
-//! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
+//! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which
 //! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on.
 
+pub mod broker;
 pub mod clients;
 pub mod topics;
 pub mod admin;
@@ -19,3 +20,4 @@ pub mod restore;
 pub mod worker;
 pub mod service;
 pub mod feed;
+pub mod embedded;

@@ -27,23 +27,24 @@ pub const CUSTOMERS_MOST: u64 = 9_999_999;
 pub const DAYS_MOST: u32 = 36_500;
 /// 2025-01-01T00:00:00Z.
 pub const START: Ts = 1_735_689_600_000;
-/// The share of customers who are there from the first days on; the others arrive evenly.
 const EARLY: f64 = 0.35;
 const EARLY_DAYS: f64 = 4.0;
 
 /// What to simulate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     pub customers: u64,
     pub days: u32,
     pub seed: u64,
     /// The first instant; the last is `days` later.
     pub start: Ts,
+    /// The share of customers who are there from the first days on; the others arrive evenly.
+    pub early: f64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { customers: 1_000, days: 365, seed: 1, start: START }
+        Settings { customers: 1_000, days: 365, seed: 1, start: START, early: EARLY }
     }
 }
 
@@ -88,7 +89,7 @@ impl Simulation {
         let mut random = Random::new(settings.seed, 0);
         let span = (settings.end() - settings.start) as f64;
         let mut arrival = |customer: u32| {
-            let ms = match random.chance(EARLY) {
+            let ms = match random.chance(settings.early) {
                 true => random.exponential(EARLY_DAYS) * DAY_MS as f64,
                 false => random.unit() * span,
             };
