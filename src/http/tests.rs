@@ -167,7 +167,10 @@ async fn what_is_not_there_is_said_in_json() {
     let service = start(1).await;
     let answer = service.get("/nothing/here").await;
     assert_eq!(answer.status, 404);
-    assert_eq!(answer.json()["error"], "nothing is at /nothing/here; / lists what there is");
+    assert_eq!(
+        answer.json()["error"],
+        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{id}"
+    );
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = service.send(&request).await;
