@@ -109,7 +109,7 @@ pub fn simulate(
         }
     }
     feeder.finish()?;
-    Ok(Summary { events, customers: settings.customers, end: settings.end() })
+    Ok(Summary { events, customers: settings.customers, end: settings.end(), faults: simulation.faults() })
 }
 
 fn wait_until(began: Tick, due: Duration) {
