@@ -38,7 +38,7 @@ pub struct Args {
     pub to_kafka: bool,
 
     /// Events per second, sent when they are due whatever happens to those before [default: as fast as possible]
-    #[arg(long, value_name = "N", requires = "to_kafka", value_parser = rate)]
+    #[arg(long, value_name = "N", conflicts_with = "out", value_parser = rate)]
     pub rate: Option<f64>,
 
     /// What goes wrong on the way, as shares: duplicates, late, disorder, malformed, future
