@@ -53,14 +53,22 @@ pub struct Args {
     pub force: bool,
 }
 
+impl Args {
+    /// What is simulated, wherever it goes.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            customers: self.customers,
+            days: self.days,
+            seed: self.seed,
+            start: self.start,
+            faults: self.faults,
+            ..Settings::default()
+        }
+    }
+}
+
 pub fn run(args: &Args, config: &Config) -> Result<(), Error> {
-    let settings = Settings {
-        customers: args.customers,
-        days: args.days,
-        seed: args.seed,
-        start: args.start,
-        ..Settings::default()
-    };
+    let settings = args.settings();
     let bar = super::progress::bar("simulating");
     let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
     let summary = match &args.out {

@@ -68,7 +68,7 @@ fn the_demo_needs_nothing_and_can_be_told_everything() {
 fn simulated_events_have_a_rate_only_on_their_way_to_kafka_and_faults_everywhere() {
     assert_eq!(args::<simulate::Args>("--to-kafka --rate 500").unwrap().rate, Some(500.0));
     assert!(args::<simulate::Args>("--out d --rate 500").is_err());
-    assert_eq!(args::<simulate::Args>("--out d --faults late=0.5").unwrap().faults.late, 0.5);
+    assert_eq!(args::<simulate::Args>("--out d --faults late=0.5").unwrap().settings().faults.late, 0.5);
     for wrong in ["--to-kafka --rate 0", "--to-kafka --rate -1", "--out d --faults lat=0.5"] {
         assert!(args::<simulate::Args>(wrong).is_err(), "{wrong}");
     }
