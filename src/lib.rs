@@ -23,4 +23,5 @@ pub mod config;
 pub mod metrics;
 pub mod http;
 pub mod setup;
+pub mod demo;
 pub mod cli;

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Passes the tests. What they need besides Rust, a C compiler and make is Java 17 and Maven, for the real Apache
-# Kafka that they start themselves; on Debian and Ubuntu, as root, this installs both when they are missing.
+# Kafka that they start themselves, and Chromium with Node.js 20 and npm, for the live page; on Debian and Ubuntu, as
+# root, this installs what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,4 +15,21 @@ if missing java || { missing mvn && [ -z "${STAGECAST_TEST_KAFKA_LIBS:-}" ]; }; 
   fi
 fi
 
+missing_for_page() { missing node || missing npm || { [ -z "${CHROMIUM:-}" ] && missing chromium && missing chromium-browser && missing google-chrome; }; }
+if missing_for_page; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+    apt-get update -qq && apt-get install -y -qq chromium nodejs npm >/dev/null
+  else
+    echo "install Chromium, Node.js and npm first (Debian: apt install chromium nodejs npm)" >&2
+    exit 1
+  fi
+fi
+
 cargo test --locked --no-fail-fast "$@"
+
+# Named tests are wanted alone.
+if [ $# -eq 0 ]; then
+  cargo build --locked
+  npm ci --prefix tests/page --no-audit --no-fund --silent
+  node tests/page/page.test.mjs "${CARGO_TARGET_DIR:-target}/debug/stagecast"
+fi

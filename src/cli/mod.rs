@@ -11,6 +11,7 @@ use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use crate::config::Config;
 use crate::error::{Error, Result};
 
+pub mod demo;
 pub mod run;
 pub mod replay;
 pub mod topics;
@@ -69,6 +70,8 @@ pub enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// The whole system in one process: broker, customers, scoring, live page
+    Demo(demo::Args),
     /// The service: consumes, scores and emits until told to stop
     Run(run::Args),
     /// The same engine over files, with no broker
@@ -94,12 +97,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
 
 /// Does what the command line says.
 pub fn dispatch(cli: Cli) -> Result<()> {
-    logging::init(&cli.global)?;
+    // What the demo tells the terminal should not drown in log lines.
+    let tells_itself = matches!(cli.command, Command::Demo(_)) && cli.global.verbose == 0;
+    logging::init(&Global { quiet: cli.global.quiet.max(tells_itself.into()), ..cli.global.clone() })?;
     let config = Config::load(cli.global.config.as_deref(), &cli.global.set)?;
     for property in config.kafka.unverified_tls() {
         tracing::warn!(property, "TLS does not verify who the broker is");
     }
     match cli.command {
+        Command::Demo(args) => demo::run(&args, &config),
         Command::Run(args) => run::run(&args, &config),
         Command::Replay(args) => replay::run(&args, &config),
         Command::Topics(args) => topics::run(&args, &config),

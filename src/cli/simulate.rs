@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::config::Config;
-use crate::error::Result;
+use crate::error::Error;
 use crate::setup;
-use crate::simulate::{self, Settings};
+use crate::simulate::{self, FaultCounts, Faults, Settings};
 use crate::time::Ts;
 
 use super::values::instant;
@@ -37,24 +37,67 @@ pub struct Args {
     #[arg(long)]
     pub to_kafka: bool,
 
+    /// Events per second, sent when they are due whatever happens to those before [default: as fast as possible]
+    #[arg(long, value_name = "N", conflicts_with = "out", value_parser = rate)]
+    pub rate: Option<f64>,
+
+    /// What goes wrong on the way, as shares: duplicates, late, disorder, malformed, future
+    ///
+    /// For example `--faults duplicates=0.01,late=0.01,disorder=0.05`. Events arrive out of order with it; without
+    /// it in time order.
+    #[arg(long, value_name = "NAME=SHARE,…", default_value = "")]
+    pub faults: Faults,
+
     /// Overwrites the files of an earlier simulation
     #[arg(long, requires = "out")]
     pub force: bool,
 }
 
-pub fn run(args: &Args, config: &Config) -> Result<()> {
-    let settings =
-        Settings { customers: args.customers, days: args.days, seed: args.seed, start: args.start };
+impl Args {
+    /// What is simulated, wherever it goes.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            customers: self.customers,
+            days: self.days,
+            seed: self.seed,
+            start: self.start,
+            faults: self.faults,
+            ..Settings::default()
+        }
+    }
+}
+
+pub fn run(args: &Args, config: &Config) -> Result<(), Error> {
+    let settings = args.settings();
     let bar = super::progress::bar("simulating");
     let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
     let summary = match &args.out {
         Some(dir) => simulate::write_files(&settings, dir, args.force, &mut show)?,
-        None => crate::kafka::feed::simulate(&setup::clients(config), config, &settings, &mut show)?,
+        None => {
+            crate::kafka::feed::simulate(&setup::clients(config), config, &settings, args.rate, &mut show)?
+        }
     };
     bar.finish_and_clear();
     let [clicks, purchases, support, profile] = summary.events;
     super::print(&format!(
-        "{} customers: {clicks} clickstream, {purchases} purchase, {support} support and {profile} profile events\n",
-        args.customers
+        "{} customers: {clicks} clickstream, {purchases} purchase, {support} support and {profile} profile events\n{}",
+        args.customers,
+        told(&summary.faults)
     ))
+}
+
+fn told(faults: &FaultCounts) -> String {
+    if *faults == FaultCounts::default() {
+        return String::new();
+    }
+    let FaultCounts { duplicates, late, disorder, malformed, future } = faults;
+    format!(
+        "with faults: {duplicates} duplicates, {late} late, {disorder} out of order, {malformed} malformed, {future} from the future\n"
+    )
+}
+
+/// A number of events per second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
+    rate.ok_or_else(|| "write a number above 0".into())
 }

@@ -25,6 +25,7 @@ fn args<A: clap::Args + std::fmt::Debug>(line: &str) -> Result<A, String> {
 #[test]
 fn the_definition_holds_together() {
     Cli::command().debug_assert();
+    One::<demo::Args>::command().debug_assert();
     One::<run::Args>::command().debug_assert();
     One::<replay::Args>::command().debug_assert();
     One::<topics::Args>::command().debug_assert();
@@ -49,6 +50,28 @@ fn replay_takes_instants_in_every_spelling_and_needs_somewhere_to_go() {
     assert!(args::<replay::Args>("--input in").unwrap_err().contains("--output"));
     assert_eq!(args::<replay::Args>("--input in --check old").unwrap().output, None);
     assert!(args::<replay::Args>("--output out").unwrap_err().contains("--input"));
+}
+
+#[test]
+fn the_demo_needs_nothing_and_can_be_told_everything() {
+    let plain = args::<demo::Args>("").unwrap();
+    assert_eq!((plain.length, plain.brokers, plain.speed), (None, None, 86_400_000));
+    let told = args::<demo::Args>("--for 60s --brokers b:9092 --speed 1h --history 0").unwrap();
+    assert_eq!((told.length, told.speed, told.history), (Some(60_000), 3_600_000, 0));
+    assert_eq!(told.brokers.as_deref(), Some("b:9092"));
+    for wrong in ["--for 0", "--for soon", "--speed 0", "--customers 0"] {
+        assert!(args::<demo::Args>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn simulated_events_have_a_rate_only_on_their_way_to_kafka_and_faults_everywhere() {
+    assert_eq!(args::<simulate::Args>("--to-kafka --rate 500").unwrap().rate, Some(500.0));
+    assert!(args::<simulate::Args>("--out d --rate 500").is_err());
+    assert_eq!(args::<simulate::Args>("--out d --faults late=0.5").unwrap().settings().faults.late, 0.5);
+    for wrong in ["--to-kafka --rate 0", "--to-kafka --rate -1", "--out d --faults lat=0.5"] {
+        assert!(args::<simulate::Args>(wrong).is_err(), "{wrong}");
+    }
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //!
 //! [`server`] takes connections and bears slow clients, [`routes`] says which address answers what,
 //! [`queries`] carries questions to the workers that own the customers ([`customer`] writes their answers),
-//! and [`health`] is what workers say of themselves. Nothing here can hold up a worker.
+//! [`health`] is what workers say of themselves, and [`live`] what the page shows as it happens. Nothing here
+//! can hold up a worker.
 
 pub mod server;
 pub mod routes;
 pub mod queries;
 pub mod customer;
 pub mod health;
+pub mod live;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ use crate::pipeline::plan::Plan;
 
 pub use customer::{Recent, customer_json};
 pub use health::{Health, Phase};
+pub use live::Live;
 pub use queries::{Queries, Query};
 pub use server::serve;
 
@@ -30,4 +33,5 @@ pub struct Shared {
     pub plan: Arc<Plan>,
     pub health: Arc<Health>,
     pub queries: Queries,
+    pub live: Arc<Live>,
 }

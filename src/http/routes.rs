@@ -12,8 +12,8 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
-use super::Shared;
 use super::queries::NoAnswer;
+use super::{Shared, live};
 use crate::metrics;
 use crate::time::Tick;
 
@@ -24,7 +24,9 @@ const ID_BYTES_MOST: usize = 256;
 
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
-        .route("/", get(index))
+        .route("/", get(page))
+        .route("/live", get(events))
+        .route("/kpis", get(kpis))
         .route("/metrics", get(scrape))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -35,22 +37,31 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
 }
 
-const INDEX: &str = r#"<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>stagecast</title>
-<h1>stagecast</h1>
-<ul>
-<li><a href="metrics">/metrics</a>: figures for Prometheus
-<li><a href="healthz">/healthz</a>: whether this process lives
-<li><a href="readyz">/readyz</a>: whether its partitions are assigned and restored
-<li>/customers/<i>id</i>: a customer's stages, score, contributions, features and recent stage changes
-</ul>
-</html>
-"#;
+/// The live page: markup, style and script in one file, so that it needs nothing but this program.
+const PAGE: &str = include_str!("page.html");
+/// The page may run its own script, talk to this server, and nothing else.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-async fn index() -> Html<&'static str> {
-    Html(INDEX)
+async fn page() -> Response {
+    ([(header::CONTENT_SECURITY_POLICY, PAGE_POLICY)], Html(PAGE)).into_response()
+}
+
+async fn events(State(shared): State<Arc<Shared>>) -> Response {
+    match live::subscribe(&shared.live) {
+        Ok(events) => events.into_response(),
+        Err(live::Refused) => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "as many watch already as may; close another page, or read /metrics",
+        ),
+    }
+}
+
+async fn kpis(State(shared): State<Arc<Shared>>) -> Response {
+    match serde_json::to_string(&shared.metrics.kpis()) {
+        Ok(json) => json_text(StatusCode::OK, json),
+        Err(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "the key figures could not be written"),
+    }
 }
 
 async fn scrape(State(shared): State<Arc<Shared>>) -> Response {
@@ -112,7 +123,10 @@ async fn customer(State(shared): State<Arc<Shared>>, id: Result<Path<String>, Pa
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let what = format!("nothing is at {}; / lists what there is", uri.path());
+    let what = format!(
+        "nothing is at {}; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{{id}}",
+        uri.path()
+    );
     error(StatusCode::NOT_FOUND, &what)
 }
 

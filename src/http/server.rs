@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::stall::Stall;
-use super::{Shared, routes};
+use super::{Shared, live, routes};
 use crate::error::{Error, Result};
 
 /// Open at the same time; further clients wait to be accepted.
@@ -35,6 +35,8 @@ pub async fn serve(
     shared: Arc<Shared>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    let live = Arc::clone(&shared.live);
+    let figures = tokio::spawn(live::keep_figures(Arc::clone(&shared)));
     let router = routes::router(shared);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     let (stopping, stopped) = watch::channel(false);
@@ -55,6 +57,8 @@ pub async fn serve(
         });
     }
     drop(listener);
+    figures.abort();
+    live.close();
     // Fails only when no connection is open.
     let _ = stopping.send(true);
     let finish = async { while open.join_next().await.is_some() {} };

@@ -28,7 +28,13 @@ async fn start(workers: usize) -> Service {
     let (queries, receivers) = Queries::new(workers);
     let health = Arc::new(Health::new(workers, Tick::now()));
     (0..workers).for_each(|w| health.set_ready(w, true));
-    let shared = Arc::new(Shared { metrics: Metrics::new(&plan).unwrap(), plan, health, queries });
+    let shared = Arc::new(Shared {
+        metrics: Metrics::new(&plan).unwrap(),
+        plan,
+        health,
+        queries,
+        live: Arc::default(),
+    });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -161,7 +167,10 @@ async fn what_is_not_there_is_said_in_json() {
     let service = start(1).await;
     let answer = service.get("/nothing/here").await;
     assert_eq!(answer.status, 404);
-    assert_eq!(answer.json()["error"], "nothing is at /nothing/here; / lists what there is");
+    assert_eq!(
+        answer.json()["error"],
+        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{id}"
+    );
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         let answer = service.send(&request).await;
@@ -170,7 +179,7 @@ async fn what_is_not_there_is_said_in_json() {
         answer.json();
     }
     let index = service.get("/").await;
-    assert!(index.status == 200 && index.body.contains("/customers/"));
+    assert!(index.status == 200 && index.body.contains("customers/"));
 }
 
 #[tokio::test]
@@ -260,4 +269,83 @@ async fn stopping_finishes_the_answer_under_way() {
         tokio::time::timeout(Duration::from_secs(4), service.served).await.expect("it goes on serving");
     served.unwrap().unwrap();
     assert_eq!(read_to_end(&mut idle).await.status, 0, "connections are closed");
+}
+
+/// Opens the stream of news, and reads until it has all of these words.
+async fn read_news(service: &Service, wanted: &[&str]) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let text = read_until(&mut stream, wanted).await;
+    (stream, text)
+}
+
+async fn read_until(stream: &mut TcpStream, wanted: &[&str]) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 16_384]);
+    while !wanted.iter().all(|words| text.contains(words)) {
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut buffer));
+        let n = read.await.unwrap_or_else(|_| panic!("no {wanted:?} in {text}")).unwrap();
+        assert!(n > 0, "the stream ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    text
+}
+
+#[tokio::test]
+async fn a_watcher_is_told_what_was_and_then_what_happens() {
+    use crate::pipeline::outbox::Channel;
+    let service = start(1).await;
+    let tell =
+        |channel, json: &'static str| service.shared.live.committed([(channel, json.as_bytes())].into_iter());
+    tell(Channel::StageChanges, r#"{"sequence":1}"#);
+    let (mut stream, text) = read_news(&service, &["event: figures", r#"{"sequence":1}"#]).await;
+    assert!(text.to_lowercase().contains("content-type: text/event-stream"), "{text}");
+    tell(Channel::ChurnAlerts, r#"{"alert_id":"a"}"#);
+    let told = read_until(&mut stream, &["event: alert", r#"{"alert_id":"a"}"#]).await;
+    assert!(!told.contains("sequence"), "nothing is told twice: {told}");
+}
+
+#[tokio::test]
+async fn watchers_are_few_and_one_that_leaves_makes_room() {
+    let service = start(1).await;
+    let mut watchers = Vec::new();
+    for _ in 0..live::WATCHERS_MOST {
+        watchers.push(read_news(&service, &["event: figures"]).await.0);
+    }
+    let refused = service.get("/live").await;
+    assert_eq!(refused.status, 503);
+    assert!(refused.json()["error"].as_str().unwrap().contains("watch"));
+    watchers.clear();
+    // A connection that is gone is noticed when something is to be told, which is every second.
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut stream = TcpStream::connect(service.address).await.unwrap();
+        stream.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        if read_until(&mut stream, &["\r\n"]).await.starts_with("HTTP/1.1 200") {
+            return;
+        }
+    }
+    panic!("no room after all watchers have left");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_watchers() {
+    let service = start(1).await;
+    let (mut stream, _) = read_news(&service, &["event: figures"]).await;
+    service.stop.send(()).unwrap();
+    let began = Tick::now();
+    service.served.await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test]
+async fn key_figures_are_those_of_the_committed_changes() {
+    let service = start(1).await;
+    let moved = br#"{"lifecycle":"retention","from":"reach","to":"acquisition","ts":"2026-01-01T00:00:00Z"}"#;
+    service.shared.metrics.stage_changes_committed([&moved[..]].into_iter());
+    let kpis = service.get("/kpis").await.json();
+    assert_eq!(kpis["as_of"], "2026-01-01T00:00:00.000Z");
+    let conversion = &kpis["lifecycles"][0]["conversions"][0];
+    assert_eq!((&conversion["from"], &conversion["rate"]), (&json!("reach"), &json!(1.0)));
 }

@@ -11,11 +11,13 @@ use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::ThreadedProducer;
 
 use crate::error::{Error, Result};
 use crate::kafka::transactions::Deliveries;
+
+pub use super::broker::BrokerKind;
 
 /// Kafka's own ceiling for a transaction, unless the broker's `transaction.max.timeout.ms` is lower.
 const TRANSACTION_TIMEOUT_MAX_MS: u64 = 15 * 60 * 1_000;
@@ -37,15 +39,6 @@ pub struct ClientSettings {
     /// The stable name of this process: `group.instance.id` and `transactional.id` come from it.
     pub instance: String,
     pub broker: BrokerKind,
-}
-
-/// What answers behind `bootstrap.servers`; it changes settings, nothing else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BrokerKind {
-    #[default]
-    Real,
-    /// librdkafka's mock: no static membership, a slow classic protocol, fetches that sleep their full wait.
-    Embedded,
 }
 
 type Properties = BTreeMap<String, String>;
@@ -100,7 +93,7 @@ impl ClientSettings {
     /// The range assignor is what brings the same customer's partition of every input to the same worker.
     pub fn input_consumer_config(&self, worker: usize) -> ClientConfig {
         let mut owned = self.consumer_must("read_committed");
-        owned.extend(properties(&[("auto.offset.reset", "earliest")]));
+        owned.extend(properties(&[("auto.offset.reset", self.broker.offset_reset())]));
         match self.broker {
             BrokerKind::Real => {
                 owned.extend([("group.instance.id".to_owned(), self.member(worker))]);
@@ -186,6 +179,10 @@ impl ClientSettings {
         let mut config = self.producer_config(0);
         config.remove("transactional.id").remove("transaction.timeout.ms");
         config.set("client.id", format!("{}-{}-feed", self.app_id, self.instance));
+        if self.broker == BrokerKind::Embedded {
+            // The mock gives one batch a fetch: small ones would take long to read.
+            config.set("linger.ms", "5");
+        }
         config.create_with_context(Deliveries::default())
     }
 
@@ -293,7 +290,10 @@ impl ClientContext for LogContext {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        // The end of a partition is no error, although it is reported as one.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            tracing::warn!(target: "librdkafka", "{error}: {reason}");
+        }
     }
 }
 

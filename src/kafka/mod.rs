@@ -1,11 +1,12 @@
 //! The Kafka shell: everything that names rdkafka, and nothing that decides about customers.
 //!
-//! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
+//! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which
 //! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on
 //! ([`letters`]: how it comes back).
 
+pub mod broker;
 pub mod clients;
 pub mod topics;
 pub mod admin;
@@ -23,3 +24,4 @@ pub mod service;
 pub mod sender;
 pub mod feed;
 pub mod letters;
+pub mod embedded;

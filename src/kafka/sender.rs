@@ -67,7 +67,7 @@ impl Sender {
     }
 
     /// Waits until everything is taken; the error names the first record that was not.
-    pub fn finish(self) -> Result<()> {
+    pub fn finish(&self) -> Result<()> {
         self.producer.flush(Timeout::After(FLUSH_WITHIN)).map_err(|e| failed(&e))?;
         match self.producer.context().first_failure() {
             Some(failure) => {

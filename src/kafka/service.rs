@@ -10,11 +10,10 @@ use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
 use super::task::{Input, Timing};
-use super::topics;
 use super::worker::{Faults, work};
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
-use crate::http::{self, Health, Queries};
+use crate::http::{self, Health, Live, Queries};
 use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
 use crate::setup;
@@ -35,6 +34,7 @@ pub struct Shared {
     pub until: Option<Ts>,
     pub metrics: Arc<Metrics>,
     pub health: Arc<Health>,
+    pub live: Arc<Live>,
     pub faults: Faults,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
@@ -51,43 +51,70 @@ pub struct Request {
 
 /// Runs the service until a signal, an error, or the end of what `--until-end` asks for.
 pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
-    let clients = setup::clients(config);
-    let layout = setup::topics(config);
-    let partitions = topics::require(&clients, &layout)?;
-    let plan = Arc::new(plan);
-    let workers = worker_count(config, partitions);
-    let metrics = Metrics::new(&plan)?;
-    let health = Arc::new(Health::new(workers, Tick::now()));
-    let inputs: Arc<[Input]> = setup::enabled_sources(config)
-        .map(|(source, section)| Input {
-            source,
-            topic: section.topic.clone(),
-            decoder: setup::decoder(section),
-        })
-        .collect();
-    let ends = if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
-    let shared = Arc::new(Shared {
-        clients,
-        plan: Arc::clone(&plan),
-        inputs,
-        topics: config.topics.clone(),
-        commit: config.commit.clone(),
-        timing: Timing {
-            clock: config.time.clock,
-            grace_ms: config.time.grace_ms,
-            max_future_ms: config.time.max_future_ms,
-        },
-        partitions,
-        ce_source: format!("/stagecast/{}", config.app.id),
-        until_end: request.until_end,
-        until: request.until,
-        metrics: Arc::clone(&metrics),
-        health: Arc::clone(&health),
-        faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
-        ends,
-        through: Mutex::new(BTreeSet::new()),
-        stopping: AtomicBool::new(false),
-    });
+    let service = Service::prepare(config, plan, request, setup::clients(config))?;
+    let shared = service.shared();
+    service.run(move || shared.stop())
+}
+
+/// A service whose ground is checked: its topics are there, and its address is taken.
+pub struct Service {
+    shared: Arc<Shared>,
+    http: Arc<http::Shared>,
+    receivers: Vec<std::sync::mpsc::Receiver<http::Query>>,
+    runtime: tokio::runtime::Runtime,
+    listener: tokio::net::TcpListener,
+}
+
+impl Service {
+    pub fn prepare(
+        config: &Config,
+        plan: Plan,
+        request: Request,
+        clients: ClientSettings,
+    ) -> Result<Service> {
+        let partitions = clients.broker.require_topics(&clients, &setup::topics(config))?;
+        let workers = worker_count(config, partitions);
+        let (runtime, listener) = listen(config)?;
+        let (queries, receivers) = Queries::new(workers);
+        let plan = Arc::new(plan);
+        let http = Arc::new(http::Shared {
+            metrics: Metrics::new(&plan)?,
+            plan,
+            health: Arc::new(Health::new(workers, Tick::now())),
+            queries,
+            live: Arc::default(),
+        });
+        let shared = Arc::new(Shared::new(config, request, clients, partitions, &http)?);
+        tracing::info!(workers, partitions, address = %config.http.listen, "starting");
+        Ok(Service { shared, http, receivers, runtime, listener })
+    }
+
+    /// What the workers share, to watch and to stop them by.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Where it answers over HTTP.
+    pub fn address(&self) -> Result<std::net::SocketAddr> {
+        self.listener.local_addr().map_err(|e| Error::world(format!("the HTTP address is not known: {e}")))
+    }
+
+    /// Runs until it is stopped. The first signal calls `asked_to_stop`, the second stops at once.
+    pub fn run(self, asked_to_stop: impl Fn() + Send + 'static) -> Result<()> {
+        let Service { shared, http, receivers, runtime, listener } = self;
+        let stopped = Arc::clone(&shared);
+        let server =
+            runtime.spawn(http::serve(listener, http, async move { stopped.until_stopping().await }));
+        runtime.spawn(obey_signals(asked_to_stop));
+        let outcome = run_workers(&shared, receivers);
+        shared.stop();
+        let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
+    }
+}
+
+fn listen(config: &Config) -> Result<(tokio::runtime::Runtime, tokio::net::TcpListener)> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -97,17 +124,7 @@ pub fn run(config: &Config, plan: Plan, request: Request) -> Result<()> {
         Error::world(format!("cannot listen on {}: {e}", config.http.listen))
             .hint("another process listens there; choose another address with http.listen")
     })?;
-    tracing::info!(workers, partitions, address = %config.http.listen, "starting");
-    let (queries, receivers) = Queries::new(workers);
-    let http = Arc::new(http::Shared { metrics, plan, health, queries });
-    let stopped = Arc::clone(&shared);
-    let server = runtime.spawn(http::serve(listener, http, async move { stopped.until_stopping().await }));
-    runtime.spawn(obey_signals(Arc::clone(&shared)));
-    let outcome = run_workers(&shared, receivers);
-    shared.stop();
-    let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    outcome
+    Ok((runtime, listener))
 }
 
 /// One per core unless configured; never more than there are partitions.
@@ -164,7 +181,7 @@ fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<ht
 }
 
 /// The first signal asks to stop, the second stops at once.
-async fn obey_signals(shared: Arc<Shared>) {
+async fn obey_signals(asked_to_stop: impl Fn()) {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
@@ -172,21 +189,64 @@ async fn obey_signals(shared: Arc<Shared>) {
         tracing::error!("cannot listen for signals");
         return;
     };
+    let mut asked = false;
     loop {
         let number = tokio::select! {
             _ = terminate.recv() => 15,
             _ = interrupt.recv() => 2,
         };
-        if shared.is_stopping() {
+        if asked {
             tracing::warn!("stopping at once");
             std::process::exit(128 + number);
         }
         tracing::info!("finishing the transaction at hand; a second signal stops at once");
-        shared.stop();
+        asked = true;
+        asked_to_stop();
     }
 }
 
 impl Shared {
+    fn new(
+        config: &Config,
+        request: Request,
+        clients: ClientSettings,
+        partitions: i32,
+        http: &http::Shared,
+    ) -> Result<Shared> {
+        let inputs: Arc<[Input]> = setup::enabled_sources(config)
+            .map(|(source, section)| Input {
+                source,
+                topic: section.topic.clone(),
+                decoder: setup::decoder(section),
+            })
+            .collect();
+        let ends =
+            if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
+        Ok(Shared {
+            clients,
+            plan: Arc::clone(&http.plan),
+            inputs,
+            topics: config.topics.clone(),
+            commit: config.commit.clone(),
+            timing: Timing {
+                clock: config.time.clock,
+                grace_ms: config.time.grace_ms,
+                max_future_ms: config.time.max_future_ms,
+            },
+            partitions,
+            ce_source: format!("/stagecast/{}", config.app.id),
+            until_end: request.until_end,
+            until: request.until,
+            metrics: Arc::clone(&http.metrics),
+            health: Arc::clone(&http.health),
+            live: Arc::clone(&http.live),
+            faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
+            ends,
+            through: Mutex::new(BTreeSet::new()),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
     }

@@ -118,9 +118,9 @@ struct Worker<'a> {
     aborts: u32,
     paused: BTreeSet<(usize, i32)>,
     buffer: Vec<u8>,
-    /// The latest stage changes, and those of the transaction at hand.
+    /// The latest stage changes, and the stage changes and alerts of the transaction at hand.
     recent: Recent,
-    pending: Vec<(String, Vec<u8>)>,
+    pending: Vec<(Channel, String, Vec<u8>)>,
     /// When figures were shown last, and when the state was weighed last.
     shown: Option<Tick>,
     weighed: Option<Tick>,
@@ -417,10 +417,10 @@ impl<'a> Worker<'a> {
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
-        let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
-        self.pending.extend(
-            changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())),
-        );
+        let news = task.engine().outbox.records().filter(|(r, ..)| r.channel != Channel::ChurnScores);
+        self.pending.extend(news.map(|(output, key, value)| {
+            (output.channel, String::from_utf8_lossy(key).into_owned(), value.to_vec())
+        }));
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -491,6 +491,8 @@ impl<'a> Worker<'a> {
         let group = self.member.group_metadata();
         let group = group.ok_or_else(|| TxnError::new(Call::Offsets, KafkaError::Canceled))?;
         self.transactions.commit(&positions, &group)?;
+        let again = self.shared.clients.broker.after_commit(self.member, &positions);
+        again.map_err(|e| TxnError { answer: Answer::RebuildProducer, ..TxnError::new(Call::Offsets, e) })?;
         self.shared.faults.at("after_commit");
         Ok(())
     }
@@ -505,10 +507,19 @@ impl<'a> Worker<'a> {
         }
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
-        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
+        self.tell_news();
         self.show_figures();
         self.aborts = 0;
         self.forget_transaction();
+    }
+
+    /// Hands the stage changes and alerts that are committed to those who show them.
+    fn tell_news(&mut self) {
+        let changes = self.pending.iter().filter(|(channel, ..)| *channel == Channel::StageChanges);
+        self.shared.metrics.stage_changes_committed(changes.clone().map(|(_, _, json)| json.as_slice()));
+        changes.for_each(|(_, customer, json)| self.recent.push(customer, json));
+        self.shared.live.committed(self.pending.iter().map(|(channel, _, json)| (*channel, json.as_slice())));
+        self.pending.clear();
     }
 
     fn forget_transaction(&mut self) {
@@ -657,6 +668,7 @@ impl<'a> Worker<'a> {
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
             };
             self.shared.metrics.set_partition(*partition, figures);
+            self.shared.metrics.set_clock(task.clock());
             for (lane, input) in task.inputs().iter().enumerate() {
                 let end = members::known_end(self.member, &input.topic, *partition);
                 let lag = end.map_or(0, |end| (end - task.position(lane).next).max(0));

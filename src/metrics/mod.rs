@@ -5,6 +5,7 @@
 
 pub mod table;
 pub mod histogram;
+pub mod kpis;
 mod local;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -19,7 +20,9 @@ use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::plan::Plan;
+use crate::time::Ts;
 use histogram::{Histogram, Registered};
+use kpis::Kpis;
 use table::{Family, Kind};
 
 pub use local::Local;
@@ -110,6 +113,12 @@ pub struct Metrics {
     lag: IntGaugeVec,
     event_time_lag: GaugeVec,
     partitions: Mutex<BTreeMap<i32, PartitionFigures>>,
+    kpis: Mutex<Kpis>,
+    conversion_ratio: GaugeVec,
+    churn_ratio: GaugeVec,
+    retention_ratio: GaugeVec,
+    win_back_ratio: GaugeVec,
+    stage_duration_median: GaugeVec,
 }
 
 impl Metrics {
@@ -143,12 +152,14 @@ impl Metrics {
             state_customers: gauges(to, &table::STATE_CUSTOMERS)?.with_label_values::<&str>(&[]),
             state_bytes: gauges(to, &table::STATE_BYTES)?.with_label_values::<&str>(&[]),
             lag: gauges(to, &table::LAG)?,
-            event_time_lag: {
-                let vec = GaugeVec::new(opts(&table::EVENT_TIME_LAG), table::EVENT_TIME_LAG.labels)?;
-                to.register(Box::new(vec.clone()))?;
-                vec
-            },
+            event_time_lag: float_gauges(to, &table::EVENT_TIME_LAG)?,
             partitions: Mutex::default(),
+            kpis: Mutex::new(Kpis::new(plan)),
+            conversion_ratio: float_gauges(to, &table::CONVERSION_RATIO)?,
+            churn_ratio: float_gauges(to, &table::CHURN_RATIO)?,
+            retention_ratio: float_gauges(to, &table::RETENTION_RATIO)?,
+            win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
+            stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
             registry,
         };
         metrics.begin_at_zero(plan);
@@ -206,12 +217,82 @@ impl Metrics {
 
     /// The text of a scrape. See [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
-        self.sum_partitions();
         let mut text = String::new();
-        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be written out in full");
         }
         text
+    }
+
+    /// Everything that a scrape would show, for those who read it without one.
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        self.sum_partitions();
+        self.show_kpis(&self.kpis());
+        self.registry.gather()
+    }
+
+    /// The sum over all series of a family; of a histogram, how often something was observed.
+    pub fn total(&self, family: &Family) -> u64 {
+        let families = self.gather();
+        let metrics = families.iter().filter(|f| f.name() == family.name).flat_map(|f| f.get_metric());
+        let of = |m: &prometheus::proto::Metric| match family.kind {
+            Kind::Counter => m.get_counter().get_value() as u64,
+            Kind::Gauge => m.get_gauge().get_value() as u64,
+            Kind::Histogram => m.get_histogram().get_sample_count(),
+        };
+        metrics.map(of).sum()
+    }
+
+    /// Input records whose transaction is committed, whatever became of them.
+    pub fn events_done(&self) -> u64 {
+        let of =
+            |source| EventResult::ALL.map(|result| self.events(source, result).get()).iter().sum::<u64>();
+        Source::ALL.into_iter().map(of).sum()
+    }
+
+    /// Stage changes that are committed, as JSON.
+    pub fn stage_changes_committed<'j>(&self, changes: impl Iterator<Item = &'j [u8]>) {
+        let mut kpis = self.lock_kpis();
+        changes.for_each(|json| kpis.observe(json));
+    }
+
+    /// Event time has come so far in one of the partitions.
+    pub fn set_clock(&self, clock: Ts) {
+        self.lock_kpis().set_now(clock);
+    }
+
+    /// What [`kpis`] defines, over the partitions of this instance.
+    pub fn kpis(&self) -> kpis::Report {
+        let partitions = self.lock_partitions();
+        let mut customers: Vec<Vec<i64>> = self.customers.iter().map(|s| vec![0; s.len()]).collect();
+        for figures in partitions.values() {
+            for (totals, stages) in customers.iter_mut().zip(&figures.population) {
+                totals.iter_mut().zip(stages).for_each(|(total, n)| *total += n);
+            }
+        }
+        drop(partitions);
+        self.lock_kpis().report(&customers)
+    }
+
+    fn show_kpis(&self, report: &kpis::Report) {
+        for of in &report.lifecycles {
+            let lifecycle = &[of.lifecycle.as_str()];
+            self.churn_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.churn_rate));
+            self.retention_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.retention_rate));
+            self.win_back_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.win_back_rate));
+            for stage in &of.stages {
+                let median = self.stage_duration_median.with_label_values(&[&of.lifecycle, &stage.stage]);
+                median.set(kpis::seconds(stage.median_days));
+            }
+            for conversion in &of.conversions {
+                let labels = [&of.lifecycle, &conversion.from, &conversion.to];
+                self.conversion_ratio.with_label_values(&labels).set(kpis::or_nan(conversion.rate));
+            }
+        }
+    }
+
+    fn lock_kpis(&self) -> MutexGuard<'_, Kpis> {
+        self.kpis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes one partition's figures; the gauges are the sums over partitions.
@@ -290,6 +371,13 @@ fn counters(registry: &Registry, family: &Family) -> prometheus::Result<IntCount
 fn gauges(registry: &Registry, family: &Family) -> prometheus::Result<IntGaugeVec> {
     debug_assert_eq!(family.kind, Kind::Gauge);
     let vec = IntGaugeVec::new(opts(family), family.labels)?;
+    registry.register(Box::new(vec.clone()))?;
+    Ok(vec)
+}
+
+fn float_gauges(registry: &Registry, family: &Family) -> prometheus::Result<GaugeVec> {
+    debug_assert_eq!(family.kind, Kind::Gauge);
+    let vec = GaugeVec::new(opts(family), family.labels)?;
     registry.register(Box::new(vec.clone()))?;
     Ok(vec)
 }

@@ -125,11 +125,41 @@ pub const RESTORE_DURATION: Family = family(
 );
 pub const MODEL_INFO: Family =
     family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");
+pub const CONVERSION_RATIO: Family = family(
+    "stagecast_conversion_ratio",
+    Kind::Gauge,
+    &["lifecycle", "from", "to"],
+    "Of everyone who was in a stage in the last 30 days of event time, the share that moved on to another; see /kpis.",
+);
+pub const CHURN_RATIO: Family = family(
+    "stagecast_churn_ratio",
+    Kind::Gauge,
+    &["lifecycle"],
+    "Of everyone who was in a customer's stage in the last 30 days of event time, the share that lapsed.",
+);
+pub const RETENTION_RATIO: Family = family(
+    "stagecast_retention_ratio",
+    Kind::Gauge,
+    &["lifecycle"],
+    "Of everyone who was in a customer's stage in the last 30 days of event time, the share that did not lapse.",
+);
+pub const WIN_BACK_RATIO: Family = family(
+    "stagecast_win_back_ratio",
+    Kind::Gauge,
+    &["lifecycle"],
+    "Of everyone who was in a lapsed stage in the last 30 days of event time, the share that was won back.",
+);
+pub const STAGE_DURATION_MEDIAN: Family = family(
+    "stagecast_stage_duration_median_seconds",
+    Kind::Gauge,
+    &["lifecycle", "stage"],
+    "Median event time spent in a stage, of the stays that ended since this process started.",
+);
 pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 18] = [
+pub const FAMILIES: [Family; 23] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -146,6 +176,11 @@ pub const FAMILIES: [Family; 18] = [
     STATE_BYTES,
     RESTORE_RECORDS,
     RESTORE_DURATION,
+    CONVERSION_RATIO,
+    CHURN_RATIO,
+    RETENTION_RATIO,
+    WIN_BACK_RATIO,
+    STAGE_DURATION_MEDIAN,
     MODEL_INFO,
     BUILD_INFO,
 ];

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use super::{Settings, Simulation};
+use super::{FaultCounts, Settings, Simulation};
 use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::time::Ts;
@@ -32,6 +32,7 @@ pub struct Summary {
     pub events: [u64; Source::ALL.len()],
     pub customers: u64,
     pub end: Ts,
+    pub faults: FaultCounts,
 }
 
 /// Simulates into a folder, which is made if need be. Files of an earlier simulation are replaced only with
@@ -53,7 +54,10 @@ pub fn write_files(
         events[record.source.index()] += 1;
         let total: u64 = events.iter().sum();
         if total.is_multiple_of(PROGRESS_EVERY) {
-            progress(Progress { events: total, share: (record.ts - settings.start) as f64 / span });
+            progress(Progress {
+                events: total,
+                share: ((record.ts - settings.start) as f64 / span).min(1.0),
+            });
         }
     }
     for truth in simulation.truths() {
@@ -64,7 +68,7 @@ pub fn write_files(
     }
     output.finish()?;
     progress(Progress { events: events.iter().sum(), share: 1.0 });
-    Ok(Summary { events, customers: settings.customers, end: settings.end() })
+    Ok(Summary { events, customers: settings.customers, end: settings.end(), faults: simulation.faults() })
 }
 
 fn file_names() -> Vec<String> {

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::calendar;
 use super::person::{Person, Spell, Truth};
 use super::random::Random;
 use super::record::{Hundredths, Record, Writer, customer_id};
@@ -20,11 +21,14 @@ const FACTOR_MOST: f64 = 8.0;
 /// Who has left still looks in for a while, more rarely.
 const FADE_DAYS: f64 = 14.0;
 const FADE_SLOWDOWN: f64 = 3.0;
-const RETURNING: f64 = 0.12;
+/// Who has left comes back with the campaigns or never: so many of those who read the mails, and of the others.
+const RETURNING_READERS: f64 = 0.15;
+const RETURNING_OTHERS: f64 = 0.05;
 const RETURN_DAYS_LEAST: f64 = 45.0;
 const RETURN_DAYS_MORE: f64 = 60.0;
 const RENEWAL: Ts = 30 * DAY_MS;
-const PRODUCTS: i64 = 400;
+/// Of each kind of product.
+const MODELS: i64 = 24;
 
 /// A customer from its first event on.
 #[derive(Debug)]
@@ -235,11 +239,22 @@ impl Life {
             let unsubscribed =
                 self.write(Source::Clickstream, "unsubscribed", ts).text("channel", "email").end();
             self.emit(unsubscribed);
-        } else if self.random.chance(RETURNING) {
-            let back = at + self.days(RETURN_DAYS_LEAST, RETURN_DAYS_MORE);
-            self.fades_until = self.fades_until.min(back - DAY_MS);
-            self.put(back, What::Return);
+        } else {
+            let returning = if self.person.opted_in { RETURNING_READERS } else { RETURNING_OTHERS };
+            if self.random.chance(returning) {
+                self.plans_to_return(at);
+            }
         }
+    }
+
+    /// The first campaign after it has been away for some time, at an hour of the day.
+    fn plans_to_return(&mut self, left: Ts) {
+        let away = left + self.days(RETURN_DAYS_LEAST, RETURN_DAYS_MORE);
+        let (begins, _) = calendar::next_campaign(away);
+        let hours = 8.0 + self.random.exponential(10.0).min(60.0);
+        let back = begins.max(away) + (hours * HOUR_MS as f64) as Ts;
+        self.fades_until = self.fades_until.min(back - DAY_MS);
+        self.put(back, What::Return);
     }
 
     fn comes_back(&mut self, at: Ts) {
@@ -248,7 +263,8 @@ impl Life {
         self.arrive(at);
         for (kind, after) in [("email_opened", 0), ("email_clicked", 20 * SECOND_MS)] {
             let record = self.write(Source::Clickstream, kind, at + after);
-            let record = record.text("channel", "email").text("campaign", "win-back").end();
+            let campaign = calendar::campaign_at(at).unwrap_or("we-miss-you");
+            let record = record.text("channel", "email").text("campaign", campaign).end();
             self.emit(record);
         }
         self.put(at + 30 * SECOND_MS, What::Session { spell: self.spell });
@@ -302,7 +318,8 @@ impl Life {
 
     fn enters(&mut self, visit: &mut Visit) {
         if visit.channel == "email" || (self.person.opted_in && self.random.chance(0.08)) {
-            let campaign = *self.random.pick(&CAMPAIGNS);
+            let regular = *self.random.pick(&CAMPAIGNS);
+            let campaign = calendar::campaign_at(visit.ts).unwrap_or(regular);
             for kind in ["email_opened", "email_clicked"] {
                 let record = self.write(Source::Clickstream, kind, visit.ts);
                 let record = record.text("channel", "email").text("campaign", campaign).end();
@@ -323,13 +340,23 @@ impl Life {
             .text("session_id", format_args!("s{:07}-{}", self.number, visit.session))
             .text("channel", visit.channel);
         if kind.starts_with("product_") && kind != "product_list_viewed" || kind == "wishlist_added" {
-            writer = writer.text("product_id", format_args!("p{:03}", self.random.between(1, PRODUCTS)));
+            let product = self.product();
+            writer = writer.text("product_id", product);
+            if visit.channel != "app" && kind == "product_viewed" {
+                writer = writer.text("url", format_args!("/products/{product}"));
+            }
+        } else if kind == "product_list_viewed" {
+            writer = writer.text("url", format_args!("/{}", self.random.pick(&PRODUCTS).shelf));
         } else if kind == "page_viewed" {
             writer = writer.text("url", self.random.pick(&PAGES));
         }
         self.emit(writer.end());
         let seconds = (3.0 + self.random.exponential(35.0)).min(900.0);
         visit.ts += (seconds * SECOND_MS as f64) as Ts;
+    }
+
+    fn product(&mut self) -> Product {
+        Product { of: self.random.pick(&PRODUCTS), model: self.random.between(1, MODELS) }
     }
 
     fn buys(&mut self, visit: &mut Visit) {
@@ -385,7 +412,7 @@ impl Life {
     fn basket(&mut self) -> (String, i64) {
         let (mut items, mut total) = (String::from("["), 0);
         for i in 0..*self.random.pick(&[(1, 55), (2, 25), (3, 13), (4, 7)]) {
-            let product = self.random.between(1, PRODUCTS);
+            let product = self.product();
             let quantity = *self.random.pick(&[(1, 80), (2, 15), (5, 5)]);
             let price =
                 (self.person.item_cents * libm::exp(0.4 * self.random.normal())).clamp(50.0, 1e7) as i64;
@@ -393,7 +420,7 @@ impl Life {
             let comma = if i == 0 { "" } else { "," };
             let price = Hundredths(price);
             items.push_str(&format!(
-                r#"{comma}{{"product_id":"p{product:03}","quantity":{quantity},"price":{price}}}"#
+                r#"{comma}{{"product_id":"{product}","quantity":{quantity},"price":{price}}}"#
             ));
         }
         items.push(']');
@@ -513,6 +540,24 @@ impl Visit {
     }
 }
 
+/// `running-shoes-07`: a kind of product and the number of its model.
+#[derive(Clone, Copy)]
+struct Product {
+    of: &'static Kind,
+    model: i64,
+}
+
+struct Kind {
+    name: &'static str,
+    shelf: &'static str,
+}
+
+impl std::fmt::Display for Product {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{:02}", self.of.name, self.model)
+    }
+}
+
 struct Ticket {
     number: u32,
     priority: &'static str,
@@ -527,10 +572,22 @@ const BROWSING: [(&str, u32); 5] = [
     ("products_searched", 12),
     ("wishlist_added", 4),
 ];
+const fn kind(name: &'static str, shelf: &'static str) -> Kind {
+    Kind { name, shelf }
+}
+
+#[rustfmt::skip]
+const PRODUCTS: [(Kind, u32); 16] = [
+    (kind("running-shoes", "shoes"), 12), (kind("trail-shoes", "shoes"), 7), (kind("sandals", "shoes"), 5),
+    (kind("rain-jacket", "clothing"), 9), (kind("fleece", "clothing"), 8), (kind("merino-shirt", "clothing"), 9),
+    (kind("hiking-trousers", "clothing"), 6), (kind("socks", "clothing"), 10), (kind("backpack", "equipment"), 8),
+    (kind("tent", "equipment"), 3), (kind("sleeping-bag", "equipment"), 3), (kind("headlamp", "equipment"), 5),
+    (kind("water-bottle", "accessories"), 6), (kind("gloves", "accessories"), 4), (kind("cap", "accessories"), 4),
+    (kind("gift-card", "gifts"), 1),
+];
 const PAGES: [(&str, u32); 6] =
     [("/", 40), ("/sale", 20), ("/new", 15), ("/help", 8), ("/account", 12), ("/about", 5)];
-const CAMPAIGNS: [(&str, u32); 4] =
-    [("newsletter", 50), ("sale", 25), ("cart-reminder", 15), ("new-arrivals", 10)];
+const CAMPAIGNS: [(&str, u32); 3] = [("newsletter", 55), ("cart-reminder", 25), ("new-arrivals", 20)];
 
 impl PartialEq for Coming {
     fn eq(&self, other: &Self) -> bool {

@@ -1,8 +1,10 @@
 //! Realistic customers with a known truth, as events in the native format and in time order.
 //!
 //! A customer orders at a latent rate until it drops out, at a latent hazard that bad support experiences
-//! raise; sessions surround orders, tickets and refunds follow them, and some customers come back. The same
-//! settings give the same bytes on every platform. Owns no clock and, but for [`files`], no IO.
+//! raise; sessions surround orders, tickets and refunds follow them, seasons and campaigns move everybody, and a
+//! campaign brings some of the lost back ([`calendar`]). Without [`faults`] events are in time order; with them
+//! they are in the order of arrival. The same settings give the same bytes on every platform. Owns no clock and,
+//! but for [`files`], no IO.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,14 +14,18 @@ use crate::time::{DAY_MS, MAX_TS, Ts, format_rfc3339};
 
 pub mod random;
 pub mod person;
+pub mod calendar;
 pub mod life;
 pub mod record;
+pub mod faults;
 pub mod files;
 
+pub use faults::{FaultCounts, Faults};
 pub use files::{Progress, Summary, write_files};
 pub use person::Truth;
 pub use record::Record;
 
+use faults::Injector;
 use life::Life;
 use random::Random;
 
@@ -27,23 +33,33 @@ pub const CUSTOMERS_MOST: u64 = 9_999_999;
 pub const DAYS_MOST: u32 = 36_500;
 /// 2025-01-01T00:00:00Z.
 pub const START: Ts = 1_735_689_600_000;
-/// The share of customers who are there from the first days on; the others arrive evenly.
 const EARLY: f64 = 0.35;
 const EARLY_DAYS: f64 = 4.0;
 
 /// What to simulate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     pub customers: u64,
     pub days: u32,
     pub seed: u64,
     /// The first instant; the last is `days` later.
     pub start: Ts,
+    /// The share of customers who are there from the first days on; the others arrive evenly.
+    pub early: f64,
+    /// What goes wrong on the way.
+    pub faults: Faults,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { customers: 1_000, days: 365, seed: 1, start: START }
+        Settings {
+            customers: 1_000,
+            days: 365,
+            seed: 1,
+            start: START,
+            early: EARLY,
+            faults: Faults::default(),
+        }
     }
 }
 
@@ -79,6 +95,7 @@ pub struct Simulation {
     lives: Vec<Option<Box<Life>>>,
     next: BinaryHeap<Reverse<(Ts, u32)>>,
     truths: Vec<Option<Truth>>,
+    way: Injector,
 }
 
 impl Simulation {
@@ -88,7 +105,7 @@ impl Simulation {
         let mut random = Random::new(settings.seed, 0);
         let span = (settings.end() - settings.start) as f64;
         let mut arrival = |customer: u32| {
-            let ms = match random.chance(EARLY) {
+            let ms = match random.chance(settings.early) {
                 true => random.exponential(EARLY_DAYS) * DAY_MS as f64,
                 false => random.unit() * span,
             };
@@ -105,6 +122,7 @@ impl Simulation {
             truths: vec![None; lives.len()],
             lives,
             next: BinaryHeap::new(),
+            way: Injector::new(settings.faults, settings.seed),
         })
     }
 
@@ -127,10 +145,21 @@ impl Simulation {
     }
 }
 
-impl Iterator for Simulation {
-    type Item = Record;
+impl Simulation {
+    /// What went wrong so far.
+    pub fn faults(&self) -> FaultCounts {
+        self.way.counts
+    }
 
-    fn next(&mut self) -> Option<Record> {
+    /// When something can happen next.
+    fn next_at(&self) -> Option<Ts> {
+        let life = self.next.peek().map(|Reverse((at, _))| *at);
+        let arrival = self.arrivals.last().map(|(at, _)| *at);
+        life.into_iter().chain(arrival).min()
+    }
+
+    /// The next thing that really happens.
+    fn happens(&mut self) -> Option<Record> {
         loop {
             self.let_arrive();
             let Reverse((_, customer)) = self.next.pop()?;
@@ -146,6 +175,25 @@ impl Iterator for Simulation {
             }
             if record.is_some() {
                 return record;
+            }
+        }
+    }
+}
+
+impl Iterator for Simulation {
+    type Item = Record;
+
+    /// The next event that arrives. What is still under way at the end arrives after it.
+    fn next(&mut self) -> Option<Record> {
+        loop {
+            // Nothing that happens from now on can arrive before the next thing that happens.
+            let until = self.next_at().unwrap_or(Ts::MAX);
+            if let Some(record) = self.way.arrived(until.saturating_sub(1)) {
+                return Some(record);
+            }
+            match self.happens() {
+                Some(record) => self.way.send(record),
+                None => return self.way.arrived(Ts::MAX),
             }
         }
     }

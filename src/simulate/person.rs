@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::calendar;
 use super::random::Random;
 use crate::time::{DAY_MS, HOUR_MS, Rfc3339, Ts};
 
@@ -97,7 +98,7 @@ impl Person {
     }
 
     /// The next session after `t`, `slowdown` times rarer than usual: a Poisson process thinned to the rhythm
-    /// of the week and of the customer's own day.
+    /// of the year, of the week and of the customer's own day.
     pub fn next_session(&self, t: Ts, slowdown: f64, random: &mut Random) -> Ts {
         let mean_ms = DAY_MS as f64 * slowdown / (self.sessions_per_day * RHYTHM_MOST);
         let mut t = t;
@@ -113,7 +114,7 @@ impl Person {
         let local = t + self.country.utc_offset_hours * HOUR_MS;
         let day = (local.div_euclid(DAY_MS) + 3).rem_euclid(7) as usize;
         let hour = (local.rem_euclid(DAY_MS) / HOUR_MS) as usize;
-        WEEK[day] * DAY[hour]
+        WEEK[day] * DAY[hour] * calendar::mood(t, self.opted_in)
     }
 }
 
@@ -124,7 +125,7 @@ const DAY: [f64; 24] = [
     0.35, 0.2, 0.12, 0.1, 0.1, 0.18, 0.42, 0.75, 1.0, 1.15, 1.2, 1.25, 1.3, 1.2, 1.1, 1.1, 1.2, 1.35, 1.55,
     1.8, 1.95, 1.85, 1.75, 1.03,
 ];
-const RHYTHM_MOST: f64 = 1.15 * 1.95;
+const RHYTHM_MOST: f64 = 1.15 * 1.95 * calendar::MOOD_MOST;
 
 /// What was really so, one line of truth.ndjson.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -160,7 +161,7 @@ mod tests {
         assert!((mean(&WEEK) - 1.0).abs() < 1e-9, "{}", mean(&WEEK));
         assert!((mean(&DAY) - 1.0).abs() < 1e-9, "{}", mean(&DAY));
         let most = |xs: &[f64]| xs.iter().copied().fold(0.0, f64::max);
-        assert_eq!(most(&WEEK) * most(&DAY), RHYTHM_MOST);
+        assert_eq!(most(&WEEK) * most(&DAY) * calendar::MOOD_MOST, RHYTHM_MOST);
     }
 
     #[test]
