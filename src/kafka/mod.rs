@@ -19,3 +19,4 @@ pub mod restore;
 pub mod worker;
 pub mod service;
 pub mod feed;
+pub mod history;

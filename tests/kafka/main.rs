@@ -14,3 +14,4 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod training;
