@@ -127,8 +127,12 @@ pub fn pr_auc(score: &[f64], churned: &[bool]) -> Option<f64> {
 
 /// Mean negative log likelihood in nats; a probability of exactly 0 or 1 counts as 10^-15 from it.
 pub fn log_loss(p: &[f64], churned: &[bool]) -> f64 {
-    let loss = |(p, c): (&f64, &bool)| -libm::log((if *c { *p } else { 1.0 - *p }).max(1e-15));
-    p.iter().zip(churned).map(loss).sum::<f64>() / p.len() as f64
+    p.iter().zip(churned).map(|(p, c)| surprise(*p, *c)).sum::<f64>() / p.len() as f64
+}
+
+/// The negative log likelihood of one outcome.
+pub fn surprise(p: f64, churned: bool) -> f64 {
+    -libm::log((if churned { p } else { 1.0 - p }).max(1e-15))
 }
 
 /// Mean squared error of the probability.

@@ -14,6 +14,7 @@ use super::Task;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reject, Source};
 use crate::model::artifact::Label;
+use crate::model::value::{self, BUYERS_MOST, Buyer};
 use crate::model::{Dataset, metrics};
 use crate::pipeline::engine::{Applied, Engine};
 use crate::pipeline::facts::FeatureNames;
@@ -47,6 +48,8 @@ impl Rejected for Skipped {
 #[derive(Debug)]
 pub struct Examples {
     pub dataset: Dataset,
+    /// Everybody who had ordered by the last cut, active or not, or an even sample of them.
+    pub buyers: Vec<Buyer>,
     /// The features' definitions.
     pub layout: Layout,
     pub skipped: Skipped,
@@ -87,10 +90,14 @@ fn take_most(
     let mut skipped = Skipped::default();
     let mut cuts = cuts.iter().copied().peekable();
     let mut count = 0u64;
+    let mut buyers = Vec::new();
     while let Some(line) = events.next(&mut skipped)? {
         let event = line.event();
         while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
             collector.cut(cut);
+            if cuts.peek().is_none() {
+                buyers = collector.buyers(cut, BUYERS_MOST);
+            }
         }
         collector.event(event);
         count += 1;
@@ -99,7 +106,7 @@ fn take_most(
         }
     }
     let layout = collector.engine.plan().layout.clone();
-    Ok(Examples { dataset: collector.finish()?, layout, skipped })
+    Ok(Examples { dataset: collector.finish()?, buyers, layout, skipped })
 }
 
 /// What is kept of a customer beside the engine's state. By a hash of the id.
@@ -164,6 +171,26 @@ impl<'t> Collector<'t> {
         while self.at.len() > self.most {
             self.thin();
         }
+    }
+
+    /// Who had ordered before `cut`, by the hash of the id. Beyond `most` customers half of them go, as often as
+    /// it takes.
+    fn buyers(&self, cut: Ts, most: usize) -> Vec<Buyer> {
+        let ids = value::FEATURES.map(|name| self.engine.plan().layout.id(name));
+        let Some(ids) = ids.into_iter().collect::<Option<Vec<_>>>() else { return Vec::new() };
+        let store = self.engine.store();
+        let zeros = (store.len().div_ceil(most.max(1))).next_power_of_two().trailing_zeros();
+        let customers = store.indices().map(|index| (hash_customer(&store.customer(index).id), index));
+        let mut sample: Vec<(u64, u32)> =
+            customers.filter(|(hash, _)| hash.trailing_zeros() >= zeros).collect();
+        sample.sort_unstable();
+        let read = |(_, index): (u64, u32)| {
+            let features = self.engine.view(index, cut - 1).features;
+            let mut values = [0.0; value::FEATURES.len()];
+            values.iter_mut().zip(&ids).for_each(|(value, id)| *value = features[id.index()]);
+            Buyer::read(values)
+        };
+        sample.into_iter().filter_map(read).collect()
     }
 
     fn is_kept(&self, hash: u64) -> bool {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::artifact::Label;
+use crate::model::value::ValueModel;
 use crate::model::{About, FitParams, Model};
 use crate::replay::Merged;
 use crate::setup;
@@ -73,6 +74,9 @@ pub fn train<'a>(
         active_within: task.active_within,
     };
     let mut model = FitParams::new(about).check()?.fit(&examples.dataset, &examples.layout)?;
+    if let Some(value) = ValueModel::fit(&examples.buyers) {
+        model.add_value(value, &examples.layout)?;
+    }
     model.version = version(&model)?;
     let recency_auc = examples.recency_auc(task.label, model.training.held_back_from);
     Ok(Trained { model, recency_auc, skipped: examples.skipped })
