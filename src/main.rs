@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use stagecast::cli;
 use stagecast::error::Error;
 
+/// Also what librdkafka allocates with: it takes and frees some blocks for every record.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::dispatch(cli::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,8 @@ pub mod money;
 use std::borrow::Cow;
 use std::fmt;
 
+use compact_str::CompactString;
+
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -123,6 +125,47 @@ impl Event<'_> {
             event_id: self.event_id.map(|id| Cow::Owned(id.into_owned())),
             numbers: self.numbers,
             profile: self.profile,
+        }
+    }
+}
+
+/// An event that outlives its record. Ids and types are mostly short enough to need no memory of their own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptEvent {
+    source: Source,
+    customer_id: CompactString,
+    name: CompactString,
+    pub ts: Ts,
+    event_id: Option<CompactString>,
+    numbers: Numbers,
+    profile: Option<Box<ProfileChange>>,
+}
+
+impl From<Event<'_>> for KeptEvent {
+    fn from(event: Event<'_>) -> Self {
+        KeptEvent {
+            source: event.source,
+            customer_id: CompactString::new(&event.customer_id),
+            name: CompactString::new(&event.name),
+            ts: event.ts,
+            event_id: event.event_id.map(CompactString::new),
+            numbers: event.numbers,
+            profile: event.profile,
+        }
+    }
+}
+
+impl KeptEvent {
+    /// The event again. A profile change is handed over, so this is for the one time it is applied.
+    pub fn take(&mut self) -> Event<'_> {
+        Event {
+            source: self.source,
+            customer_id: Cow::Borrowed(&self.customer_id),
+            name: Cow::Borrowed(&self.name),
+            ts: self.ts,
+            event_id: self.event_id.as_deref().map(Cow::Borrowed),
+            numbers: self.numbers,
+            profile: self.profile.take(),
         }
     }
 }

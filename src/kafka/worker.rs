@@ -346,10 +346,15 @@ impl<'a> Worker<'a> {
         let (wall, limits) = (wall_now(), &self.shared.commit);
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
+            // One reading of the clock ends an event and begins the next.
+            let mut began = Tick::now();
             while self.records < limits.max_records
                 && self.sent_bytes + task.waiting_bytes() < limits.max_bytes
             {
                 let Some(step) = task.advance() else { break };
+                let ended = Tick::now();
+                self.local.scoring(ended.since(began));
+                began = ended;
                 self.local.event(
                     step.source,
                     match step.applied {
@@ -358,7 +363,6 @@ impl<'a> Worker<'a> {
                         Applied::Duplicate => EventResult::Duplicate,
                     },
                 );
-                self.local.scoring(step.took);
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
             }
@@ -680,7 +684,7 @@ impl<'a> Worker<'a> {
         let through: Vec<i32> = self
             .tasks
             .iter()
-            .filter(|(partition, task)| task.is_done() && !self.shared.is_through(**partition))
+            .filter(|(partition, task)| task.is_done() && !task.more && !self.shared.is_through(**partition))
             .map(|(partition, _)| *partition)
             .collect();
         if !through.is_empty() {

@@ -4,8 +4,11 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::engine::View;
 use super::facts::FeatureId;
+use super::json::{
+    put, put_instant, put_integer, put_number, put_optional_number, put_optional_text, put_text, quoted,
+};
 use super::layout::Layout;
-use super::lifecycle::Move;
+use super::lifecycle::{Lifecycle, Move};
 use super::plan::Plan;
 use crate::model::Contribution;
 use crate::time::{Rfc3339, Ts, format_rfc3339};
@@ -119,6 +122,90 @@ fn json(out: &mut Vec<u8>, value: &impl Serialize) {
     debug_assert!(written.is_ok());
 }
 
+/// The parts of messages that are the same in every message of a plan.
+#[derive(Debug, Default)]
+pub struct Wording {
+    /// By feature: `{"feature":"orders_90d","value":`.
+    contributions: Vec<Box<[u8]>>,
+    /// By feature: `"orders_90d":`.
+    names: Vec<Box<[u8]>>,
+    lifecycles: Vec<LifecycleWording>,
+    /// `{"name":"churn","version":"1"}`.
+    model: Box<[u8]>,
+}
+
+#[derive(Debug)]
+struct LifecycleWording {
+    /// `"retention":`.
+    key: Box<[u8]>,
+    /// `,"lifecycle":"retention","lifecycle_version":"…","from":`.
+    head: Box<[u8]>,
+    /// By stage: `"loyalty"`.
+    stages: Vec<Box<[u8]>>,
+}
+
+impl Wording {
+    pub fn new(plan: &Plan) -> Wording {
+        let names = plan.layout.features.iter().map(|feature| quoted(&feature.name));
+        let lifecycle = |lifecycle: &Lifecycle| {
+            let (name, version) = (quoted(&lifecycle.name), quoted(&lifecycle.version));
+            LifecycleWording {
+                key: [&name[..], b":"].concat().into(),
+                head: [b",\"lifecycle\":", &name[..], b",\"lifecycle_version\":", &version, b",\"from\":"]
+                    .concat()
+                    .into(),
+                stages: lifecycle.stages().iter().map(|stage| quoted(&stage.name).into()).collect(),
+            }
+        };
+        let model = ModelName { name: &plan.model_name, version: &plan.model_version };
+        let mut model_json = Vec::new();
+        json(&mut model_json, &model);
+        Wording {
+            contributions: names
+                .clone()
+                .map(|name| [b"{\"feature\":", &name[..], b",\"value\":"].concat().into())
+                .collect(),
+            names: names.map(|name| [&name[..], b":"].concat().into()).collect(),
+            lifecycles: plan.lifecycles.iter().map(|(l, _)| lifecycle(l)).collect(),
+            model: model_json.into(),
+        }
+    }
+
+    fn stage(&self, lifecycle: usize, stage: usize) -> &[u8] {
+        self.lifecycles[lifecycle].stages.get(stage).map_or(b"\"\"", |name| name)
+    }
+
+    fn put_stages(&self, out: &mut Vec<u8>, plan: &Plan, row: &[u32]) {
+        put(out, ",\"stages\":{");
+        for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+            if k > 0 {
+                out.push(b',');
+            }
+            put(out, &self.lifecycles[k].key);
+            put(out, self.stage(k, slots.stage.get(row) as usize));
+        }
+        out.push(b'}');
+    }
+
+    fn put_contributions(&self, out: &mut Vec<u8>, list: &[Contribution]) {
+        put(out, ",\"contributions\":[");
+        for (k, c) in list.iter().enumerate() {
+            if k > 0 {
+                out.push(b',');
+            }
+            match c.feature {
+                Some(id) => put(out, &self.contributions[id.index()]),
+                None => put(out, "{\"feature\":\"intercept\",\"value\":"),
+            }
+            put_number(out, c.value);
+            put(out, ",\"contribution\":");
+            put_number(out, c.contribution);
+            out.push(b'}');
+        }
+        out.push(b']');
+    }
+}
+
 /// What a stage change is about, besides the move itself.
 pub struct StageChange<'a> {
     pub customer_id: &'a str,
@@ -133,45 +220,40 @@ pub struct StageChange<'a> {
 }
 
 pub fn stage_change(out: &mut Vec<u8>, plan: &Plan, change: &StageChange<'_>) {
-    #[derive(serde::Serialize)]
-    struct Message<'a> {
-        customer_id: &'a str,
-        lifecycle: &'a str,
-        lifecycle_version: &'a str,
-        from: &'a str,
-        to: &'a str,
-        action: Option<&'a str>,
-        ts: Rfc3339,
-        trigger: &'static str,
-        event_id: Option<&'a str>,
-        rule: &'a str,
-        features: Named<'a>,
-        p_churn: Num,
-        stage_days: Num,
-        visit: u16,
-        sequence: u32,
+    let (words, moved) = (&plan.wording, change.moved);
+    put(out, "{\"customer_id\":");
+    put_text(out, change.customer_id);
+    put(out, &words.lifecycles[change.lifecycle].head);
+    put(out, words.stage(change.lifecycle, usize::from(moved.from)));
+    put(out, ",\"to\":");
+    put(out, words.stage(change.lifecycle, usize::from(moved.to)));
+    put(out, ",\"action\":");
+    put_optional_text(out, moved.action);
+    put(out, ",\"ts\":");
+    put_instant(out, change.ts);
+    put(out, ",\"trigger\":\"");
+    put(out, change.trigger.name());
+    put(out, "\",\"event_id\":");
+    put_optional_text(out, change.event_id);
+    put(out, ",\"rule\":");
+    put_text(out, moved.rule);
+    put(out, ",\"features\":{");
+    for (k, id) in moved.named.iter().enumerate() {
+        if k > 0 {
+            out.push(b',');
+        }
+        put(out, &words.names[id.index()]);
+        put_number(out, change.features[id.index()]);
     }
-    let (lifecycle, _) = &plan.lifecycles[change.lifecycle];
-    let name = |stage: u8| lifecycle.stages().get(usize::from(stage)).map_or("", |s| &s.name);
-    let moved = change.moved;
-    let message = Message {
-        customer_id: change.customer_id,
-        lifecycle: &lifecycle.name,
-        lifecycle_version: &lifecycle.version,
-        from: name(moved.from),
-        to: name(moved.to),
-        action: moved.action,
-        ts: format_rfc3339(change.ts),
-        trigger: change.trigger.name(),
-        event_id: change.event_id,
-        rule: moved.rule,
-        features: Named { layout: &plan.layout, ids: moved.named, values: change.features },
-        p_churn: Num(change.p_churn),
-        stage_days: Num(moved.stage_days),
-        visit: moved.visit,
-        sequence: change.sequence,
-    };
-    json(out, &message);
+    put(out, "},\"p_churn\":");
+    put_number(out, change.p_churn);
+    put(out, ",\"stage_days\":");
+    put_number(out, moved.stage_days);
+    put(out, ",\"visit\":");
+    put_integer(out, moved.visit);
+    put(out, ",\"sequence\":");
+    put_integer(out, change.sequence);
+    out.push(b'}');
 }
 
 /// What a score says, shared with alerts and the customer view.
@@ -185,32 +267,23 @@ pub struct Scored<'a> {
 }
 
 pub fn score(out: &mut Vec<u8>, plan: &Plan, scored: &Scored<'_>) {
-    #[derive(serde::Serialize)]
-    struct Message<'a> {
-        customer_id: &'a str,
-        ts: Rfc3339,
-        p_churn: Num,
-        band: &'static str,
-        stages: Stages<'a>,
-        contributions: Contributions<'a>,
-        model: ModelName<'a>,
-        clv_to_date: Option<Num>,
-        clv_365d: Option<Num>,
-        p_no_order: Option<Num>,
-    }
-    let message = Message {
-        customer_id: scored.customer_id,
-        ts: format_rfc3339(scored.ts),
-        p_churn: Num(scored.p_churn),
-        band: band_name(band(plan, scored.p_churn)),
-        stages: Stages { plan, row: scored.row },
-        contributions: Contributions { layout: &plan.layout, list: scored.contributions },
-        model: ModelName { name: &plan.model_name, version: &plan.model_version },
-        clv_to_date: scored.clv_to_date.map(Num),
-        clv_365d: None,
-        p_no_order: None,
-    };
-    json(out, &message);
+    let words = &plan.wording;
+    put(out, "{\"customer_id\":");
+    put_text(out, scored.customer_id);
+    put(out, ",\"ts\":");
+    put_instant(out, scored.ts);
+    put(out, ",\"p_churn\":");
+    put_number(out, scored.p_churn);
+    put(out, ",\"band\":\"");
+    put(out, band_name(band(plan, scored.p_churn)));
+    put(out, "\"");
+    words.put_stages(out, plan, scored.row);
+    words.put_contributions(out, scored.contributions);
+    put(out, ",\"model\":");
+    put(out, &words.model);
+    put(out, ",\"clv_to_date\":");
+    put_optional_number(out, scored.clv_to_date);
+    put(out, ",\"clv_365d\":null,\"p_no_order\":null}");
 }
 
 /// 0 low, 1 medium, 2 high.
@@ -239,52 +312,45 @@ pub struct Alert<'a> {
 }
 
 pub fn alert(out: &mut Vec<u8>, plan: &Plan, alert: &Alert<'_>) {
-    #[derive(serde::Serialize)]
-    struct Change<'a> {
-        feature: &'a str,
-        from: Num,
-        to: Num,
+    use std::io::Write;
+    let (words, scored) = (&plan.wording, alert.scored);
+    // Writing to memory cannot fail.
+    let _ = write!(out, "{{\"alert_id\":\"{:032x}\",\"customer_id\":", alert.alert_id);
+    put_text(out, scored.customer_id);
+    put(out, ",\"ts\":");
+    put_instant(out, scored.ts);
+    put(out, ",\"kind\":");
+    put_text(out, alert.kind);
+    put(out, ",\"p_churn\":");
+    put_number(out, scored.p_churn);
+    put(out, ",\"previous\":");
+    put_optional_number(out, alert.previous);
+    words.put_stages(out, plan, scored.row);
+    words.put_contributions(out, scored.contributions);
+    put(out, ",\"counterfactual\":");
+    match &alert.counterfactual {
+        None => put(out, "null"),
+        Some(change) => {
+            put(out, "{\"feature\":");
+            put_text(out, &plan.layout.feature(change.feature).name);
+            put(out, ",\"from\":");
+            put_number(out, change.from);
+            put(out, ",\"to\":");
+            put_number(out, change.to);
+            out.push(b'}');
+        }
     }
-    #[derive(serde::Serialize)]
-    struct Message<'a> {
-        alert_id: String,
-        customer_id: &'a str,
-        ts: Rfc3339,
-        kind: &'static str,
-        p_churn: Num,
-        previous: Option<Num>,
-        stages: Stages<'a>,
-        contributions: Contributions<'a>,
-        counterfactual: Option<Change<'a>>,
-        clv_to_date: Option<Num>,
-        value_at_risk: Option<Num>,
-        action: Option<&'a str>,
-        group: &'static str,
-        policy: &'a str,
-    }
-    let scored = alert.scored;
-    let change = alert.counterfactual.map(|c| Change {
-        feature: &plan.layout.feature(c.feature).name,
-        from: Num(c.from),
-        to: Num(c.to),
-    });
-    let message = Message {
-        alert_id: format!("{:032x}", alert.alert_id),
-        customer_id: scored.customer_id,
-        ts: format_rfc3339(scored.ts),
-        kind: alert.kind,
-        p_churn: Num(scored.p_churn),
-        previous: alert.previous.map(Num),
-        stages: Stages { plan, row: scored.row },
-        contributions: Contributions { layout: &plan.layout, list: scored.contributions },
-        counterfactual: change,
-        clv_to_date: scored.clv_to_date.map(Num),
-        value_at_risk: scored.clv_to_date.map(|clv| Num(clv.max(0.0) * scored.p_churn)),
-        action: alert.action,
-        group: if alert.control { "control" } else { "treatment" },
-        policy: alert.policy,
-    };
-    json(out, &message);
+    put(out, ",\"clv_to_date\":");
+    put_optional_number(out, scored.clv_to_date);
+    put(out, ",\"value_at_risk\":");
+    put_optional_number(out, scored.clv_to_date.map(|clv| clv.max(0.0) * scored.p_churn));
+    put(out, ",\"action\":");
+    put_optional_text(out, alert.action);
+    put(out, ",\"group\":");
+    put_text(out, if alert.control { "control" } else { "treatment" });
+    put(out, ",\"policy\":");
+    put_text(out, alert.policy);
+    out.push(b'}');
 }
 
 /// A customer's features, stages and score as of an instant.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::catalogue::{Agg, Catalogue, DAY_HOP_FROM_MS, Declaration, Matcher, Span};
 use super::facts::{FeatureId, FeatureNames, Motion};
+use super::panes::Hour;
 use super::words::{RowBuilder, Slot};
 use crate::error::Error;
 use crate::event::{Field, Source};
@@ -196,6 +197,8 @@ pub struct Layout {
     /// Byte offset of the newest pane in the log, and the hour it starts at.
     pub tail: Slot<u32>,
     pub tail_hour: Slot<u32>,
+    /// The first hour in which a pane leaves a window.
+    pub leaving_hour: Slot<u32>,
     pub kept: Vec<Kept>,
     routes: [Route; 4],
     ids: HashMap<String, FeatureId, foldhash::fast::FixedState>,
@@ -250,6 +253,7 @@ struct Builder<'a> {
     sessions: Option<Sessions>,
     tail: Slot<u32>,
     tail_hour: Slot<u32>,
+    leaving_hour: Slot<u32>,
     kept: Vec<Kept>,
     known: BTreeMap<String, KeptSlot>,
     totals: BTreeMap<(u8, i64), Total>,
@@ -277,7 +281,7 @@ impl<'a> Builder<'a> {
                 Window { ms, hop_hours, hops, cursor: row.slot(0u32), cursor_hour: row.slot(0u32) }
             })
             .collect();
-        let (tail, tail_hour) = (row.slot(0u32), row.slot(0u32));
+        let (tail, tail_hour, leaving_hour) = (row.slot(0u32), row.slot(0u32), row.slot(Hour::MAX));
         Builder {
             row,
             windows,
@@ -287,6 +291,7 @@ impl<'a> Builder<'a> {
             sessions: None,
             tail,
             tail_hour,
+            leaving_hour,
             kept: Vec::new(),
             known: BTreeMap::new(),
             totals: BTreeMap::new(),
@@ -630,6 +635,7 @@ impl<'a> Builder<'a> {
             sessions: self.sessions,
             tail: self.tail,
             tail_hour: self.tail_hour,
+            leaving_hour: self.leaving_hour,
             kept: self.kept,
             routes,
             ids,

@@ -14,6 +14,7 @@ pub mod plan;
 pub mod store;
 pub mod timers;
 pub mod outbox;
+pub mod json;
 pub mod emit;
 pub mod alert;
 pub mod engine;

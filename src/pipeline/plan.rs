@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::{Agg, Catalogue};
+use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
 use super::lifecycle::{Lifecycle, StageState};
@@ -188,6 +189,7 @@ pub struct Plan {
     pub new_row: Box<[u32]>,
     /// Identifies what stands where in an encoded state; see [`super::codec`].
     pub layout_id: u32,
+    pub wording: Wording,
 }
 
 impl Plan {
@@ -219,11 +221,7 @@ impl Plan {
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan {
-                    model_name: model.name.clone(),
-                    model_version: model.version.clone(),
-                    ..parts.assemble(settings)
-                })
+                Ok(parts.assemble(settings, (&model.name, &model.version)))
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -236,12 +234,13 @@ impl Plan {
         let head = head_slots(&mut row);
         let layout = Layout::new(catalogue, &mut row)?;
         let parts = Parts { head, layout, lifecycles: Vec::new(), scorer: Scorer::blank(), row };
-        Ok(parts.assemble(Settings {
+        let settings = Settings {
             policies: Vec::new(),
             rescore_every_ms: Ts::MAX,
             min_change: f64::INFINITY,
             ..settings
-        }))
+        };
+        Ok(parts.assemble(settings, ("", "")))
     }
 
     /// A state for scratch work, of the size each lifecycle needs.
@@ -260,7 +259,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn assemble(mut self, settings: Settings) -> Plan {
+    fn assemble(mut self, settings: Settings, (model_name, model_version): (&str, &str)) -> Plan {
         let slots =
             |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
         let mut needed: BTreeSet<FeatureId> = self.scorer.features().collect();
@@ -270,18 +269,20 @@ impl Parts {
             policies: settings.policies.iter().map(|_| slots(&mut self.row)).collect(),
             actionable: self.scorer.actionable(&self.layout),
             scorer: self.scorer,
-            model_name: String::new(),
-            model_version: String::new(),
+            model_name: model_name.to_owned(),
+            model_version: model_version.to_owned(),
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
             clv_to_date: self.layout.id("clv_to_date"),
             new_row: self.row.finish(),
             layout_id: 0,
+            wording: Wording::default(),
             settings,
             layout: self.layout,
             lifecycles: self.lifecycles,
         };
         plan.layout_id = super::codec::layout_id(&plan);
+        plan.wording = Wording::new(&plan);
         plan
     }
 }

@@ -22,9 +22,18 @@ impl Window {
         }
     }
 
+    /// The hour at whose start a pane that starts at `pane` leaves.
+    #[inline]
+    fn leaves_in(&self, pane: Hour) -> Hour {
+        match self.hop_hours {
+            1 => pane + self.hops,
+            _ => (pane / 24 + self.hops) * 24,
+        }
+    }
+
     /// The instant at which a pane that starts at `pane` leaves.
     pub fn leaves_at(&self, pane: Hour) -> Ts {
-        hour_start((pane / self.hop_hours + self.hops) * self.hop_hours)
+        hour_start(self.leaves_in(pane))
     }
 
     /// The earliest instant it covers as of `now`.
@@ -55,6 +64,12 @@ impl Windows<'_> {
     #[inline]
     pub fn advance(&mut self, now: Ts) {
         let hour = hour_of(now);
+        if hour >= self.layout.leaving_hour.get(self.row) {
+            self.expire(hour);
+        }
+    }
+
+    fn expire(&mut self, hour: Hour) {
         for index in 0..self.layout.windows.len() {
             let window = &self.layout.windows[index];
             while (window.cursor.get(self.row) as usize) < self.log.len()
@@ -63,6 +78,17 @@ impl Windows<'_> {
                 self.expire_oldest(index);
             }
         }
+        self.note_leaving();
+    }
+
+    /// Notes the first hour in which [`Windows::advance`] has something to do.
+    fn note_leaving(&mut self) {
+        let leaves = |window: &Window| {
+            let inside = (window.cursor.get(self.row) as usize) < self.log.len();
+            inside.then(|| window.leaves_in(window.cursor_hour.get(self.row)))
+        };
+        let first = self.layout.windows.iter().filter_map(leaves).min();
+        self.layout.leaving_hour.set(self.row, first.unwrap_or(Hour::MAX));
     }
 
     fn expire_oldest(&mut self, index: usize) {
@@ -226,11 +252,14 @@ impl Windows<'_> {
         panes::write(self.log, previous, hour, false, measures);
         self.layout.tail.set(self.row, at as u32);
         self.layout.tail_hour.set(self.row, hour);
+        let mut leaving = self.layout.leaving_hour.get(self.row);
         for window in &self.layout.windows {
             if window.cursor.get(self.row) as usize == at {
                 window.cursor_hour.set(self.row, hour);
+                leaving = leaving.min(window.leaves_in(hour));
             }
         }
+        self.layout.leaving_hour.set(self.row, leaving);
     }
 
     /// A late event, or one that changes older panes: rearrange the log and count anew.
@@ -320,6 +349,7 @@ impl Windows<'_> {
                 window.cursor.set(self.row, self.log.len() as u32);
             }
         }
+        self.note_leaving();
     }
 
     fn reset(&mut self) {
