@@ -30,6 +30,8 @@ fn the_definition_holds_together() {
     One::<topics::Args>::command().debug_assert();
     One::<simulate::Args>::command().debug_assert();
     One::<train::Args>::command().debug_assert();
+    One::<evaluate::Args>::command().debug_assert();
+    One::<explain::Args>::command().debug_assert();
 }
 
 #[test]

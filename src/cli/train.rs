@@ -48,6 +48,10 @@ pub struct Args {
     #[arg(long, value_name = "TS", value_parser = instant, value_delimiter = ',')]
     pub cuts: Vec<Ts>,
 
+    /// Learns from nothing at or after this instant, which leaves the time from there on for `evaluate`
+    #[arg(long, value_name = "TS", value_parser = instant)]
+    pub until: Option<Ts>,
+
     /// Overwrites even a file that is no model
     #[arg(long)]
     pub force: bool,
@@ -85,6 +89,7 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         lead: args.lead,
         active_within: args.active_within,
         cuts: args.cuts.clone(),
+        until: args.until,
     };
     let bar = super::progress::spinner("reading");
     let seen = |events| bar.set_position(events);

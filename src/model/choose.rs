@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::time::Ts;
 
 /// Choosing looks at no more rows than this; the fits that are kept look at all.
-const CHOOSING_ROWS_MOST: usize = 20_000;
-/// A smaller or simpler model may lose so many standard errors of the difference: what the later slice cannot
-/// tell apart from chance. Half of one, since chance also favours the larger model.
-const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.5;
+const CHOOSING_ROWS_MOST: usize = 30_000;
+/// A smaller or simpler model may lose so many standard errors of the difference: next to nothing where there are
+/// many examples, and something where there are few and a larger model may owe its gain to chance.
+const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
 /// So many of the rarer class are needed for each feature.
 const RARE_PER_FEATURE: usize = 10;
@@ -145,7 +145,7 @@ impl<'d> Choosing<'d> {
         let (terms, mut chosen) = (step.clone(), alpha);
         for alpha in params.alphas.iter().filter(|other| **other != alpha) {
             let other = self.step(terms.specs.clone(), *alpha, Some(&terms))?;
-            if other.loss() < step.loss() {
+            if !step.is_as_good_as(&other) {
                 (step, chosen) = (other, *alpha);
             }
         }

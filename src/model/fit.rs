@@ -133,11 +133,11 @@ impl FitValidParams {
         self.write_down(dataset, &split, choice, refitted, judged, definitions)
     }
 
-    /// The cut that leaves the wanted share after it and enough of both classes on each side, with the label's
-    /// horizon between them: no early example's outcome reaches into the later slice.
+    /// The cut with enough of both classes on each side and the label's horizon between them: no early example's
+    /// outcome reaches into the later slice. Of those the one with the most on both sides, weighed by the share
+    /// held back: what falls into the horizon between is lost to both, so that a long horizon moves the cut on.
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let reach = self.about.lead + self.about.horizon;
-        let n = dataset.label.len() as f64;
         let cuts: BTreeSet<Ts> = dataset.at.iter().copied().collect();
         let splits = cuts.iter().map(|from| {
             let rows = 0..dataset.label.len();
@@ -145,10 +145,12 @@ impl FitValidParams {
             let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= *from).collect();
             Split { early, later, from: *from }
         });
-        let off = |split: &Split| (split.later.len() as f64 / n - self.held_back).abs();
+        let size = |rows: &[usize]| libm::log(rows.len() as f64);
+        let worth =
+            |split: &Split| (1.0 - self.held_back) * size(&split.early) + self.held_back * size(&split.later);
         splits
             .filter(|split| dataset.has_enough(&split.early) && dataset.has_enough(&split.later))
-            .min_by(|a, b| off(a).total_cmp(&off(b)))
+            .max_by(|a, b| worth(a).total_cmp(&worth(b)))
             .ok_or_else(|| self.no_split(dataset, &cuts))
     }
 

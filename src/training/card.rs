@@ -102,21 +102,28 @@ fn quality(trained: &Trained) -> String {
 }
 
 fn terms(model: &Model) -> String {
-    let mut terms: Vec<&Term> = model.terms.iter().collect();
-    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
     let mut out = format!(
         "Design: {}, L2 penalty {}. Weights are per standard deviation; above 0 means more churn.\n\n\
          | term | weight |\n|---|---|\n",
         model.training.design, model.training.alpha
     );
-    for term in terms {
-        let partner = term
-            .with
-            .as_ref()
-            .map_or(String::new(), |with| format!(" × {}", shown(&with.feature, with.transform)));
-        let _ = writeln!(out, "| {}{partner} | {:+.3} |", shown(&term.feature, term.transform), term.weight);
+    for one in by_weight(model) {
+        let _ = writeln!(out, "| {} | {:+.3} |", term(one), one.weight);
     }
     out
+}
+
+/// The terms, the heaviest first.
+pub fn by_weight(model: &Model) -> Vec<&Term> {
+    let mut terms: Vec<&Term> = model.terms.iter().collect();
+    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    terms
+}
+
+/// What a term looks at, in words.
+pub fn term(term: &Term) -> String {
+    let partner = term.with.as_ref().map(|with| format!(" × {}", shown(&with.feature, with.transform)));
+    shown(&term.feature, term.transform) + &partner.unwrap_or_default()
 }
 
 fn shown(feature: &str, transform: Transform) -> String {

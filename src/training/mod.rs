@@ -34,6 +34,8 @@ pub struct Task {
     pub active_within: i64,
     /// Empty: chosen over the whole input.
     pub cuts: Vec<Ts>,
+    /// Nothing from this instant on is learned from.
+    pub until: Option<Ts>,
 }
 
 impl Task {
@@ -61,7 +63,7 @@ pub fn train<'a>(
     progress: &dyn Fn(u64),
 ) -> Result<Trained> {
     let plan = setup::plan_for_features(config)?;
-    let span = cuts::span(&mut open()?, progress)?;
+    let span = cuts::span(&mut open()?, progress)?.until(task.until);
     let cuts = cuts::choose(task, &span)?;
     let passed = span.events;
     let examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::artifact::Model;
 use crate::error::{Error, Result};
 use crate::pipeline::facts::{FeatureId, FeatureNames};
 use crate::time::DAY_MS;
@@ -119,6 +120,11 @@ pub struct Valuer {
 }
 
 impl Valuer {
+    /// That of a model, where it has one.
+    pub fn of(model: &Model, names: &dyn FeatureNames) -> Result<Option<Valuer>> {
+        model.value.as_ref().map(|value| Valuer::new(value, model.horizon, names)).transpose()
+    }
+
     /// Fails where the catalogue lacks a feature.
     pub fn new(model: &ValueModel, horizon: i64, names: &dyn FeatureNames) -> Result<Valuer> {
         let mut features = [FeatureId(0); FEATURES.len()];
