@@ -45,7 +45,7 @@ pub struct Request {
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
     pub model: About,
-    /// Whether all cuts lie after everything the model learned from.
+    /// Whether all cuts lie outside what the model learned from.
     pub held_back: bool,
     pub cuts: Vec<Cut>,
     pub customers: usize,
@@ -139,7 +139,7 @@ pub fn evaluate<'a>(
     let task = task_of(model, request);
     let span = cuts::span(&mut open()?, progress)?;
     let cuts = cuts::unseen(&task, &span, (!request.unseen).then_some(model))?;
-    let plan = setup::plan_of(config, model)?;
+    let plan = setup::plan_of(&silent(config), model)?;
     let stages: Vec<(String, Vec<String>)> = plan
         .lifecycles
         .iter()
@@ -148,6 +148,14 @@ pub fn evaluate<'a>(
     let read = |n| progress(span.events + n);
     let examples = examples::take_grouped(plan, &task, &cuts, &mut open()?, &request.segment, &read)?;
     judge(model, request, &stages, &examples)
+}
+
+/// Stages are looked at, messages are not.
+fn silent(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.alert.clear();
+    config.scores.min_change = f64::INFINITY;
+    config
 }
 
 fn task_of(model: &Model, request: &Request) -> Task {
@@ -178,7 +186,8 @@ fn judge(
             rows(dataset).map(|row| valuer.p_no_order(row).unwrap_or(scores.base_rate)).collect();
         report(&p, dataset)
     });
-    let first = dataset.at.iter().min().copied().unwrap_or(Ts::MIN);
+    let after = dataset.at.iter().all(|at| *at >= model.created);
+    let before = dataset.at.iter().all(|at| at + model.lead + model.horizon <= model.training.first_cut);
     Ok(Evaluation {
         model: About {
             name: model.name.clone(),
@@ -189,7 +198,7 @@ fn judge(
             active_within: format_span(model.active_within),
             learned_until: format_rfc3339(model.created),
         },
-        held_back: request.unseen || first >= model.created,
+        held_back: request.unseen || after || before,
         cuts: by_cut(dataset, &p),
         customers: dataset.customer.iter().collect::<std::collections::BTreeSet<_>>().len(),
         baselines: Baselines {

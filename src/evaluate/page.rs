@@ -200,9 +200,9 @@ struct Plot {
 
 const WIDTH: f64 = 320.0;
 const HEIGHT: f64 = 250.0;
-const LEFT: f64 = 44.0;
+const LEFT: f64 = 50.0;
 const BOTTOM: f64 = 38.0;
-const EDGE: f64 = 10.0;
+const EDGE: f64 = 16.0;
 
 impl Plot {
     fn at(&self, [x, y]: [f64; 2]) -> (f64, f64) {

@@ -188,8 +188,11 @@ impl<'t> Collector<'t> {
     fn cut(&mut self, cut: Ts) {
         if self.by.is_some() {
             // A stage may have changed in silence.
-            self.engine.run_until(cut - 1);
-            self.engine.commit();
+            let mut from = Some(0);
+            while let Some(next) = from {
+                from = self.engine.run_on(cut - 1, next);
+                self.engine.commit();
+            }
         }
         let store = self.engine.store();
         let mut population: Vec<(u64, u32)> = store
