@@ -6,10 +6,10 @@ use argmin::solver::neldermead::NelderMead;
 use ndarray::Array1;
 
 /// Beginnings, each from the best point so far with a fresh simplex.
-const ROUNDS_MOST: usize = 12;
+const ROUNDS_MOST: usize = 8;
 const ITERATIONS_MOST: u64 = 600;
 /// A round that gains less per example was the last.
-const GAIN_LEAST: f64 = 1e-9;
+const GAIN_LEAST: f64 = 1e-8;
 /// The first simplex's edge: a factor of e^0.5 in every parameter.
 const EDGE: f64 = 0.5;
 /// How hard a point beyond a bound is pushed back, per unit of logarithm squared.

@@ -24,7 +24,7 @@ pub use spend::Spend;
 pub const FEATURES: [&str; 5] =
     ["rfm_frequency", "rfm_recency_days", "rfm_age_days", "rfm_monetary", "days_since_order"];
 /// A fit looks at no more buyers than this.
-pub const BUYERS_MOST: usize = 20_000;
+pub const BUYERS_MOST: usize = 10_000;
 /// Fewer buyers, or buyers with a repeat order, say nothing about four parameters.
 const BUYERS_LEAST: usize = 100;
 const REPEAT_BUYERS_LEAST: usize = 30;
