@@ -18,6 +18,7 @@ pub mod model;
 pub mod kafka;
 pub mod replay;
 pub mod training;
+pub mod evaluate;
 pub mod simulate;
 pub mod config;
 pub mod metrics;

@@ -20,7 +20,16 @@ pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
 
 /// Compiles the plan of a configuration; `model` overrides the configured one.
 pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
-    match (catalogue(config), lifecycles(config), self::model(config, model)) {
+    compile(config, self::model(config, model))
+}
+
+/// The same with a model that is at hand.
+pub fn plan_of(config: &Config, model: &Model) -> Result<Plan> {
+    compile(config, Ok(model.clone()))
+}
+
+fn compile(config: &Config, model: Result<Model>) -> Result<Plan> {
+    match (catalogue(config), lifecycles(config), model) {
         (Ok(catalogue), Ok(lifecycles), Ok(model)) => {
             Plan::new(&catalogue, &lifecycles, &model, settings(config))
         }
@@ -65,7 +74,8 @@ fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
     if problems.is_empty() { Ok(found) } else { Err(Error::all_of(problems)) }
 }
 
-fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
+/// The model that is named, or the configured one, or the one that ships.
+pub fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
     match named.or(config.model.path.as_deref()) {
         // A name that leads nowhere is a mistake in the configuration, not of the disk.
         Some(path) => Model::from_json(

@@ -17,6 +17,8 @@ pub mod replay;
 pub mod topics;
 pub mod simulate;
 pub mod train;
+pub mod evaluate;
+pub mod explain;
 pub mod check;
 pub mod dlq;
 pub mod erase;
@@ -82,6 +84,10 @@ pub enum Command {
     Simulate(simulate::Args),
     /// Makes a model from events: point-in-time examples, fit, calibration, quality on held-back time
     Train(train::Args),
+    /// How good a model is on time it has not seen: figures, JSON and a page with plots
+    Evaluate(evaluate::Args),
+    /// Asks a running instance why a customer has its stage and score
+    Explain(explain::Args),
     /// Validates the configuration and everything it names
     Check(check::Args),
     /// Dead letters that can be used after all
@@ -111,6 +117,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Topics(args) => topics::run(&args, &config),
         Command::Simulate(args) => simulate::run(&args, &config),
         Command::Train(args) => train::run(&args, &config),
+        Command::Evaluate(args) => evaluate::run(&args, &config),
+        Command::Explain(args) => explain::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
         Command::Dlq(args) => dlq::run(&args, &config),
         Command::Erase(args) => erase::run(&args, &config),

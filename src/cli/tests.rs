@@ -31,6 +31,8 @@ fn the_definition_holds_together() {
     One::<topics::Args>::command().debug_assert();
     One::<simulate::Args>::command().debug_assert();
     One::<train::Args>::command().debug_assert();
+    One::<evaluate::Args>::command().debug_assert();
+    One::<explain::Args>::command().debug_assert();
 }
 
 #[test]
@@ -93,7 +95,10 @@ fn train_has_the_documented_defaults() {
     assert_eq!((train.label, train.cuts.as_slice()), (train::Label::NoOrder, &[][..]));
     let other = args::<train::Args>("--input d --output m.json --label no_event --lead 7d").unwrap();
     assert_eq!((other.label, other.lead), (train::Label::NoEvent, days(7)));
-    for wrong in ["--output m", "--input d", "--input d --output m --horizon 0d"] {
+    assert!(args::<train::Args>("--from-kafka --output m.json").unwrap().from_kafka);
+    for wrong in
+        ["--output m", "--input d", "--input d --output m --horizon 0d", "--input d --from-kafka --output m"]
+    {
         assert!(args::<train::Args>(wrong).is_err(), "{wrong}");
     }
 }

@@ -4,18 +4,25 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kafka::history::History;
 use crate::model::{Model, artifact};
 use crate::replay::{Inputs, Merged};
+use crate::setup;
 use crate::time::{Ts, format_rfc3339};
 use crate::training::{self, Task, Trained};
 
 use super::values::{instant, positive_span, span};
 
 #[derive(Clone, Debug, PartialEq, clap::Args)]
+#[command(group(clap::ArgGroup::new("events").required(true).args(["input", "from_kafka"])))]
 pub struct Args {
     /// Folder with clickstream.ndjson, purchase.ndjson, support.ndjson and profile.ndjson, each optional
     #[arg(long, value_name = "DIR")]
-    pub input: PathBuf,
+    pub input: Option<PathBuf>,
+
+    /// Reads the configured input topics, up to where they end at the start; joins and commits nothing
+    #[arg(long)]
+    pub from_kafka: bool,
 
     /// Where the model is written, with a card that tells about it beside it (.md)
     #[arg(long, value_name = "FILE")]
@@ -40,6 +47,10 @@ pub struct Args {
     /// The instants to take examples at [default: chosen over the whole input]
     #[arg(long, value_name = "TS", value_parser = instant, value_delimiter = ',')]
     pub cuts: Vec<Ts>,
+
+    /// Learns from nothing at or after this instant, which leaves the time from there on for `evaluate`
+    #[arg(long, value_name = "TS", value_parser = instant)]
+    pub until: Option<Ts>,
 
     /// Overwrites even a file that is no model
     #[arg(long)]
@@ -78,10 +89,21 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         lead: args.lead,
         active_within: args.active_within,
         cuts: args.cuts.clone(),
+        until: args.until,
     };
     let bar = super::progress::spinner("reading");
-    let open = || Ok(Merged::new(Inputs::open(&args.input, config)?, config));
-    let trained = training::train(&open, config, &task, &|events| bar.set_position(events))?;
+    let seen = |events| bar.set_position(events);
+    let trained = match &args.input {
+        Some(folder) => {
+            let open = || Ok(Merged::new(Inputs::open(folder, config)?, config));
+            training::train(&open, config, &task, &seen)?
+        }
+        None => {
+            let history = History::find(setup::clients(config), config)?;
+            let open = || Ok(Merged::new(history.open()?, config));
+            training::train(&open, config, &task, &seen)?
+        }
+    };
     bar.finish_and_clear();
     if let Some(first) = &trained.skipped.first {
         tracing::warn!(records = trained.skipped.records, first, "records could not be used");

@@ -136,6 +136,16 @@ impl ClientSettings {
         self.unjoined(INPUT_QUEUE_KB, owned, &format!("{}-ends", self.member(worker)))
     }
 
+    /// Reads the inputs from one end to the other, assigned by hand, beside whoever is at work: `lanes` queues
+    /// that share the memory of one worker's.
+    pub fn history_consumer_config(&self, lanes: usize) -> ClientConfig {
+        let mut owned = self.consumer_must("read_committed");
+        owned.extend(properties(&[("auto.offset.reset", "earliest")]));
+        let lanes = u32::try_from(lanes.max(1)).unwrap_or(u32::MAX);
+        let queue_kb = (RESTORE_QUEUE_KB / lanes).max(HISTORY_QUEUE_LEAST_KB);
+        self.unjoined(queue_kb, owned, &format!("{}-history", self.instance))
+    }
+
     /// The transactional producer of one worker.
     pub fn producer_config(&self, worker: usize) -> ClientConfig {
         let transaction_ms = self.transaction_timeout_ms().unwrap_or(TRANSACTION_TIMEOUT_MS);
@@ -192,6 +202,10 @@ impl ClientSettings {
 
     pub fn end_offsets(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {
         self.end_offsets_config(worker).create_with_context(LogContext)
+    }
+
+    pub fn history_consumer(&self, lanes: usize) -> KafkaResult<BaseConsumer<LogContext>> {
+        self.history_consumer_config(lanes).create_with_context(LogContext)
     }
 
     pub fn admin(&self) -> KafkaResult<AdminClient<LogContext>> {
@@ -338,6 +352,8 @@ fn refused_property(error: &KafkaError) -> Error {
 const INPUT_QUEUE_KB: u32 = 8 * 1024;
 /// Restoring is one long read with nothing beside it.
 const RESTORE_QUEUE_KB: u32 = 64 * 1024;
+/// A lane of a history fetches at least so much ahead.
+const HISTORY_QUEUE_LEAST_KB: u32 = 512;
 
 const CONNECTION_DEFAULTS: &[(&str, &str)] = &[
     // A broker that restarts should be found again within a second, not ten.

@@ -25,3 +25,4 @@ pub mod sender;
 pub mod feed;
 pub mod letters;
 pub mod embedded;
+pub mod history;

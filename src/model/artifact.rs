@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::metrics::Report;
 pub use super::transform::Transform;
 use super::transform::VALUE_MOST;
+use super::value::{self, ValueModel};
 use crate::error::{Error, Result};
 use crate::time::Ts;
 
@@ -52,6 +53,9 @@ pub struct Model {
     pub terms: Vec<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// What a customer is still worth, where the input held enough orders to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<ValueModel>,
     pub training: Training,
     /// Feature → hash of its definition at training time.
     pub catalogue: BTreeMap<String, String>,
@@ -181,6 +185,30 @@ impl Model {
         self.terms.iter().flat_map(Term::features).collect()
     }
 
+    /// Those, and the features that values are foretold from.
+    fn inputs(&self) -> BTreeSet<&str> {
+        let of_value = self.value.iter().flat_map(|_| value::FEATURES);
+        self.features().into_iter().chain(of_value).collect()
+    }
+
+    /// Adds what a customer is worth, with the definitions of the features it is foretold from.
+    pub fn add_value(&mut self, value: ValueModel, definitions: &dyn Definitions) -> Result<()> {
+        self.value = Some(value);
+        self.catalogue = self.hashes(definitions)?;
+        self.check()
+    }
+
+    /// The hash of each feature's definition.
+    pub(super) fn hashes(&self, definitions: &dyn Definitions) -> Result<BTreeMap<String, String>> {
+        let hash = |name: &str| {
+            let definition = definitions.definition(name).ok_or_else(|| {
+                Error::world(format!("feature `{name}` is in the dataset but has no definition"))
+            })?;
+            Ok((name.to_owned(), definition_hash(&definition)))
+        };
+        self.inputs().into_iter().map(hash).collect()
+    }
+
     /// Every check that needs nothing but the file.
     pub fn check(&self) -> Result<()> {
         let edited = |what: String| Error::user(what).hint("train the model again rather than editing it");
@@ -190,6 +218,7 @@ impl Model {
         }
         self.check_head().map_err(edited)?;
         self.check_terms().map_err(edited)?;
+        self.value.as_ref().map_or(Ok(()), ValueModel::check).map_err(edited)?;
         self.check_catalogue().map_err(edited)?;
         self.check_golden().map_err(edited)
     }
@@ -246,12 +275,12 @@ impl Model {
     }
 
     fn check_catalogue(&self) -> Result<(), String> {
-        let features = self.features();
+        let features = self.inputs();
         if let Some(name) = features.iter().find(|name| !self.catalogue.contains_key(**name)) {
             return Err(format!("`catalogue` has no definition hash for `{name}`"));
         }
         match self.catalogue.keys().find(|name| !features.contains(name.as_str())) {
-            Some(name) => Err(format!("`catalogue` names `{name}`, which no term uses")),
+            Some(name) => Err(format!("`catalogue` names `{name}`, which nothing uses")),
             None => Ok(()),
         }
     }
@@ -440,6 +469,7 @@ pub(crate) mod tests {
                 far(term("orders_90d", Transform::Identity, 0.2)),
             ],
             calibration: None,
+            value: None,
             training: training(),
             catalogue: BTreeMap::new(),
             golden: Vec::new(),

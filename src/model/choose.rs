@@ -3,6 +3,7 @@
 //! Small models are preferred: what loses next to nothing by leaving is left out.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
@@ -13,12 +14,18 @@ use super::fit::{FitValidParams, Split};
 use super::logistic::{self, Weights};
 use super::transform::Transform;
 use crate::error::{Error, Result};
+use crate::time::Ts;
 
 /// Choosing looks at no more rows than this; the fits that are kept look at all.
-const CHOOSING_ROWS_MOST: usize = 20_000;
-/// A smaller or simpler model may lose this many nats per example.
-const LOSS_GIVEN_FOR_SIMPLICITY: f64 = 5e-4;
+const CHOOSING_ROWS_MOST: usize = 30_000;
+/// A smaller or simpler model may lose so many standard errors of the difference: next to nothing where there are
+/// many examples, and something where there are few and a larger model may owe its gain to chance.
+const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
+/// So many of the rarer class are needed for each feature.
+const RARE_PER_FEATURE: usize = 10;
+/// A part of the history wins over all of it by this many nats per example.
+const GAIN_FOR_FORGETTING: f64 = 1e-4;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
 
@@ -27,6 +34,8 @@ pub(super) struct Choice {
     pub(super) design: &'static str,
     pub(super) specs: Vec<Spec>,
     pub(super) alpha: f64,
+    /// Whether the later half of the period foretells what follows better than all of it.
+    pub(super) recent: bool,
 }
 
 /// The two slices, with every candidate term's values standardised by the early one.
@@ -43,9 +52,16 @@ pub(super) struct Choosing<'d> {
 struct Slice {
     x: Array2<f64>,
     churned: Vec<bool>,
+    at: Vec<Ts>,
 }
 
 impl Slice {
+    /// Rows of the rarer class.
+    fn rarer(&self) -> usize {
+        let churned = self.churned.iter().filter(|c| **c).count();
+        churned.min(self.churned.len() - churned)
+    }
+
     fn directions(&self) -> Vec<f64> {
         let n = self.churned.len() as f64;
         let rate = self.churned.iter().filter(|c| **c).count() as f64 / n;
@@ -57,12 +73,31 @@ impl Slice {
     }
 }
 
-/// A step of the search: terms (numbers of specs), and how they do on the later slice.
+/// A step of the search: terms (numbers of specs), and how they do on each row of the later slice.
 #[derive(Clone)]
 struct Step {
     specs: Vec<usize>,
     fitted: Weights,
-    loss: f64,
+    losses: Array1<f64>,
+}
+
+impl Step {
+    fn loss(&self) -> f64 {
+        self.losses.sum() / self.losses.len() as f64
+    }
+
+    /// Whether the later slice shows no difference to a larger model that did better there.
+    fn is_as_good_as(&self, larger: &Step) -> bool {
+        let worse = &self.losses - &larger.losses;
+        let error = worse.std(0.0) / (worse.len() as f64).sqrt();
+        self.loss() - larger.loss() <= ERRORS_GIVEN_FOR_SIMPLICITY * error
+    }
+
+    /// The weights without the terms of some columns, where the next fit begins.
+    fn guess(&self, specs: &[usize]) -> Weights {
+        let kept = self.specs.iter().zip(&self.fitted.weights).filter(|(i, _)| specs.contains(i));
+        Weights { intercept: self.fitted.intercept, weights: kept.map(|(_, weight)| *weight).collect() }
+    }
 }
 
 impl<'d> Choosing<'d> {
@@ -75,11 +110,12 @@ impl<'d> Choosing<'d> {
         scale.apply(&mut early_x);
         scale.apply(&mut later_x);
         let label = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
+        let at = |rows: &[usize]| rows.iter().map(|i| dataset.at[*i]).collect();
         let varies = scale.deviations.iter().map(|d| *d >= DEVIATION_LEAST).collect();
         let mut choosing = Choosing {
             designs,
-            early: Slice { x: early_x, churned: label(&early) },
-            later: Slice { x: later_x, churned: label(&later) },
+            early: Slice { x: early_x, churned: label(&early), at: at(&early) },
+            later: Slice { x: later_x, churned: label(&later), at: at(&later) },
             varies,
             directions: Vec::new(),
         };
@@ -94,53 +130,92 @@ impl<'d> Choosing<'d> {
         Ok(choosing)
     }
 
-    /// Designs first, then single terms, then the penalty.
+    /// Designs first, then single terms, then the penalty, then how much of the history.
     pub(super) fn choose(&self, params: &FitValidParams) -> Result<Choice> {
         let alpha = params.alphas[params.alphas.len() / 2];
         let mut best: Option<(&Design, Step)> = None;
-        for design in &self.designs.designs {
-            let step = self.shrink(design, params, alpha)?;
-            let better = |(_, best): &(&Design, Step)| step.loss < best.loss - LOSS_GIVEN_FOR_SIMPLICITY;
-            if best.as_ref().is_none_or(better) {
+        for (design, step) in self.designs.designs.iter().zip(self.shrink_all(params, alpha)) {
+            let step = step?;
+            if best.as_ref().is_none_or(|(_, simpler)| !simpler.is_as_good_as(&step)) {
                 best = Some((design, step));
             }
         }
         let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
-        let step = self.prune(step, alpha)?;
-        let mut chosen = (alpha, step.loss);
-        for alpha in &params.alphas {
-            let loss = self.step(step.specs.clone(), *alpha)?.loss;
-            if loss < chosen.1 {
-                chosen = (*alpha, loss);
+        let mut step = self.prune(step, alpha)?;
+        let (terms, mut chosen) = (step.clone(), alpha);
+        for alpha in params.alphas.iter().filter(|other| **other != alpha) {
+            let other = self.step(terms.specs.clone(), *alpha, Some(&terms))?;
+            if !step.is_as_good_as(&other) {
+                (step, chosen) = (other, *alpha);
             }
         }
+        let recent = self.recent_half(&step, chosen);
+        let recent = recent.is_some_and(|half| half.loss() < step.loss() - GAIN_FOR_FORGETTING);
         let specs = step.specs.iter().map(|i| self.designs.specs[*i]).collect();
-        Ok(Choice { design: design.name, specs, alpha: chosen.0 })
+        Ok(Choice { design: design.name, specs, alpha: chosen, recent })
+    }
+
+    /// The best step of every design, in their order. They do not depend on each other, so every core takes
+    /// one after the other.
+    fn shrink_all(&self, params: &FitValidParams, alpha: f64) -> Vec<Result<Step>> {
+        let designs = &self.designs.designs;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(designs.len());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut done = Vec::new();
+            while let Some((n, design)) = designs.iter().enumerate().nth(next.fetch_add(1, Relaxed)) {
+                done.push((n, self.shrink(design, params, alpha)));
+            }
+            done
+        };
+        let mut done = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+            let mut done = work();
+            for other in others {
+                // A panic over there is one here.
+                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        });
+        done.sort_by_key(|(n, _)| *n);
+        done.into_iter().map(|(_, step)| step).collect()
+    }
+
+    /// The same terms fitted to the later half of the early slice; `None` where that holds too little.
+    fn recent_half(&self, step: &Step, alpha: f64) -> Option<Step> {
+        let from = recent_from(&self.early.at)?;
+        let rows: Vec<usize> = (0..self.early.at.len()).filter(|i| self.early.at[*i] >= from).collect();
+        let churned: Vec<bool> = rows.iter().map(|i| self.early.churned[*i]).collect();
+        let x = self.early.x.select(Axis(0), &rows).select(Axis(1), &step.specs);
+        let fitted = logistic::fit_from(&x, &churned, alpha, Some(&step.fitted)).ok()?;
+        Some(self.judged(step.specs.clone(), fitted))
     }
 
     /// Leaves out the weakest feature, again and again; the smallest set that loses next to nothing wins. One
     /// at a time, because two features that say the same look weak only until one of them has gone.
     fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
         let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
-        let mut step = self.step(specs, alpha)?;
+        let most = params.features_most.min((self.early.rarer() / RARE_PER_FEATURE).max(2));
+        let least = params.features_least.min(most);
+        let mut step = self.step(specs, alpha, None)?;
         let mut allowed: Vec<Step> = Vec::new();
         loop {
             let columns = self.columns_by_strength(&step);
-            let turned = self.turned(&step).filter(|_| columns.len() > params.features_least);
-            if columns.len() <= params.features_most && turned.is_none() {
+            let turned = self.turned(&step).filter(|_| columns.len() > least);
+            if columns.len() <= most && turned.is_none() {
                 allowed.push(step.clone());
             }
-            if columns.len() <= params.features_least {
+            if columns.len() <= least {
                 break;
             }
             let leaves = turned.unwrap_or(columns[0]);
             let keeps = |i: &usize| !self.designs.specs[*i].uses(leaves);
             let specs = step.specs.iter().copied().filter(keeps).collect();
-            step = self.step(specs, alpha)?;
+            step = self.step(specs, alpha, Some(&step))?;
         }
-        let least = allowed.iter().map(|step| step.loss).fold(f64::INFINITY, f64::min);
-        let good = allowed.into_iter().rev().find(|step| step.loss <= least + LOSS_GIVEN_FOR_SIMPLICITY);
-        good.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
+        let best = allowed.iter().min_by(|a, b| a.loss().total_cmp(&b.loss())).cloned();
+        let smallest = best.and_then(|best| allowed.into_iter().rev().find(|step| step.is_as_good_as(&best)));
+        smallest.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
     }
 
     /// The column whose weight points most strongly against what it says on its own. Such a column only corrects
@@ -172,19 +247,25 @@ impl<'d> Choosing<'d> {
                 continue;
             }
             let rest = step.specs.iter().copied().filter(|i| *i != candidate).collect();
-            let without = self.step(rest, alpha)?;
-            if without.loss <= step.loss + LOSS_GIVEN_FOR_A_TERM {
+            let without = self.step(rest, alpha, Some(&step))?;
+            if without.loss() <= step.loss() + LOSS_GIVEN_FOR_A_TERM {
                 step = without;
             }
         }
         Ok(step)
     }
 
-    fn step(&self, specs: Vec<usize>, alpha: f64) -> Result<Step> {
+    fn step(&self, specs: Vec<usize>, alpha: f64, before: Option<&Step>) -> Result<Step> {
         let x = self.early.x.select(Axis(1), &specs);
-        let fitted = logistic::fit(&x, &self.early.churned, alpha).map_err(no_convergence)?;
-        let loss = fitted.log_loss(&self.later.x.select(Axis(1), &specs), &self.later.churned);
-        Ok(Step { specs, fitted, loss })
+        let guess = before.map(|step| step.guess(&specs));
+        let fitted =
+            logistic::fit_from(&x, &self.early.churned, alpha, guess.as_ref()).map_err(no_convergence)?;
+        Ok(self.judged(specs, fitted))
+    }
+
+    fn judged(&self, specs: Vec<usize>, fitted: Weights) -> Step {
+        let losses = fitted.losses(&self.later.x.select(Axis(1), &specs), &self.later.churned);
+        Step { specs, fitted, losses }
     }
 
     /// Columns by the spread of their contribution to the logit over the early slice, the weakest first.
@@ -199,12 +280,20 @@ impl<'d> Choosing<'d> {
                         sum.scaled_add(*weight, &self.early.x.column(*i));
                     }
                 }
-                (sum.std(0.0), column)
+                // The terms are standardised, so the sum's mean is 0. (ndarray's `std` is many times slower.)
+                (sum.dot(&sum), column)
             })
             .collect();
         strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         strengths.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// The first cut of the later half of the period; `None` where there are too few cuts to halve.
+pub(super) fn recent_from(at: &[Ts]) -> Option<Ts> {
+    let cuts: BTreeSet<Ts> = at.iter().copied().collect();
+    let half = cuts.len() / 2;
+    if half < 2 { None } else { cuts.into_iter().nth(half) }
 }
 
 /// Every so-manieth row, so that no more than `most` are left and all cuts stay represented.

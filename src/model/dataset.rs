@@ -66,12 +66,12 @@ impl Dataset {
         churned >= CLASS_LEAST && rows.len() - churned >= CLASS_LEAST
     }
 
-    pub(super) fn base_rate(&self) -> f64 {
-        self.label.iter().filter(|label| **label).count() as f64 / self.label.len() as f64
+    pub(super) fn base_rate(&self, rows: &[usize]) -> f64 {
+        rows.iter().filter(|i| self.label[**i]).count() as f64 / rows.len() as f64
     }
 
-    pub(super) fn span(&self) -> (Ts, Ts) {
-        let (first, last) = (self.at.iter().min(), self.at.iter().max());
-        (first.copied().unwrap_or(0), last.copied().unwrap_or(0))
+    pub(super) fn span(&self, rows: &[usize]) -> (Ts, Ts) {
+        let at = || rows.iter().map(|i| self.at[*i]);
+        (at().min().unwrap_or(0), at().max().unwrap_or(0))
     }
 }

@@ -11,9 +11,9 @@ use ndarray::{Array2, Axis};
 
 use super::artifact::{
     Calibration, DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term,
-    Training, definition_hash,
+    Training,
 };
-use super::choose::{Choice, Choosing, Scale, no_convergence};
+use super::choose::{Choice, Choosing, Scale, no_convergence, recent_from};
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
 use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
@@ -52,7 +52,7 @@ impl FitParams {
     pub fn new(about: About) -> FitParams {
         FitParams(FitValidParams {
             about,
-            alphas: vec![0.1, 1.0, 10.0, 100.0],
+            alphas: vec![0.1, 1.0, 10.0, 100.0, 1_000.0],
             features_least: 10,
             features_most: 16,
             held_back: 0.3,
@@ -126,18 +126,18 @@ impl FitValidParams {
             .hint("check that --input holds the events of these customers"));
         }
         let choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
-        let held_back = Fitted::on(dataset, &split.early, &choice)?;
+        let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
         let all: Vec<usize> = (0..dataset.label.len()).collect();
-        let refitted = Fitted::on(dataset, &all, &choice)?;
+        let refitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
         self.write_down(dataset, &split, choice, refitted, judged, definitions)
     }
 
-    /// The cut that leaves the wanted share after it and enough of both classes on each side, with the label's
-    /// horizon between them: no early example's outcome reaches into the later slice.
+    /// The cut with enough of both classes on each side and the label's horizon between them: no early example's
+    /// outcome reaches into the later slice. Of those the one with the most on both sides, weighed by the share
+    /// held back: what falls into the horizon between is lost to both, so that a long horizon moves the cut on.
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let reach = self.about.lead + self.about.horizon;
-        let n = dataset.label.len() as f64;
         let cuts: BTreeSet<Ts> = dataset.at.iter().copied().collect();
         let splits = cuts.iter().map(|from| {
             let rows = 0..dataset.label.len();
@@ -145,10 +145,12 @@ impl FitValidParams {
             let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= *from).collect();
             Split { early, later, from: *from }
         });
-        let off = |split: &Split| (split.later.len() as f64 / n - self.held_back).abs();
+        let size = |rows: &[usize]| libm::log(rows.len() as f64);
+        let worth =
+            |split: &Split| (1.0 - self.held_back) * size(&split.early) + self.held_back * size(&split.later);
         splits
             .filter(|split| dataset.has_enough(&split.early) && dataset.has_enough(&split.later))
-            .min_by(|a, b| off(a).total_cmp(&off(b)))
+            .max_by(|a, b| worth(a).total_cmp(&worth(b)))
             .ok_or_else(|| self.no_split(dataset, &cuts))
     }
 
@@ -190,7 +192,8 @@ impl FitValidParams {
         definitions: &dyn Definitions,
     ) -> Result<Model> {
         let about = self.about.clone();
-        let (first_cut, last_cut) = dataset.span();
+        let rows = &fitted.rows;
+        let (first_cut, last_cut) = dataset.span(rows);
         // The slope was found on the early model; the level is set anew, since the refit has seen the later slice.
         let calibration = judged.slope.map(|slope| {
             let logits = fitted.logits(dataset, &split.later);
@@ -211,10 +214,11 @@ impl FitValidParams {
             intercept: fitted.weights.intercept,
             terms,
             calibration,
+            value: None,
             training: Training {
-                examples: dataset.label.len(),
-                customers: dataset.customer.iter().collect::<BTreeSet<_>>().len(),
-                base_rate: dataset.base_rate(),
+                examples: rows.len(),
+                customers: rows.iter().map(|i| dataset.customer[*i]).collect::<BTreeSet<_>>().len(),
+                base_rate: dataset.base_rate(rows),
                 first_cut,
                 last_cut,
                 held_back_from: split.from,
@@ -225,7 +229,7 @@ impl FitValidParams {
             catalogue: BTreeMap::new(),
             golden: Vec::new(),
         };
-        model.catalogue = hashes(&model, definitions)?;
+        model.catalogue = model.hashes(definitions)?;
         model.golden = golden(&model, dataset)?;
         model.check()?;
         Ok(model)
@@ -239,6 +243,13 @@ pub(super) struct Split {
     from: Ts,
 }
 
+/// The rows a fit looks at: all, or those of the later half of their period.
+fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> {
+    let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
+    let from = recent_from(&at).filter(|_| choice.recent).unwrap_or(Ts::MIN);
+    rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect()
+}
+
 struct Judged {
     slope: Option<f64>,
     held_back: Report,
@@ -246,19 +257,21 @@ struct Judged {
 
 /// Weights over the chosen terms, with the scale they are for.
 struct Fitted {
+    /// The rows it was fitted to.
+    rows: Vec<usize>,
     specs: Vec<Spec>,
     scale: Scale,
     weights: Weights,
 }
 
 impl Fitted {
-    fn on(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Result<Fitted> {
-        let mut x = values(&choice.specs, dataset, rows);
+    fn on(dataset: &Dataset, rows: Vec<usize>, choice: &Choice) -> Result<Fitted> {
+        let mut x = values(&choice.specs, dataset, &rows);
         let scale = Scale::of(x.view());
         scale.apply(&mut x);
         let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
         let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
-        Ok(Fitted { specs: choice.specs.clone(), scale, weights })
+        Ok(Fitted { rows, specs: choice.specs.clone(), scale, weights })
     }
 
     fn logits(&self, dataset: &Dataset, rows: &[usize]) -> Vec<f64> {
@@ -283,16 +296,6 @@ impl Fitted {
 
 fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
     Array2::from_shape_fn((rows.len(), specs.len()), |(i, j)| specs[j].value(dataset.rows.row(rows[i])))
-}
-
-fn hashes(model: &Model, definitions: &dyn Definitions) -> Result<BTreeMap<String, String>> {
-    let hash = |name: &str| {
-        let definition = definitions.definition(name).ok_or_else(|| {
-            Error::world(format!("feature `{name}` is in the dataset but has no definition"))
-        })?;
-        Ok((name.to_owned(), definition_hash(&definition)))
-    };
-    model.features().into_iter().map(hash).collect()
 }
 
 /// Vectors made of quantiles of each feature, and the customer to whom nothing ever happened: nobody's own row

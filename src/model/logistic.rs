@@ -8,7 +8,7 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 
 use super::artifact::Calibration;
-use super::metrics::log_loss;
+use super::metrics::{log_loss, surprise};
 
 /// The gradient of the mean loss must be this flat, or the fit has not converged.
 const GRADIENT_MOST: f64 = 1e-4;
@@ -29,9 +29,9 @@ impl Weights {
         x.dot(&self.weights) + self.intercept
     }
 
-    pub fn log_loss(&self, x: &Array2<f64>, churned: &[bool]) -> f64 {
-        let p: Vec<f64> = self.logits(x).iter().map(|z| sigmoid(*z)).collect();
-        log_loss(&p, churned)
+    /// The loss of every row, in nats.
+    pub fn losses(&self, x: &Array2<f64>, churned: &[bool]) -> Array1<f64> {
+        self.logits(x).iter().zip(churned).map(|(z, c)| surprise(sigmoid(*z), *c)).collect()
     }
 }
 
@@ -41,6 +41,16 @@ pub fn sigmoid(z: f64) -> f64 {
 
 /// Fits with an L2 penalty of `alpha` / 2 × |weights|² on the summed loss. Says why not in a sentence.
 pub fn fit(x: &Array2<f64>, churned: &[bool], alpha: f64) -> Result<Weights, String> {
+    fit_from(x, churned, alpha, None)
+}
+
+/// The same, begun at a guess: weights of nearly the same columns save most of the iterations.
+pub fn fit_from(
+    x: &Array2<f64>,
+    churned: &[bool],
+    alpha: f64,
+    guess: Option<&Weights>,
+) -> Result<Weights, String> {
     let rate = churned.iter().filter(|c| **c).count() as f64 / churned.len() as f64;
     if rate <= 0.0 || rate >= 1.0 {
         return Err("the examples are all of one class".into());
@@ -48,7 +58,7 @@ pub fn fit(x: &Array2<f64>, churned: &[bool], alpha: f64) -> Result<Weights, Str
     // Tight first; a line search that stalls at the limits of arithmetic is retried with a wider aim.
     let mut last = String::new();
     for aim in [GRADIENT_AIM, GRADIENT_AIM * 10.0, GRADIENT_MOST] {
-        match solve(x, churned, alpha, aim, rate) {
+        match solve(x, churned, alpha, aim, rate, guess) {
             Ok(weights) => {
                 let slope = steepness(x, churned, alpha, &weights);
                 if slope <= GRADIENT_MOST {
@@ -62,11 +72,23 @@ pub fn fit(x: &Array2<f64>, churned: &[bool], alpha: f64) -> Result<Weights, Str
     Err(format!("the logistic regression did not converge: {last}"))
 }
 
-fn solve(x: &Array2<f64>, churned: &[bool], alpha: f64, aim: f64, rate: f64) -> Result<Weights, String> {
+fn solve(
+    x: &Array2<f64>,
+    churned: &[bool],
+    alpha: f64,
+    aim: f64,
+    rate: f64,
+    guess: Option<&Weights>,
+) -> Result<Weights, String> {
     // linfa's side is known only afterwards; at the start it is the larger class, or the first row's at a tie.
     let positive_is_churn = if rate == 0.5 { churned[0] } else { rate > 0.5 };
-    let odds = libm::log(rate / (1.0 - rate)) * if positive_is_churn { 1.0 } else { -1.0 };
-    let start = concatenate![Axis(0), Array1::zeros(x.ncols()), array![odds]];
+    let side = if positive_is_churn { 1.0 } else { -1.0 };
+    let start = match guess {
+        Some(guess) => concatenate![Axis(0), &guess.weights * side, array![guess.intercept * side]],
+        None => {
+            concatenate![Axis(0), Array1::zeros(x.ncols()), array![side * libm::log(rate / (1.0 - rate))]]
+        }
+    };
     let targets = Array1::from(churned.to_vec());
     let dataset = linfa::DatasetBase::new(x.view(), targets);
     let fitted = LogisticRegression::default()

@@ -127,8 +127,12 @@ pub fn pr_auc(score: &[f64], churned: &[bool]) -> Option<f64> {
 
 /// Mean negative log likelihood in nats; a probability of exactly 0 or 1 counts as 10^-15 from it.
 pub fn log_loss(p: &[f64], churned: &[bool]) -> f64 {
-    let loss = |(p, c): (&f64, &bool)| -libm::log((if *c { *p } else { 1.0 - *p }).max(1e-15));
-    p.iter().zip(churned).map(loss).sum::<f64>() / p.len() as f64
+    p.iter().zip(churned).map(|(p, c)| surprise(*p, *c)).sum::<f64>() / p.len() as f64
+}
+
+/// The negative log likelihood of one outcome.
+pub fn surprise(p: f64, churned: bool) -> f64 {
+    -libm::log((if churned { p } else { 1.0 - p }).max(1e-15))
 }
 
 /// Mean squared error of the probability.
@@ -137,24 +141,43 @@ pub fn brier(p: &[f64], churned: &[bool]) -> f64 {
     p.iter().zip(churned).map(error).sum::<f64>() / p.len() as f64
 }
 
-/// Expected calibration error over ten bins of equal mass: Σ share × |mean p − share churned|.
+/// Probabilities of about the same height, and how many of them churned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bin {
+    pub examples: usize,
+    pub mean_p: f64,
+    pub churned: f64,
+}
+
+/// Ten bins of equal mass, the highest probabilities first; empty ones are left out.
 ///
 /// Equal probabilities stay in one bin (that of their middle rank), whatever the order of the rows.
-pub fn ece(p: &[f64], churned: &[bool]) -> f64 {
+pub fn reliability(p: &[f64], churned: &[bool]) -> Vec<Bin> {
     const BINS: usize = 10;
     let n = p.len();
-    let (mut sum_p, mut sum_churned) = ([0.0; BINS], [0.0; BINS]);
+    let mut bins = [Bin::default(); BINS];
     let mut seen = 0;
     for tie in descending_ties(p) {
         let middle = seen as f64 + tie.len() as f64 / 2.0;
-        let bin = ((middle * BINS as f64 / n as f64) as usize).min(BINS - 1);
+        let bin = &mut bins[((middle * BINS as f64 / n as f64) as usize).min(BINS - 1)];
         for i in &tie {
-            sum_p[bin] += p[*i];
-            sum_churned[bin] += f64::from(churned[*i]);
+            bin.mean_p += p[*i];
+            bin.churned += f64::from(churned[*i]);
         }
+        bin.examples += tie.len();
         seen += tie.len();
     }
-    (0..BINS).map(|b| (sum_p[b] - sum_churned[b]).abs()).sum::<f64>() / n as f64
+    let mean = |bin: Bin| {
+        let n = bin.examples as f64;
+        Bin { mean_p: bin.mean_p / n, churned: bin.churned / n, ..bin }
+    };
+    bins.into_iter().filter(|bin| bin.examples > 0).map(mean).collect()
+}
+
+/// Expected calibration error over these bins: Σ share × |mean p − share churned|.
+pub fn ece(p: &[f64], churned: &[bool]) -> f64 {
+    let gap = |bin: &Bin| bin.examples as f64 * (bin.mean_p - bin.churned).abs();
+    reliability(p, churned).iter().map(gap).sum::<f64>() / p.len() as f64
 }
 
 /// The share of all churners among the `share` highest scores.
@@ -196,7 +219,7 @@ fn ascending(score: &[f64]) -> Vec<usize> {
 }
 
 /// Rows of equal score together, the highest first.
-fn descending_ties(score: &[f64]) -> Vec<Vec<usize>> {
+pub fn descending_ties(score: &[f64]) -> Vec<Vec<usize>> {
     let mut order = ascending(score);
     order.reverse();
     order.chunk_by(|a, b| score[*a] == score[*b]).map(<[usize]>::to_vec).collect()

@@ -18,6 +18,7 @@ pub mod design;
 mod choose;
 pub mod logistic;
 pub mod metrics;
+pub mod value;
 
 pub use artifact::{Definitions, Model};
 pub use counterfactual::{Actionable, Counterfactual, Unit, Units};

@@ -11,6 +11,7 @@ use super::layout::Layout;
 use super::lifecycle::{Lifecycle, Move};
 use super::plan::Plan;
 use crate::model::Contribution;
+use crate::model::value::Value;
 use crate::time::{Rfc3339, Ts, format_rfc3339};
 
 /// What caused an output.
@@ -264,6 +265,7 @@ pub struct Scored<'a> {
     pub row: &'a [u32],
     pub contributions: &'a [Contribution],
     pub clv_to_date: Option<f64>,
+    pub value: Value,
 }
 
 pub fn score(out: &mut Vec<u8>, plan: &Plan, scored: &Scored<'_>) {
@@ -283,7 +285,11 @@ pub fn score(out: &mut Vec<u8>, plan: &Plan, scored: &Scored<'_>) {
     put(out, &words.model);
     put(out, ",\"clv_to_date\":");
     put_optional_number(out, scored.clv_to_date);
-    put(out, ",\"clv_365d\":null,\"p_no_order\":null}");
+    put(out, ",\"clv_365d\":");
+    put_optional_number(out, scored.value.clv_365d);
+    put(out, ",\"p_no_order\":");
+    put_optional_number(out, scored.value.p_no_order);
+    put(out, "}");
 }
 
 /// 0 low, 1 medium, 2 high.

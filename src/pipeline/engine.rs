@@ -21,6 +21,7 @@ use super::timers::Timers;
 use super::windows::{Edit, Windows};
 use crate::event::{Event, ProfileChange};
 use crate::model::Contribution;
+use crate::model::value::Value;
 use crate::time::{DAY_MS, Ts};
 
 /// After so much silence a customer is written to the state topic even if nothing was emitted, so that a
@@ -367,11 +368,23 @@ impl Engine {
             features::read_into(&plan.layout, row, now, plan.settings.margin, &[id], features);
             features[id.index()]
         });
+        let value = plan.valuer.as_ref().map_or_else(Value::default, |valuer| {
+            let margin = plan.settings.margin;
+            features::read_into(&plan.layout, row, now, margin, valuer.features(), features);
+            valuer.value(features, margin)
+        });
         if due {
             head.emitted_p.set(row, p);
             let number = next_number(&plan, row);
-            let scored =
-                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            let scored = Scored {
+                customer_id: &customer.id,
+                ts: now,
+                p_churn: p,
+                row,
+                contributions,
+                clv_to_date,
+                value,
+            };
             self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| {
                 emit::score(out, &plan, &scored)
             });
@@ -381,8 +394,15 @@ impl Engine {
             let control = alert::is_control(policy, &customer.id);
             count(&mut self.tally.alerts, (k as u8, control));
             let number = next_number(&plan, row);
-            let scored =
-                Scored { customer_id: &customer.id, ts: now, p_churn: p, row, contributions, clv_to_date };
+            let scored = Scored {
+                customer_id: &customer.id,
+                ts: now,
+                p_churn: p,
+                row,
+                contributions,
+                clv_to_date,
+                value,
+            };
             let (kind, counterfactual) = match policy.on {
                 PolicyOn::Score { raise, .. } => {
                     ("churn_risk", plan.scorer.counterfactual(features, raise, &plan.actionable))

@@ -11,6 +11,7 @@ use super::lifecycle::{Lifecycle, StageState};
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
+use crate::model::value::Valuer;
 use crate::model::{Actionable, Definitions, Model, Scorer, Unit, Units};
 use crate::time::{DAY_MS, Ts};
 
@@ -178,6 +179,8 @@ pub struct Plan {
     pub lifecycles: Vec<(Lifecycle, StageSlots)>,
     pub policies: Vec<PolicySlots>,
     pub scorer: Scorer,
+    /// What customers are worth, where the model tells.
+    pub valuer: Option<Valuer>,
     pub actionable: Vec<Actionable>,
     pub model_name: String,
     pub model_version: String,
@@ -220,8 +223,9 @@ impl Plan {
         }
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
+                let valuer = Valuer::of(model, &layout)?;
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(parts.assemble(settings, (&model.name, &model.version)))
+                Ok(Plan { valuer, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -269,6 +273,7 @@ impl Parts {
             policies: settings.policies.iter().map(|_| slots(&mut self.row)).collect(),
             actionable: self.scorer.actionable(&self.layout),
             scorer: self.scorer,
+            valuer: None,
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
             needed: needed.into_iter().collect(),

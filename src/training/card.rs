@@ -8,6 +8,7 @@ use super::Trained;
 use crate::model::Model;
 use crate::model::artifact::{Label, Term};
 use crate::model::transform::Transform;
+use crate::model::value::{Kind, Spend, ValueModel};
 use crate::time::{format_rfc3339, format_span};
 
 /// How every card begins, so that one can be told from a file that must not be overwritten.
@@ -21,6 +22,7 @@ pub fn card(trained: &Trained) -> String {
     section(&mut out, "What it was trained on", &trained_on(model));
     section(&mut out, "How good it is", &quality(trained));
     section(&mut out, "What it looks at", &terms(model));
+    section(&mut out, "What customers are worth", &value(model));
     section(&mut out, "What to keep in mind", &limits(model));
     out
 }
@@ -100,21 +102,28 @@ fn quality(trained: &Trained) -> String {
 }
 
 fn terms(model: &Model) -> String {
-    let mut terms: Vec<&Term> = model.terms.iter().collect();
-    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
     let mut out = format!(
         "Design: {}, L2 penalty {}. Weights are per standard deviation; above 0 means more churn.\n\n\
          | term | weight |\n|---|---|\n",
         model.training.design, model.training.alpha
     );
-    for term in terms {
-        let partner = term
-            .with
-            .as_ref()
-            .map_or(String::new(), |with| format!(" × {}", shown(&with.feature, with.transform)));
-        let _ = writeln!(out, "| {}{partner} | {:+.3} |", shown(&term.feature, term.transform), term.weight);
+    for one in by_weight(model) {
+        let _ = writeln!(out, "| {} | {:+.3} |", term(one), one.weight);
     }
     out
+}
+
+/// The terms, the heaviest first.
+pub fn by_weight(model: &Model) -> Vec<&Term> {
+    let mut terms: Vec<&Term> = model.terms.iter().collect();
+    terms.sort_by(|a, b| b.weight.abs().total_cmp(&a.weight.abs()));
+    terms
+}
+
+/// What a term looks at, in words.
+pub fn term(term: &Term) -> String {
+    let partner = term.with.as_ref().map(|with| format!(" × {}", shown(&with.feature, with.transform)));
+    shown(&term.feature, term.transform) + &partner.unwrap_or_default()
 }
 
 fn shown(feature: &str, transform: Transform) -> String {
@@ -127,6 +136,39 @@ fn shown(feature: &str, transform: Transform) -> String {
         Transform::Never => format!("`{feature}` never happened"),
         Transform::Hinge { knot } => format!("max(0, `{feature}` − {knot})"),
     }
+}
+
+fn value(model: &Model) -> String {
+    let Some(ValueModel { orders, spend, annual_discount, buyers }) = &model.value else {
+        return "The input held too few orders to foretell them: `p_no_order` and `clv_365d` are null.\n"
+            .into();
+    };
+    let kind = match orders.kind {
+        Kind::BgNbd => "BG/NBD",
+        Kind::MbgNbd => "MBG/NBD",
+    };
+    let mut out = format!(
+        "`p_no_order` comes from {kind}, fitted to {buyers} buyers as of the last cut: r = {:.3}, alpha = {:.2} days, \
+         a = {:.3}, b = {:.3} (log likelihood {:.4} per buyer).",
+        orders.r, orders.alpha, orders.a, orders.b, orders.log_likelihood
+    );
+    if !orders.dropout_identified {
+        out.push_str(
+            " These orders do not tell customers who left from customers who pause: a and b lie where the fit was \
+             bounded, and `p_no_order` rests on the rhythm of orders alone.",
+        );
+    }
+    let spends = |s: &Spend| {
+        format!(
+            " `clv_365d` is the margin of the orders expected in 365 days, discounted by {:.0} % a year, at Gamma-Gamma's \
+             value of an order: p = {:.2}, q = {:.2}, v = {:.2}.\n",
+            100.0 * annual_discount,
+            s.p,
+            s.q,
+            s.v
+        )
+    };
+    out + &spend.as_ref().map_or(" What they spend could not be fitted: `clv_365d` is null.\n".into(), spends)
 }
 
 fn limits(model: &Model) -> String {

@@ -5,6 +5,7 @@
 
 use super::{Task, examples::Skipped};
 use crate::error::{Error, Result};
+use crate::model::Model;
 use crate::replay::Merged;
 use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
 
@@ -21,6 +22,13 @@ pub struct Span {
     /// The last event.
     pub last: Ts,
     pub events: u64,
+}
+
+impl Span {
+    /// Without what lies at or after an instant.
+    pub fn until(self, until: Option<Ts>) -> Span {
+        Span { last: self.last.min(until.unwrap_or(Ts::MAX)), ..self }
+    }
 }
 
 /// Reads everything for its times.
@@ -52,6 +60,35 @@ pub fn span(events: &mut Merged<'_>, progress: &dyn Fn(u64)) -> Result<Span> {
 pub fn choose(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     let cuts = if task.cuts.is_empty() { spread(task, span)? } else { usable(task, span)? };
     Ok(cuts)
+}
+
+/// Cuts for judging a model: those asked for, or evenly spaced ones that lie after everything it learned from,
+/// or before all of it. Without a model nothing was learned from this input.
+pub fn unseen(task: &Task, span: &Span, model: Option<&Model>) -> Result<Vec<Ts>> {
+    if !task.cuts.is_empty() {
+        return usable(task, span);
+    }
+    let last = span.last.saturating_sub(task.reach());
+    // Windows and rhythms need a past, as in training.
+    let history = task.horizon.max(task.active_within).min((last - span.first) / 2);
+    let first = match model {
+        Some(model) if span.last > model.training.first_cut => model.created,
+        _ => span.first.saturating_add(history),
+    };
+    if first > last {
+        let learned = model.map_or(Ts::MIN, |model| model.created);
+        return Err(Error::user(format!(
+            "there is no time left to judge the model on: it learned from what happened until {}, the input ends at {}, \
+             and an example needs {} after it",
+            format_rfc3339(learned),
+            format_rfc3339(span.last),
+            format_span(task.reach()),
+        ))
+        .hint("train with --until an earlier instant; or say --unseen if the model never saw this input"));
+    }
+    let steps = ((last - first) / (task.horizon / 2).max(1)).min(CUTS_MOST - 1);
+    let at = |i: i64| first + ((last - first) as i128 * i128::from(i) / i128::from(steps.max(1))) as i64;
+    Ok((0..=steps).map(at).collect())
 }
 
 fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
@@ -112,7 +149,15 @@ mod tests {
 
     fn task(horizon: i64, lead: i64, active_within: i64) -> Task {
         let [horizon, lead, active_within] = [horizon, lead, active_within].map(|days| days * DAY_MS);
-        Task { name: "t".into(), label: Label::NoOrder, horizon, lead, active_within, cuts: Vec::new() }
+        Task {
+            name: "t".into(),
+            label: Label::NoOrder,
+            horizon,
+            lead,
+            active_within,
+            cuts: Vec::new(),
+            until: None,
+        }
     }
 
     fn days(n: i64) -> Span {

@@ -8,15 +8,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView1};
 
 use super::Task;
 use crate::error::{Error, Result};
 use crate::event::{Event, Reject, Source};
 use crate::model::artifact::Label;
+use crate::model::value::{self, BUYERS_MOST, Buyer};
 use crate::model::{Dataset, metrics};
-use crate::pipeline::engine::{Applied, Engine};
-use crate::pipeline::facts::FeatureNames;
+use crate::pipeline::engine::{Applied, Engine, View};
+use crate::pipeline::facts::{FeatureNames, TraitValue};
 use crate::pipeline::layout::Layout;
 use crate::pipeline::outbox::hash_customer;
 use crate::pipeline::plan::Plan;
@@ -43,10 +44,23 @@ impl Rejected for Skipped {
     }
 }
 
+/// What an example belonged to at its cut, for judging a model by group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Group {
+    /// By lifecycle, in the plan's order.
+    pub stages: Vec<u8>,
+    /// The value of the trait that was asked for.
+    pub segment: Option<Box<str>>,
+}
+
 /// What one pass yields.
 #[derive(Debug)]
 pub struct Examples {
     pub dataset: Dataset,
+    /// By row, where groups were asked for.
+    pub groups: Vec<Group>,
+    /// Everybody who had ordered by the last cut, active or not, or an even sample of them.
+    pub buyers: Vec<Buyer>,
     /// The features' definitions.
     pub layout: Layout,
     pub skipped: Skipped,
@@ -55,13 +69,19 @@ pub struct Examples {
 impl Examples {
     /// ROC-AUC of recency alone over the cuts from `held_back_from` on.
     pub fn recency_auc(&self, label: Label, held_back_from: Ts) -> Option<f64> {
-        let name = if label == Label::NoOrder { "days_since_order" } else { "days_since_event" };
-        let column = self.dataset.names.iter().position(|n| n == name)?;
+        let recency = recency(&self.dataset, label)?;
         let rows = (0..self.dataset.label.len()).filter(|i| self.dataset.at[*i] >= held_back_from);
         let (score, churned): (Vec<f64>, Vec<bool>) =
-            rows.map(|i| (self.dataset.rows[[i, column]], self.dataset.label[i])).unzip();
+            rows.map(|i| (recency[i], self.dataset.label[i])).unzip();
         metrics::roc_auc(&score, &churned)
     }
+}
+
+/// The days since the event that the label is about, or since any.
+pub fn recency(dataset: &Dataset, label: Label) -> Option<ArrayView1<'_, f64>> {
+    let name = if label == Label::NoOrder { "days_since_order" } else { "days_since_event" };
+    let column = dataset.names.iter().position(|n| n == name)?;
+    Some(dataset.rows.column(column))
 }
 
 /// Takes the examples at `cuts` (ascending).
@@ -72,25 +92,39 @@ pub fn take(
     events: &mut Merged<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<Examples> {
-    take_most(plan, task, cuts, events, progress, EXAMPLES_MOST)
+    collect(Collector::new(plan, task, EXAMPLES_MOST), cuts, events, progress)
 }
 
-fn take_most(
+/// Takes them with their stages, and with their values of the trait `by`.
+pub fn take_grouped(
     plan: Plan,
     task: &Task,
     cuts: &[Ts],
     events: &mut Merged<'_>,
+    by: &str,
     progress: &dyn Fn(u64),
-    most: usize,
 ) -> Result<Examples> {
-    let mut collector = Collector::new(plan, task, most);
+    let collector = Collector::new(plan, task, EXAMPLES_MOST);
+    collect(Collector { by: Some(by), ..collector }, cuts, events, progress)
+}
+
+fn collect(
+    mut collector: Collector<'_>,
+    cuts: &[Ts],
+    events: &mut Merged<'_>,
+    progress: &dyn Fn(u64),
+) -> Result<Examples> {
     let mut skipped = Skipped::default();
     let mut cuts = cuts.iter().copied().peekable();
     let mut count = 0u64;
+    let mut buyers = Vec::new();
     while let Some(line) = events.next(&mut skipped)? {
         let event = line.event();
         while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
             collector.cut(cut);
+            if cuts.peek().is_none() {
+                buyers = collector.buyers(cut, BUYERS_MOST);
+            }
         }
         collector.event(event);
         count += 1;
@@ -99,7 +133,8 @@ fn take_most(
         }
     }
     let layout = collector.engine.plan().layout.clone();
-    Ok(Examples { dataset: collector.finish()?, layout, skipped })
+    let groups = std::mem::take(&mut collector.groups);
+    Ok(Examples { dataset: collector.finish()?, groups, buyers, layout, skipped })
 }
 
 /// What is kept of a customer beside the engine's state. By a hash of the id.
@@ -126,6 +161,9 @@ struct Collector<'t> {
     at: Vec<Ts>,
     customer: Vec<u64>,
     happened: Vec<bool>,
+    /// The trait whose values make groups; `None`: no groups are kept.
+    by: Option<&'t str>,
+    groups: Vec<Group>,
 }
 
 impl<'t> Collector<'t> {
@@ -141,11 +179,21 @@ impl<'t> Collector<'t> {
             at: Vec::new(),
             customer: Vec::new(),
             happened: Vec::new(),
+            by: None,
+            groups: Vec::new(),
         }
     }
 
     /// Takes the population as of just before `cut`, in an order that the input's order does not change.
     fn cut(&mut self, cut: Ts) {
+        if self.by.is_some() {
+            // A stage may have changed in silence.
+            let mut from = Some(0);
+            while let Some(next) = from {
+                from = self.engine.run_on(cut - 1, next);
+                self.engine.commit();
+            }
+        }
         let store = self.engine.store();
         let mut population: Vec<(u64, u32)> = store
             .indices()
@@ -155,7 +203,11 @@ impl<'t> Collector<'t> {
         population.sort_unstable();
         for (hash, index) in population {
             let row = self.at.len() as u32;
-            self.values.extend_from_slice(&self.engine.view(index, cut - 1).features);
+            let view = self.engine.view(index, cut - 1);
+            self.values.extend_from_slice(&view.features);
+            if let Some(by) = self.by {
+                self.groups.push(group(&self.engine, index, &view, by));
+            }
             self.at.push(cut);
             self.customer.push(hash);
             self.happened.push(false);
@@ -164,6 +216,26 @@ impl<'t> Collector<'t> {
         while self.at.len() > self.most {
             self.thin();
         }
+    }
+
+    /// Who had ordered before `cut`, by the hash of the id. Beyond `most` customers half of them go, as often as
+    /// it takes.
+    fn buyers(&self, cut: Ts, most: usize) -> Vec<Buyer> {
+        let ids = value::FEATURES.map(|name| self.engine.plan().layout.id(name));
+        let Some(ids) = ids.into_iter().collect::<Option<Vec<_>>>() else { return Vec::new() };
+        let store = self.engine.store();
+        let zeros = (store.len().div_ceil(most.max(1))).next_power_of_two().trailing_zeros();
+        let customers = store.indices().map(|index| (hash_customer(&store.customer(index).id), index));
+        let mut sample: Vec<(u64, u32)> =
+            customers.filter(|(hash, _)| hash.trailing_zeros() >= zeros).collect();
+        sample.sort_unstable();
+        let read = |(_, index): (u64, u32)| {
+            let features = self.engine.view(index, cut - 1).features;
+            let mut values = [0.0; value::FEATURES.len()];
+            values.iter_mut().zip(&ids).for_each(|(value, id)| *value = features[id.index()]);
+            Buyer::read(values)
+        };
+        sample.into_iter().filter_map(read).collect()
     }
 
     fn is_kept(&self, hash: u64) -> bool {
@@ -193,11 +265,15 @@ impl<'t> Collector<'t> {
             self.at[to] = self.at[*from];
             self.customer[to] = self.customer[*from];
             self.happened[to] = self.happened[*from];
+            if self.by.is_some() {
+                self.groups.swap(to, *from);
+            }
         }
         self.values.truncate(kept.len() * self.width);
         self.at.truncate(kept.len());
         self.customer.truncate(kept.len());
         self.happened.truncate(kept.len());
+        self.groups.truncate(kept.len());
     }
 
     /// Applies an event to the state and to the labels it decides.
@@ -239,6 +315,17 @@ impl<'t> Collector<'t> {
         let label = self.happened.into_iter().map(|happened| happened == churns_when_it_happens).collect();
         Ok(Dataset { names, rows, label, at: self.at, customer: self.customer })
     }
+}
+
+fn group(engine: &Engine, index: u32, view: &View, by: &str) -> Group {
+    let stages = engine.plan().lifecycles.iter().map(|(_, slots)| slots.stage.get(&view.row) as u8);
+    let traits = engine.store().customer(index).traits.as_deref();
+    let segment = traits.and_then(|traits| traits.get(by)).map(|value| match value {
+        TraitValue::Text(text) => text.clone(),
+        TraitValue::Number(number) => number.to_string().into(),
+        TraitValue::Flag(flag) => flag.to_string().into(),
+    });
+    Group { stages: stages.collect(), segment }
 }
 
 /// Whether the event is the one whose absence, or presence, is churn.

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::artifact::Label;
+use crate::model::value::ValueModel;
 use crate::model::{About, FitParams, Model};
 use crate::replay::Merged;
 use crate::setup;
@@ -33,6 +34,8 @@ pub struct Task {
     pub active_within: i64,
     /// Empty: chosen over the whole input.
     pub cuts: Vec<Ts>,
+    /// Nothing from this instant on is learned from.
+    pub until: Option<Ts>,
 }
 
 impl Task {
@@ -60,7 +63,7 @@ pub fn train<'a>(
     progress: &dyn Fn(u64),
 ) -> Result<Trained> {
     let plan = setup::plan_for_features(config)?;
-    let span = cuts::span(&mut open()?, progress)?;
+    let span = cuts::span(&mut open()?, progress)?.until(task.until);
     let cuts = cuts::choose(task, &span)?;
     let passed = span.events;
     let examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
@@ -73,6 +76,9 @@ pub fn train<'a>(
         active_within: task.active_within,
     };
     let mut model = FitParams::new(about).check()?.fit(&examples.dataset, &examples.layout)?;
+    if let Some(value) = ValueModel::fit(&examples.buyers) {
+        model.add_value(value, &examples.layout)?;
+    }
     model.version = version(&model)?;
     let recency_auc = examples.recency_auc(task.label, model.training.held_back_from);
     Ok(Trained { model, recency_auc, skipped: examples.skipped })

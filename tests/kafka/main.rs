@@ -16,3 +16,4 @@ mod topics;
 mod transactions;
 mod service;
 mod formats;
+mod training;

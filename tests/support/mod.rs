@@ -73,6 +73,7 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         intercept,
         terms: terms.iter().map(term).collect(),
         calibration: None,
+        value: None,
         training: training(),
         catalogue: terms.iter().map(|(name, ..)| ((*name).to_owned(), hash(name))).collect(),
         golden: Vec::new(),

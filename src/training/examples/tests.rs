@@ -54,13 +54,22 @@ impl Memory {
 
 fn task(label: Label) -> Task {
     let horizon = 30 * DAY_MS;
-    Task { name: "t".into(), label, horizon, lead: 0, active_within: 90 * DAY_MS, cuts: Vec::new() }
+    Task {
+        name: "t".into(),
+        label,
+        horizon,
+        lead: 0,
+        active_within: 90 * DAY_MS,
+        cuts: Vec::new(),
+        until: None,
+    }
 }
 
 fn examples(memory: Memory, task: &Task, cuts: &[Ts], most: usize) -> Dataset {
     let config = Config::default();
     let plan = setup::plan_for_features(&config).unwrap();
-    take_most(plan, task, cuts, &mut Merged::new(memory, &config), &|_| {}, most).unwrap().dataset
+    let collector = Collector::new(plan, task, most);
+    collect(collector, cuts, &mut Merged::new(memory, &config), &|_| {}).unwrap().dataset
 }
 
 /// Customer and label of each example, in the order of names.
