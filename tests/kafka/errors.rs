@@ -9,8 +9,10 @@ use rdkafka::types::{RDKafkaApiKey as Api, RDKafkaRespErr as Code};
 use rdkafka::{Message, Offset, TopicPartitionList};
 use stagecast::kafka::answer::{Answer, Call};
 use stagecast::kafka::clients::{BrokerKind, ClientSettings};
+use stagecast::kafka::members::{self, Request};
 use stagecast::kafka::transactions::{Transactions, TxnError};
 
+use crate::members::request;
 use crate::records::until;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -112,15 +114,18 @@ fn init_that_finds_no_broker_is_tried_again_and_succeeds_later() {
 fn the_embedded_brokers_settings_join_read_and_commit() {
     let (mock, settings) = mock();
     let settings = ClientSettings { broker: BrokerKind::Embedded, ..settings };
-    let consumer: BaseConsumer = settings.input_consumer_config(0).create().unwrap();
-    consumer.subscribe(&[TOPIC]).unwrap();
+    let member = members::join(&settings, 0, &[TOPIC]).unwrap();
     transaction(&mock, &settings, |_| {}).unwrap();
+    let Request::Assign(mut partitions) = request(&member) else { panic!("nothing was there to revoke") };
+    partitions.set_all_offsets(Offset::Offset(0)).unwrap();
+    members::assign(&member, &partitions).unwrap();
     let mut read = None;
     until("the record is read", || {
-        if let Some(Ok(record)) = consumer.poll(Duration::from_millis(50)) {
+        if let Some(Ok(record)) = member.poll(Duration::from_millis(50)) {
             read = record.payload().map(<[u8]>::to_vec);
         }
         read.is_some()
     });
     assert_eq!(read.as_deref(), Some(b"v".as_slice()));
+    members::prepare_to_close(&member);
 }

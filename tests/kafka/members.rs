@@ -13,7 +13,7 @@ use crate::records::{Record, fresh, until};
 const POLL: Duration = Duration::from_millis(50);
 
 /// Polls until the group asks something.
-fn request(member: &Member) -> Request {
+pub fn request(member: &Member) -> Request {
     let mut request = None;
     until("the group asks", || {
         drop(member.poll(POLL));
