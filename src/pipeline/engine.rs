@@ -88,7 +88,9 @@ struct Scratch {
 /// One partition's customers and their time.
 #[derive(Debug)]
 pub struct Engine {
-    plan: Arc<Plan>,
+    /// In an `Arc` of its own: every step counts its references up and down, and engines on several threads
+    /// would fight over one count.
+    plan: Arc<Arc<Plan>>,
     store: Store,
     timers: Timers,
     scratch: Scratch,
@@ -118,7 +120,7 @@ impl Engine {
             outbox: Outbox::default(),
             tally: Tally::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
-            plan,
+            plan: Arc::new(plan),
         }
     }
 
