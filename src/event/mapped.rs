@@ -11,7 +11,7 @@ use super::money::{MAX_AMOUNT, Money};
 use super::names::{Meaning, Snake, known};
 use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES};
 use super::sentiment::sentiment;
-use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source, TraitChanges};
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 /// The foreign name that stands for every other in a table of types.
@@ -58,7 +58,7 @@ pub(super) struct Mapped<'a> {
     pub csat: Found<'a>,
     pub nps: Found<'a>,
     pub text: Found<'a>,
-    pub traits: Option<ProfileChange>,
+    pub traits: Option<TraitChanges>,
     /// Of `customers_merged`: who is folded into `customer_id`.
     pub from_id: Found<'a>,
 }
@@ -264,16 +264,17 @@ fn support_numbers(
 
 fn profile_change(
     name: &str,
-    traits: Option<ProfileChange>,
+    traits: Option<TraitChanges>,
     from_id: Found<'_>,
 ) -> Result<Option<ProfileChange>, Reject> {
     if name == "customers_merged" {
         customer_id(from_id, None)?;
     }
     match name {
-        "customer_deleted" | "customers_merged" => {
+        "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
+        "customers_merged" => {
             Err(Reject::new(Reason::UnsupportedType, format!("{name} is not supported by this version")))
         }
-        _ => Ok(traits),
+        _ => Ok(traits.map(ProfileChange::Traits)),
     }
 }

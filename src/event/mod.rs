@@ -104,11 +104,15 @@ impl Numbers {
     }
 }
 
+/// Traits to set; `None` removes one.
+pub type TraitChanges = Vec<(Box<str>, Option<TraitValue>)>;
+
 /// What a profile event asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProfileChange {
-    /// Traits to merge; `None` removes one.
-    Traits(Vec<(Box<str>, Option<TraitValue>)>),
+    Traits(TraitChanges),
+    /// To be forgotten.
+    Deleted,
 }
 
 /// One usable event. Borrows from the record's bytes wherever the JSON has no escapes.

@@ -419,9 +419,10 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
 
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
-        "customer_deleted" | "customers_merged" => Err(Reject::new(
+        "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
+        "customers_merged" => Err(Reject::new(
             Reason::UnsupportedType,
-            format!("/type: {name} is not supported by this version"),
+            "/type: customers_merged is not supported by this version",
         )),
         _ => match traits {
             TraitMap::Absent => Ok(None),
@@ -522,7 +523,7 @@ mod tests {
                 r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
                 UnsupportedType,
             ),
-            (Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":1}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, UnsupportedType),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),

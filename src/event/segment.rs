@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::json::{Leaf, Object, flat_traits, read};
 use super::mapped::{Found, Mapped, instant};
 use super::names::{Meaning, Snake, known};
-use super::{ProfileChange, Reason, Reject, Source};
+use super::{Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -154,10 +154,7 @@ fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
         _ => return Err(Reject::new(Reason::InvalidField, "/groupId: expected text")),
     };
     let mut traits = match call.traits {
-        Some(traits) => {
-            let ProfileChange::Traits(traits) = flat_traits(traits, GROUP_PREFIX, "/traits")?;
-            traits
-        }
+        Some(traits) => flat_traits(traits, GROUP_PREFIX, "/traits")?,
         None => Vec::new(),
     };
     if let Some(id) = id {
@@ -165,7 +162,7 @@ fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
         traits.retain(|(known, _)| *known != name);
         traits.push((name, Some(TraitValue::Text(id.into()))));
     }
-    let traits = Some(ProfileChange::Traits(traits));
+    let traits = Some(traits);
     Ok(Mapped { traits, ..plain(call, (Source::Profile, "traits_updated"))? })
 }
 

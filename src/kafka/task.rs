@@ -184,7 +184,9 @@ impl Task {
         if self.clock != Ts::MIN {
             self.more = self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
         }
-        self.changed |= !self.engine.outbox.is_empty() || !self.engine.store().dirty().is_empty();
+        self.changed |= !self.engine.outbox.is_empty()
+            || !self.engine.store().dirty().is_empty()
+            || self.engine.opt_outs().has_changed();
     }
 
     /// Runs the clock on to `until`, that instant included, from the customer numbered `from`; returns where to

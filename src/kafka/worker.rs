@@ -40,6 +40,7 @@ use crate::event::Reject;
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
+use crate::pipeline::erasure::OptOut;
 use crate::pipeline::outbox::Channel;
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
@@ -59,6 +60,12 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONG_LIFE: Duration = Duration::from_secs(60);
 const CONTENT_TYPE: &str = "application/json";
+
+/// What the recent history of a customer becomes with the transaction at hand.
+enum Pending {
+    Changed { customer: String, json: Vec<u8> },
+    Erased { customer: String },
+}
 
 /// How a life of the worker ended.
 enum End {
@@ -120,7 +127,7 @@ struct Worker<'a> {
     buffer: Vec<u8>,
     /// The latest stage changes, and those of the transaction at hand.
     recent: Recent,
-    pending: Vec<(String, Vec<u8>)>,
+    pending: Vec<Pending>,
     /// When figures were shown last, and when the state was weighed last.
     shown: Option<Tick>,
     weighed: Option<Tick>,
@@ -363,6 +370,7 @@ impl<'a> Worker<'a> {
                         Applied::InOrder => EventResult::Ok,
                         Applied::Late => EventResult::Late,
                         Applied::Duplicate => EventResult::Duplicate,
+                        Applied::OptedOut => EventResult::Erased,
                     },
                 );
                 self.timestamps.extend(step.timestamp);
@@ -412,15 +420,27 @@ impl<'a> Worker<'a> {
                 Channel::StageChanges => &self.shared.topics.stage_changes,
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
                 Channel::ChurnAlerts => &self.shared.topics.churn_alerts,
+                Channel::Erasures => &self.shared.topics.erasures,
             };
-            let record = BaseRecord::to(topic).key(key).payload(value).headers(headers).timestamp(wall);
+            let mut record = BaseRecord::to(topic).key(key).timestamp(wall);
+            if !output.is_tombstone() {
+                record = record.payload(value).headers(headers);
+            }
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
-        let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
-        self.pending.extend(
-            changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())),
-        );
+        self.pending.extend(task.engine().outbox.records().filter_map(|(output, key, value)| {
+            let customer = || String::from_utf8_lossy(key).into_owned();
+            match output.channel {
+                Channel::StageChanges => {
+                    Some(Pending::Changed { customer: customer(), json: value.to_vec() })
+                }
+                Channel::ChurnScores if output.is_tombstone() => {
+                    Some(Pending::Erased { customer: customer() })
+                }
+                _ => None,
+            }
+        }));
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -505,7 +525,12 @@ impl<'a> Worker<'a> {
         }
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
-        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
+        for pending in self.pending.drain(..) {
+            match pending {
+                Pending::Changed { customer, json } => self.recent.push(&customer, &json),
+                Pending::Erased { customer } => self.recent.forget(&customer),
+            }
+        }
         self.show_figures();
         self.aborts = 0;
         self.forget_transaction();
@@ -722,7 +747,8 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed; returns how many.
+/// Sends the state of every customer that the transaction changed, a tombstone for those it erases, and what is
+/// remembered of them; returns how many states.
 fn send_states(
     transactions: &Transactions,
     topic: &str,
@@ -731,18 +757,28 @@ fn send_states(
 ) -> Result<u64, TxnError> {
     let store = task.engine().store();
     let wall = wall_now();
+    let mut states = 0;
     for customer in store.dirty() {
-        buffer.clear();
-        task.encode(*customer, buffer);
         let key = store.customer(*customer).id.as_str();
-        let record = BaseRecord::to(topic)
-            .key(key)
-            .payload(buffer.as_slice())
-            .partition(task.partition)
-            .timestamp(wall);
+        buffer.clear();
+        let is_erased = store.is_erased(*customer);
+        if !is_erased {
+            task.encode(*customer, buffer);
+            states += 1;
+        }
+        let mut record: BaseRecord<'_, str, [u8]> =
+            BaseRecord::to(topic).key(key).partition(task.partition).timestamp(wall);
+        record.payload = (!is_erased).then_some(buffer.as_slice());
         transactions.send(record)?;
     }
-    Ok(store.dirty().len() as u64)
+    for (hash, opt_out) in task.engine().opt_outs().changes() {
+        let (key, value) = (OptOut::key(hash), opt_out.map(OptOut::encode));
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
+        record.payload = value.as_deref();
+        transactions.send(record)?;
+    }
+    Ok(states)
 }
 
 /// Points at which a test may make the process die.

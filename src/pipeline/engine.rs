@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::alert;
 use super::emit::{self, Scored, StageChange, Trigger};
+use super::erasure::{self, OptOuts};
 use super::facts::Traits;
 use super::features::{self, Silence};
 use super::layout::{NEVER, Touch};
@@ -38,6 +39,8 @@ pub enum Applied {
     Late,
     /// Its id was there before.
     Duplicate,
+    /// Its customer was erased, and it is too old to begin a new one.
+    OptedOut,
 }
 
 /// What happened since the last look, for metrics.
@@ -88,7 +91,8 @@ struct Scratch {
 #[derive(Debug)]
 pub struct Engine {
     plan: Arc<Plan>,
-    store: Store,
+    pub(super) store: Store,
+    pub(super) opt_outs: OptOuts,
     timers: Timers,
     scratch: Scratch,
     pub outbox: Outbox,
@@ -112,6 +116,7 @@ impl Engine {
         };
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal),
+            opt_outs: OptOuts::default(),
             timers: Timers::default(),
             scratch,
             outbox: Outbox::default(),
@@ -123,11 +128,23 @@ impl Engine {
 
     /// Applies one event.
     pub fn step(&mut self, event: &Event<'_>) -> Applied {
-        let (index, born) = self.store.find_or_create(&event.customer_id);
+        let known = self.store.find(&event.customer_id);
+        if known.is_none() && self.is_opted_out(event) {
+            return Applied::OptedOut;
+        }
         let id = event.event_id.as_ref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
-        if !born && id.is_some_and(|id| self.is_repeated(index, id, event.ts)) {
+        if let (Some(index), Some(id)) = (known, id)
+            && self.is_repeated(index, id, event.ts)
+        {
             return Applied::Duplicate;
         }
+        if erasure::is_erasure(event) {
+            return self.erase(known, event);
+        }
+        let (index, born) = match known {
+            Some(index) => (index, false),
+            None => self.store.find_or_create(&event.customer_id),
+        };
         if born {
             self.be_born(index, event.ts);
         } else {
@@ -150,6 +167,7 @@ impl Engine {
     /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
     /// absence everybody may be due at once.
     pub fn tick(&mut self, limit: Ts) -> bool {
+        self.opt_outs.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
             let (store, timer) = (&self.store, self.plan.head.timer);
@@ -257,7 +275,7 @@ impl Engine {
     }
 
     /// Evaluates this customer's instants of silence up to and including `limit`.
-    fn live_through(&mut self, index: u32, limit: Ts) {
+    pub(super) fn live_through(&mut self, index: u32, limit: Ts) {
         loop {
             let due = self.plan.head.due.get(self.store.row(index));
             if due > limit {
@@ -436,12 +454,19 @@ impl Engine {
     /// The transaction is committed: its outputs are out.
     pub fn commit(&mut self) {
         self.store.commit();
+        self.opt_outs.commit();
         self.outbox.clear();
     }
 
     /// Takes everything since the last commit back.
     pub fn rollback(&mut self) {
         let plan = Arc::clone(&self.plan);
+        for index in self.store.erased() {
+            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+                self.population[k][slots.stage.get(self.store.row(*index)) as usize] += 1;
+            }
+        }
+        self.opt_outs.rollback();
         let (population, mut restored) = (&mut self.population, Vec::new());
         self.store.rollback(|index, row, before| {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -474,7 +499,7 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes()
+        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -498,10 +523,15 @@ impl Engine {
 
     /// Drops a customer's state.
     pub(super) fn forget(&mut self, index: u32) {
+        self.count_out(index);
+        self.store.remove(index);
+    }
+
+    /// A customer is no longer one of those in its stages.
+    pub(super) fn count_out(&mut self, index: u32) {
         for (k, (_, slots)) in self.plan.lifecycles.iter().enumerate() {
             self.population[k][slots.stage.get(self.store.row(index)) as usize] -= 1;
         }
-        self.store.remove(index);
     }
 
     /// The second half of taking customers in, once all are there.

@@ -18,4 +18,5 @@ pub mod json;
 pub mod emit;
 pub mod alert;
 pub mod engine;
+pub mod erasure;
 pub mod codec;

@@ -30,6 +30,22 @@ pub struct Settings {
     pub margin: f64,
     pub money: Money,
     pub policies: Vec<Policy>,
+    pub privacy: Privacy,
+}
+
+/// What customers may ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Privacy {
+    /// How long, in event time, an erased customer's events are dropped.
+    pub opt_out_ms: i64,
+    /// What makes the hash of an erased customer's id one that others cannot compute.
+    pub salt: String,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Privacy { opt_out_ms: 30 * DAY_MS, salt: "stagecast".into() }
+    }
 }
 
 impl Default for Settings {
@@ -42,6 +58,7 @@ impl Default for Settings {
             margin: 0.3,
             money: Money::default(),
             policies: vec![Policy::default()],
+            privacy: Privacy::default(),
         }
     }
 }

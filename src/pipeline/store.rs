@@ -83,6 +83,8 @@ pub struct Store {
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
     free: Vec<u32>,
+    /// Erased in this transaction: nobody finds them, and they keep what a rollback needs until the commit.
+    erased: Vec<u32>,
     len: u32,
     journal: bool,
     /// Numbers the transactions; starts at 1 because new rows say 0.
@@ -106,6 +108,7 @@ impl Store {
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
             free: Vec::new(),
+            erased: Vec::new(),
             len: 0,
             journal,
             transaction: 1,
@@ -142,8 +145,7 @@ impl Store {
         let (chunk, place) = at(index);
         let width = self.new_row.len();
         self.rows[chunk][place * width..][..width].copy_from_slice(&self.new_row);
-        let (customers, hasher) = (&self.customers, &self.hasher);
-        self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
+        self.show(index);
         (index, true)
     }
 
@@ -159,13 +161,45 @@ impl Store {
 
     /// Forgets a customer. Its timers may still name the index, which is then [`Ts::MAX`] away.
     pub fn remove(&mut self, index: u32) {
+        self.hide(index);
+        self.vacate(index);
+    }
+
+    /// Forgets a customer when this transaction is committed; until then nobody finds it. It must be touched.
+    pub fn erase(&mut self, index: u32) {
+        self.hide(index);
+        self.erased.push(index);
+    }
+
+    /// The customers that this transaction erases.
+    pub fn erased(&self) -> &[u32] {
+        &self.erased
+    }
+
+    /// Whether a customer that this transaction touches is erased by it.
+    pub fn is_erased(&self, index: u32) -> bool {
+        let is_found = || self.index.find(self.hash(&self.customer(index).id), |i| *i == index).is_some();
+        !self.erased.is_empty() && !is_found()
+    }
+
+    fn hide(&mut self, index: u32) {
         let hash = self.hash(&self.customer(index).id);
         if let Ok(entry) = self.index.find_entry(hash, |i| *i == index) {
             entry.remove();
         }
-        *self.customer_mut(index) = Customer::default();
         let due = self.head.due;
         due.set(self.row_mut(index), Ts::MAX);
+    }
+
+    /// The counterpart of [`Store::hide`].
+    fn show(&mut self, index: u32) {
+        let hash = self.hash(&self.customer(index).id);
+        let (customers, hasher) = (&self.customers, &self.hasher);
+        self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
+    }
+
+    fn vacate(&mut self, index: u32) {
+        *self.customer_mut(index) = Customer::default();
         self.free.push(index);
     }
 
@@ -265,6 +299,9 @@ impl Store {
 
     /// The transaction is committed: nothing of it can be taken back.
     pub fn commit(&mut self) {
+        for index in std::mem::take(&mut self.erased) {
+            self.vacate(index);
+        }
         self.undo.clear();
         self.undo_rows.clear();
         self.undo_bytes.clear();
@@ -278,6 +315,9 @@ impl Store {
     /// before and after; a customer born in the transaction is gone and has no row after.
     pub fn rollback(&mut self, mut restored: impl FnMut(u32, &[u32], Option<&[u32]>)) {
         let width = self.new_row.len();
+        for index in std::mem::take(&mut self.erased) {
+            self.show(index);
+        }
         let mut undo_log = std::mem::take(&mut self.undo);
         for undo in undo_log.drain(..).rev() {
             if undo.born {
