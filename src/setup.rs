@@ -96,6 +96,7 @@ pub fn settings(config: &Config) -> Settings {
         privacy: Privacy {
             opt_out_ms: config.privacy.opt_out_ms,
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
+            consent: config.privacy.consent.clone(),
         },
     }
 }

@@ -28,6 +28,7 @@ impl Config {
         out.section("privacy");
         out.span("opt_out", self.privacy.opt_out_ms);
         out.text("salt", &mask::masked("salt", self.privacy.salt.as_deref().unwrap_or_default()));
+        out.text("consent", &self.privacy.consent);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
         out.0

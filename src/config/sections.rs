@@ -436,6 +436,7 @@ fn privacy(root: &mut Section<'_>) -> Privacy {
     let privacy = Privacy {
         opt_out_ms: section.get("opt_out", default.opt_out_ms, any_span()),
         salt: section.get("salt", default.salt, salt),
+        consent: section.get("consent", default.consent, read::text),
     };
     section.finish();
     privacy

@@ -182,13 +182,19 @@ pub struct Privacy {
     /// Hashed with the id of an erased customer; `None`: the application's id, which keeps the receipts of two
     /// applications apart, and no secret.
     pub salt: Option<String>,
+    /// The trait by which a customer refuses to be scored; empty: none.
+    pub consent: String,
 }
 
 impl fmt::Debug for Privacy {
     /// The salt stays out of logs and panics.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let salt = mask::masked("salt", self.salt.as_deref().unwrap_or_default());
-        f.debug_struct("Privacy").field("opt_out_ms", &self.opt_out_ms).field("salt", &salt).finish()
+        f.debug_struct("Privacy")
+            .field("opt_out_ms", &self.opt_out_ms)
+            .field("salt", &salt)
+            .field("consent", &self.consent)
+            .finish()
     }
 }
 
@@ -354,7 +360,7 @@ impl Default for Money {
 
 impl Default for Privacy {
     fn default() -> Self {
-        Privacy { opt_out_ms: 30 * DAY_MS, salt: None }
+        Privacy { opt_out_ms: 30 * DAY_MS, salt: None, consent: "consent".into() }
     }
 }
 

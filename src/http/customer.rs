@@ -25,14 +25,17 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
     let view = engine.view(index, at);
     let customer = store.customer(index);
     let mut contributions = Vec::new();
-    plan.scorer.contributions(&view.features, &mut contributions);
+    let is_scored = !view.p_churn.is_nan();
+    if is_scored {
+        plan.scorer.contributions(&view.features, &mut contributions);
+    }
     let none = Traits::new();
     let row = store.row(index);
     let page = Page {
         customer_id: &customer.id,
         ts: format_rfc3339(view.at),
         p_churn: Num(view.p_churn),
-        band: emit::band_name(emit::band(plan, view.p_churn)),
+        band: is_scored.then(|| emit::band_name(emit::band(plan, view.p_churn))),
         stages: Stages { plan, view: &view, traits: customer.traits.as_deref().unwrap_or(&none) },
         contributions: Contributions { layout: &plan.layout, list: &contributions },
         features: Features { plan, values: &view.features },
@@ -51,8 +54,9 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
 struct Page<'a> {
     customer_id: &'a str,
     ts: Rfc3339,
+    /// This and the next two say nothing of a customer who refuses to be scored.
     p_churn: Num,
-    band: &'static str,
+    band: Option<&'static str>,
     stages: Stages<'a>,
     contributions: Contributions<'a>,
     features: Features<'a>,

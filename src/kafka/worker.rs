@@ -61,12 +61,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONG_LIFE: Duration = Duration::from_secs(60);
 const CONTENT_TYPE: &str = "application/json";
 
-/// What the recent history of a customer becomes with the transaction at hand.
-enum Pending {
-    Changed { customer: String, json: Vec<u8> },
-    Erased { customer: String },
-}
-
 /// How a life of the worker ended.
 enum End {
     /// Told to stop, or everything is done.
@@ -127,7 +121,7 @@ struct Worker<'a> {
     buffer: Vec<u8>,
     /// The latest stage changes, and those of the transaction at hand.
     recent: Recent,
-    pending: Vec<Pending>,
+    pending: Vec<(String, Vec<u8>)>,
     /// When figures were shown last, and when the state was weighed last.
     shown: Option<Tick>,
     weighed: Option<Tick>,
@@ -429,18 +423,10 @@ impl<'a> Worker<'a> {
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
-        self.pending.extend(task.engine().outbox.records().filter_map(|(output, key, value)| {
-            let customer = || String::from_utf8_lossy(key).into_owned();
-            match output.channel {
-                Channel::StageChanges => {
-                    Some(Pending::Changed { customer: customer(), json: value.to_vec() })
-                }
-                Channel::ChurnScores if output.is_tombstone() => {
-                    Some(Pending::Erased { customer: customer() })
-                }
-                _ => None,
-            }
-        }));
+        let changes = task.engine().outbox.records().filter(|(r, ..)| r.channel == Channel::StageChanges);
+        self.pending.extend(
+            changes.map(|(_, key, value)| (String::from_utf8_lossy(key).into_owned(), value.to_vec())),
+        );
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -518,19 +504,16 @@ impl<'a> Worker<'a> {
     fn committed(&mut self, took: Duration) {
         let wall = wall_now();
         self.timestamps.drain(..).for_each(|ts| self.local.end_to_end(wall - ts));
+        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
         for task in self.tasks.values_mut() {
+            let store = task.engine().store();
+            store.erased().iter().for_each(|gone| self.recent.forget(&store.customer(*gone).id));
             let tally = std::mem::take(&mut task.engine_mut().tally);
             self.local.tally(task.plan(), &tally);
             task.commit();
         }
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
-        for pending in self.pending.drain(..) {
-            match pending {
-                Pending::Changed { customer, json } => self.recent.push(&customer, &json),
-                Pending::Erased { customer } => self.recent.forget(&customer),
-            }
-        }
         self.show_figures();
         self.aborts = 0;
         self.forget_transaction();

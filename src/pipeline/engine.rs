@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::alert;
+use super::consent;
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
 use super::facts::Traits;
@@ -331,8 +332,11 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let p = plan.scorer.p(plan.scorer.logit(features));
-        self.tally.score(p);
+        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
+        let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        if !refused {
+            self.tally.score(p);
+        }
         let previous = head.p.get(row);
         head.now.set(row, now);
         head.p.set(row, p);
@@ -374,6 +378,14 @@ impl Engine {
         }
 
         let emitted_p = head.emitted_p.get(row);
+        if refused {
+            // The last score was given in trust: nobody is to act upon it any more.
+            if !emitted_p.is_nan() {
+                head.emitted_p.set(row, f64::NAN);
+                self.outbox.push_tombstone(Channel::ChurnScores, &customer.id, now);
+            }
+            return;
+        }
         let moved = (p - emitted_p).abs() >= plan.settings.min_change;
         let due = emitted_p.is_nan() || moved || emit::band(&plan, p) != emit::band(&plan, emitted_p);
         let fired = fired_policies(&plan, row, traits, now, p, entered);
@@ -573,7 +585,9 @@ impl Engine {
         }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
-        let p_churn = plan.scorer.p(plan.scorer.logit(&features));
+        let refused =
+            consent::is_refused(&plan.settings.privacy, self.store.customer(index).traits.as_deref());
+        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(&features)) };
         View { at, row, features, p_churn }
     }
 }
@@ -585,6 +599,7 @@ pub struct View {
     pub row: Vec<u32>,
     /// By feature id.
     pub features: Vec<f64>,
+    /// NaN where the customer refuses to be scored.
     pub p_churn: f64,
 }
 

@@ -16,6 +16,7 @@ pub mod timers;
 pub mod outbox;
 pub mod json;
 pub mod emit;
+pub mod consent;
 pub mod alert;
 pub mod engine;
 pub mod erasure;

@@ -40,11 +40,13 @@ pub struct Privacy {
     pub opt_out_ms: i64,
     /// What makes the hash of an erased customer's id one that others cannot compute.
     pub salt: String,
+    /// The trait by which a customer refuses to be scored; empty: none.
+    pub consent: String,
 }
 
 impl Default for Privacy {
     fn default() -> Self {
-        Privacy { opt_out_ms: 30 * DAY_MS, salt: "stagecast".into() }
+        Privacy { opt_out_ms: 30 * DAY_MS, salt: "stagecast".into(), consent: "consent".into() }
     }
 }
 
