@@ -27,7 +27,7 @@ fn tries(cases: u32) -> ProptestConfig {
 }
 
 fn a_plan() -> Arc<Plan> {
-    let lifecycles = ["retention", "value"].map(|name| preset(name).expect("a preset").to_owned());
+    let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
     let on = PolicyOn::Score { raise: 0.5, clear: 0.4 };
     let policies = vec![Policy { on, cooldown_ms: DAY_MS, ..Policy::default() }];
     let privacy = Privacy { opt_out_ms: OPT_OUT_MS, ..Privacy::default() };
@@ -62,8 +62,10 @@ impl Step {
 fn kinds() -> impl Strategy<Value = (Source, &'static str, &'static str)> {
     prop_oneof![
         4 => Just((Source::Clickstream, "product_viewed", "")),
-        2 => Just((Source::Clickstream, "product_added", "")),
-        3 => Just((Source::Purchase, "order_completed", r#","amount":25"#)),
+        2 => Just((Source::Clickstream, "product_added", r#","channel":"app""#)),
+        2 => Just((Source::Purchase, "order_completed", r#","amount":25,"channel":"store""#)),
+        2 => Just((Source::Purchase, "order_completed", r#","amount":25,"channel":"app""#)),
+        1 => Just((Source::Profile, "traits_updated", r#","traits":{"main_channel":"web"}"#)),
         1 => Just((Source::Support, "ticket_opened", "")),
         1 => Just((Source::Profile, "traits_updated", r#","traits":{"segment":"smb"}"#)),
         2 => Just((Source::Profile, "customer_deleted", "")),

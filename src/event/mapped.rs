@@ -52,6 +52,7 @@ pub(super) struct Mapped<'a> {
     /// The event time where the format had to calculate it.
     pub known_ts: Option<Ts>,
     pub event_id: Found<'a>,
+    pub channel: Found<'a>,
     pub amount: Found<'a>,
     pub currency: Found<'a>,
     pub sentiment: Found<'a>,
@@ -75,6 +76,10 @@ impl<'a> Mapped<'a> {
         let customer_id = customer_id(self.customer_id, envelope.key)?;
         let ts = event_time(&self.ts, self.known_ts, envelope)?;
         let event_id = event_id(self.event_id)?;
+        let channel = match self.channel.value {
+            Leaf::Text(channel) => Some(channel),
+            _ => None,
+        };
         let mut numbers = Numbers::default();
         let mut profile = None;
         match source {
@@ -89,7 +94,7 @@ impl<'a> Mapped<'a> {
             }
             Source::Profile => profile = profile_change(&name, self.traits, self.from_id)?.map(Box::new),
         }
-        Ok(Event { source, customer_id, name, ts, event_id, numbers, profile })
+        Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
     }
 
     /// The native type and the kind of the event: by the operator's table, else by what the format knows, else

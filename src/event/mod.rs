@@ -126,6 +126,8 @@ pub struct Event<'a> {
     pub event_id: Option<Cow<'a, str>>,
     pub numbers: Numbers,
     pub profile: Option<Box<ProfileChange>>,
+    /// What it came through.
+    pub channel: Option<Cow<'a, str>>,
 }
 
 impl Event<'_> {
@@ -139,6 +141,7 @@ impl Event<'_> {
             event_id: self.event_id.map(|id| Cow::Owned(id.into_owned())),
             numbers: self.numbers,
             profile: self.profile,
+            channel: self.channel.map(|channel| Cow::Owned(channel.into_owned())),
         }
     }
 }
@@ -153,6 +156,7 @@ pub struct KeptEvent {
     event_id: Option<CompactString>,
     numbers: Numbers,
     profile: Option<Box<ProfileChange>>,
+    channel: Option<CompactString>,
 }
 
 impl From<Event<'_>> for KeptEvent {
@@ -165,6 +169,7 @@ impl From<Event<'_>> for KeptEvent {
             event_id: event.event_id.map(CompactString::new),
             numbers: event.numbers,
             profile: event.profile,
+            channel: event.channel.map(CompactString::new),
         }
     }
 }
@@ -180,6 +185,7 @@ impl KeptEvent {
             event_id: self.event_id.as_deref().map(Cow::Borrowed),
             numbers: self.numbers,
             profile: self.profile.take(),
+            channel: self.channel.as_deref().map(Cow::Borrowed),
         }
     }
 }

@@ -42,6 +42,10 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     let ts = event_time(raw.ts, envelope)?;
     let event_id = optional_text(raw.event_id, "/event_id", Reason::InvalidEventId, MAX_EVENT_ID_BYTES)?;
     check_text(&raw.channel, "/channel")?;
+    let channel = match raw.channel {
+        Scalar::Text(channel) => Some(channel),
+        _ => None,
+    };
     let mut numbers = Numbers::default();
     let mut profile = None;
     match source {
@@ -78,7 +82,7 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
         }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
     }
-    Ok(Event { source, customer_id, name, ts, event_id, numbers, profile })
+    Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
 }
 
 /// The object's known fields, as they came. A second occurrence of a field is malformed.

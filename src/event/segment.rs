@@ -53,6 +53,8 @@ struct Call<'a> {
     #[serde(borrow)]
     message_id: Leaf<'a>,
     #[serde(borrow)]
+    channel: Leaf<'a>,
+    #[serde(borrow)]
     timestamp: Leaf<'a>,
     #[serde(borrow)]
     original_timestamp: Leaf<'a>,
@@ -107,6 +109,7 @@ fn plain(call: Call<'_>, meaning: Meaning) -> Result<Mapped<'_>, Reject> {
         ts: Found::new(call.timestamp, "/timestamp"),
         known_ts,
         event_id: Found::new(call.message_id, "/messageId"),
+        channel: Found::new(call.channel, "/channel"),
         ..Mapped::default()
     })
 }

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::alert;
+use super::channels::{self, with_main_channel};
 use super::consent;
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
@@ -21,7 +22,7 @@ use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
 use super::windows::{Edit, Windows};
-use crate::event::{Event, ProfileChange};
+use crate::event::{Event, ProfileChange, Source};
 use crate::model::Contribution;
 use crate::time::{DAY_MS, Ts};
 
@@ -256,6 +257,11 @@ impl Engine {
         if let Some(ProfileChange::Traits(changes)) = event.profile.as_deref() {
             merge_traits(customer, changes);
         }
+        if let (true, true, Some(channel)) =
+            (plan.keeps_channels, event.source != Source::Profile, &event.channel)
+        {
+            channels::count(&mut customer.channels, channel);
+        }
         let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
         if now < plan.head.advanced.get(windows.row) {
             windows.recount(now);
@@ -316,8 +322,8 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: plan.head.p.get(row), stage_days: 0.0, traits };
         plan.lifecycles.iter().zip(states).any(|((lifecycle, slots), state)| {
             slots.load(row, state);
@@ -341,8 +347,8 @@ impl Engine {
         head.now.set(row, now);
         head.p.set(row, p);
 
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         entered.clear();
         for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
             slots.load(row, state);
@@ -450,8 +456,8 @@ impl Engine {
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
         let mut due = head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
@@ -557,8 +563,8 @@ impl Engine {
         head.persisted.set(row, now);
         let Scratch { features, states, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
         for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
             slots.load(row, state);

@@ -13,6 +13,7 @@ pub mod lifecycle;
 pub mod plan;
 pub mod store;
 pub mod timers;
+pub mod channels;
 pub mod outbox;
 pub mod json;
 pub mod emit;

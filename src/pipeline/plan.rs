@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::{Agg, Catalogue};
+use super::channels::MAIN_CHANNEL;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
@@ -204,6 +205,8 @@ pub struct Plan {
     pub needed: Vec<FeatureId>,
     pub all: Vec<FeatureId>,
     pub clv_to_date: Option<FeatureId>,
+    /// Whether a rule or a policy asks for the main channel.
+    pub keeps_channels: bool,
     /// The row of a customer nobody has heard of.
     pub new_row: Box<[u32]>,
     /// Identifies what stands where in an encoded state; see [`super::codec`].
@@ -293,6 +296,7 @@ impl Parts {
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
             clv_to_date: self.layout.id("clv_to_date"),
+            keeps_channels: asks_for_main_channel(&self.lifecycles, &settings.policies),
             new_row: self.row.finish(),
             layout_id: 0,
             wording: Wording::default(),
@@ -304,6 +308,12 @@ impl Parts {
         plan.wording = Wording::new(&plan);
         plan
     }
+}
+
+fn asks_for_main_channel(lifecycles: &[(Lifecycle, StageSlots)], policies: &[Policy]) -> bool {
+    let by_rule = |lifecycle: &Lifecycle| lifecycle.reads_traits().iter().any(|name| **name == *MAIN_CHANNEL);
+    lifecycles.iter().any(|(lifecycle, _)| by_rule(lifecycle))
+        || policies.iter().flat_map(|policy| &policy.segment).any(|(name, _)| name == MAIN_CHANNEL)
 }
 
 fn head_slots(row: &mut RowBuilder) -> HeadSlots {
