@@ -18,6 +18,9 @@ use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
+/// Why a merge is a dead letter.
+pub(super) const NO_MERGE: &str = "this version cannot merge customers; `stagecast dlq replay --reason unsupported_type` \
+    sends the record through again once it can";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
 
@@ -424,10 +427,7 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
         "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
-        "customers_merged" => Err(Reject::new(
-            Reason::UnsupportedType,
-            "/type: customers_merged is not supported by this version",
-        )),
+        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -554,10 +554,16 @@ mod tests {
         assert_eq!(event.numbers.get(Field::Amount), Some(9_995_000));
         assert!(matches!(event.event_id, Some(Cow::Borrowed("e1"))));
 
-        let event =
-            read(Source::Clickstream, r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null}"#)
-                .unwrap();
+        let event = read(
+            Source::Clickstream,
+            r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null,"channel":"app"}"#,
+        )
+        .unwrap();
         assert_eq!((event.customer_id.as_ref(), event.ts), ("a\"b", 5));
+        assert!(matches!(event.channel, Some(Cow::Borrowed("app"))));
+
+        let event = read(Source::Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":5}"#).unwrap();
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
 
         let event =
             read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();
