@@ -47,6 +47,7 @@ fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Even
         ts,
         event_id: Some(Cow::Borrowed(event_id)),
         numbers,
+        channel: None,
         profile: None,
     }
 }

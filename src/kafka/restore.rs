@@ -15,6 +15,7 @@ use super::members::Member;
 use super::task::{Input, Task, Timing};
 use crate::error::Error;
 use crate::pipeline::engine::Engine;
+use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::varint::get_u64;
 use crate::time::Tick;
@@ -140,6 +141,11 @@ impl Restoring<'_> {
             let marker = message.payload().map(Marker::decode).transpose();
             found.marker = marker.map_err(&refuse)?.or(found.marker.take());
             return Ok(());
+        }
+        if let Some(hash) = OptOut::of_key(key) {
+            return engine
+                .restore_opt_out(hash, message.payload())
+                .map_err(|error| refuse(error.to_string()));
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = message.payload() else {

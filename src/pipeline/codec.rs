@@ -6,6 +6,7 @@
 
 use thin_vec::ThinVec;
 
+use super::channels;
 use super::engine::Engine;
 use super::facts::{TraitValue, Traits};
 use super::layout::{KeptSlot, NEVER};
@@ -50,6 +51,9 @@ pub fn layout_id(plan: &Plan) -> u32 {
         lifecycle.stages().iter().for_each(|stage| name("stage ", &stage.name));
     }
     plan.settings.policies.iter().for_each(|policy| name("policy ", &policy.name));
+    if plan.keeps_channels {
+        name("kept ", "channels");
+    }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
 }
 
@@ -98,6 +102,9 @@ impl Engine {
         put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
+        if plan.keeps_channels {
+            put_bytes(out, &customer.channels);
+        }
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
         out.extend_from_slice(&checksum.to_le_bytes());
     }
@@ -114,6 +121,7 @@ impl Engine {
             customer.seen = decoded.seen;
             customer.traits = decoded.traits;
             customer.order_days = decoded.order_days;
+            customer.channels = decoded.channels;
         });
         Ok(())
     }
@@ -142,6 +150,7 @@ struct Decoded {
     seen: ThinVec<Seen>,
     traits: Option<Box<Traits>>,
     order_days: OrderDays,
+    channels: ThinVec<u8>,
 }
 
 fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -207,10 +216,15 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
     let order_days = reader.order_days(plan.layout.orders.len())?;
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
+    let channels = if plan.keeps_channels { reader.bytes()? } else { &[] };
+    if !channels::is_valid(channels) {
+        return Err(CodecError::Impossible("list of channels"));
+    }
     if reader.at != body.len() {
         return Err(CodecError::Impossible("length"));
     }
-    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits, order_days })
+    let (log, sessions, channels) = (ThinVec::from(log), ThinVec::from(packed), ThinVec::from(channels));
+    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels })
 }
 
 /// Whether the first and last of everything that has both make sense together.
@@ -420,6 +434,7 @@ mod tests {
             event_id: id.map(Into::into),
             numbers,
             profile: None,
+            channel: None,
         }
     }
 

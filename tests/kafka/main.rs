@@ -15,5 +15,6 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod rights;
 mod formats;
 mod training;
