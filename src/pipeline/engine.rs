@@ -1,8 +1,8 @@
 //! The engine of one partition: an event or an instant of silence in, outputs that are due out.
 //!
-//! The route of an event, in order: find its customer; drop it if it is a repetition; evaluate every instant
-//! of silence before it; fold it into the windows; read the features; score; settle the lifecycles; emit what
-//! is due; note when silence will matter next. PURE: no IO, no clock, no randomness.
+//! The route of an event, in order: find its customer; drop it if it is a repetition or its customer is erased;
+//! evaluate every instant of silence before it; fold it into the windows; read the features; score; settle the
+//! lifecycles; emit what is due; note when silence will matter next. PURE: no IO, no clock, no randomness.
 
 use std::sync::Arc;
 

@@ -67,6 +67,31 @@ fn a_page_says_what_the_engine_holds() {
 }
 
 #[test]
+fn who_refuses_to_be_scored_is_shown_without_a_score() {
+    let (mut engine, recent) = engine();
+    let mut profile = event(Source::Profile, "traits_updated", 4 * DAY_MS);
+    let refused = vec![("consent".into(), Some(TraitValue::Flag(false)))];
+    profile.profile = Some(Box::new(ProfileChange::Traits(refused)));
+    engine.step(&profile);
+    let page = customer_json(&engine, &recent, "c 1", 5 * DAY_MS).unwrap();
+    let page: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!((&page["p_churn"], &page["band"]), (&Value::Null, &Value::Null));
+    assert_eq!(page["contributions"], serde_json::json!([]));
+    assert!(page["stages"]["retention"]["stage"].is_string());
+}
+
+#[test]
+fn who_is_erased_is_not_found() {
+    let (mut engine, recent) = engine();
+    let mut erasure = event(Source::Profile, "customer_deleted", 4 * DAY_MS);
+    erasure.profile = Some(Box::new(ProfileChange::Deleted));
+    engine.step(&erasure);
+    assert_eq!(customer_json(&engine, &recent, "c 1", 5 * DAY_MS), None);
+    engine.rollback();
+    assert!(customer_json(&engine, &recent, "c 1", 5 * DAY_MS).is_some(), "the transaction was taken back");
+}
+
+#[test]
 fn contributions_add_up_to_the_score() {
     let page = page(4 * DAY_MS);
     let list = page["contributions"].as_array().unwrap();

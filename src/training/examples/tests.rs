@@ -215,3 +215,33 @@ fn too_many_examples_are_thinned_by_customer_and_not_by_chance() {
     assert_eq!(few.label, kept.iter().map(|i| all.label[*i]).collect::<Vec<_>>());
     assert_eq!(few.at, kept.iter().map(|i| all.at[*i]).collect::<Vec<_>>());
 }
+
+#[test]
+fn nobody_learns_from_what_was_erased_since() {
+    let later = CUT + 60 * DAY_MS;
+    let buys = |customer, ts| (BUY.0, customer, BUY.1, ts);
+    let erased = |customer, ts| (Source::Profile, customer, "customer_deleted", ts);
+    let memory = Memory::of(&[
+        buys("stays", CUT - DAY_MS),
+        buys("gone", CUT - DAY_MS),
+        buys("back", CUT - DAY_MS),
+        erased("gone", CUT + 5 * DAY_MS),
+        erased("back", CUT + 5 * DAY_MS),
+        buys("gone", CUT + 6 * DAY_MS),
+        buys("stays", CUT + 40 * DAY_MS),
+        buys("back", CUT + 40 * DAY_MS),
+        buys("stays", later + 40 * DAY_MS),
+    ]);
+    for most in [usize::MAX, 4] {
+        let dataset = examples(memory.clone(), &task(Label::NoOrder), &[CUT, later], most);
+        let named = |name: &str, at: Ts| {
+            let of = hash_customer(name);
+            dataset.customer.iter().zip(&dataset.at).any(|(customer, found)| (*customer, *found) == (of, at))
+        };
+        assert!(!named("gone", CUT) && !named("gone", later) && !named("back", CUT), "{most}");
+        if most == usize::MAX {
+            assert!(named("stays", CUT) && named("stays", later) && named("back", later));
+            assert_eq!(dataset.rows.nrows(), 3);
+        }
+    }
+}
