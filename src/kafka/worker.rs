@@ -722,7 +722,8 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed; returns how many.
+/// Sends the state of every customer that the transaction changed, and what describes their layout where that is
+/// new to the log; returns how many states.
 fn send_states(
     transactions: &Transactions,
     topic: &str,
@@ -731,6 +732,12 @@ fn send_states(
 ) -> Result<u64, TxnError> {
     let store = task.engine().store();
     let wall = wall_now();
+    for (layout, description) in task.undescribed() {
+        let key = marker::layout_key(*layout);
+        let record =
+            BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
+        transactions.send(record)?;
+    }
     for customer in store.dirty() {
         buffer.clear();
         task.encode(*customer, buffer);

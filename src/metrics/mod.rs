@@ -204,6 +204,14 @@ impl Metrics {
         self.stage_changes.with_label_values(&[&*lifecycle.name, name(from), name(to), trigger.name()])
     }
 
+    /// The counter of a key of [`crate::pipeline::engine::Tally::gone_stages`].
+    fn gone_stages(&self, plan: &Plan, (lifecycle, from, to): &(u8, Box<str>, u8)) -> prometheus::IntCounter {
+        let (lifecycle, _) = &plan.lifecycles[usize::from(*lifecycle)];
+        let to = lifecycle.stages().get(usize::from(*to)).map_or("", |s| &s.name);
+        let trigger = Trigger::Definition.name();
+        self.stage_changes.with_label_values(&[&*lifecycle.name, from, to, trigger])
+    }
+
     /// The text of a scrape. See [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         self.sum_partitions();

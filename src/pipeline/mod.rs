@@ -18,4 +18,7 @@ pub mod json;
 pub mod emit;
 pub mod alert;
 pub mod engine;
+pub mod described;
+pub mod migrate;
 pub mod codec;
+pub mod reconcile;
