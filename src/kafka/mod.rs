@@ -12,6 +12,7 @@ pub mod admin;
 pub mod transactions;
 pub mod answer;
 pub mod partitioner;
+mod keys;
 pub mod dead_letter;
 pub mod headers;
 pub mod marker;

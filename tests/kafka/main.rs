@@ -15,4 +15,5 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod changes;
 mod formats;
