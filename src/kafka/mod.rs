@@ -2,9 +2,8 @@
 //!
 //! [`clients`] says how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
-//! an error in it asks for ([`answer`]), [`partitioner`] which
-//! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on
-//! ([`letters`]: how it comes back).
+//! an error in it asks for ([`answer`]), [`partitioner`] which partition a key belongs to (`keys` looks whether
+//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back).
 
 pub mod clients;
 pub mod topics;
