@@ -165,3 +165,51 @@ fn as_json(args: &Args, was: &Named, becomes: &Named, diff: &Diff) -> String {
     }
     format!("{value:#}\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::diff::Moved;
+
+    fn diff() -> Diff {
+        let moved = |id: &str, on_applying: &str| Moved {
+            customer_id: id.into(),
+            from: "loyalty".into(),
+            on_applying: on_applying.into(),
+            always: "retention".into(),
+        };
+        Diff { as_of: 0, customers: 10, moved: vec![moved("a", "retention"), moved("b", "loyalty")] }
+    }
+
+    fn args(list: bool) -> Args {
+        let (diff, input) = (vec!["old".into(), "new".into()], Some("data".into()));
+        Args { print: false, diff, input, until: None, list, json: false }
+    }
+
+    fn called(name: &str) -> Named {
+        Named { name: name.into(), version: "1".into() }
+    }
+
+    #[test]
+    fn a_table_counts_and_a_list_names_who_would_move() {
+        let (was, becomes) = (called("l"), called("l"));
+        let table = "l 1 -> l 1: 10 customers as of 1970-01-01T00:00:00.000Z\n  \
+            from       to         on applying       always\n  \
+            loyalty    retention            1            2\n  \
+            unmoved                         9            8\n";
+        assert_eq!(as_table(&args(false), &was, &becomes, &diff()), table);
+        let list = "customer\tfrom\ton applying\talways\na\tloyalty\tretention\tretention\nb\tloyalty\tloyalty\tretention\n";
+        assert_eq!(as_table(&args(true), &was, &becomes, &diff()), format!("{table}{list}"));
+        assert!(as_table(&args(false), &was, &called("m"), &diff()).contains("begin anew"));
+    }
+
+    #[test]
+    fn json_says_the_same() {
+        let json: serde_json::Value =
+            serde_json::from_str(&as_json(&args(true), &called("l"), &called("l"), &diff())).unwrap();
+        let expected = json!({ "from": "loyalty", "to": "retention", "on_applying": 1, "always": 2 });
+        assert_eq!(json["moves"], json!([expected]));
+        assert_eq!(json["unmoved"], json!({ "on_applying": 9, "always": 8 }));
+        assert_eq!(json["moved"][1]["customer_id"], "b");
+    }
+}

@@ -18,6 +18,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
 use crate::pipeline::emit::Trigger;
+use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
 use histogram::{Histogram, Registered};
 use table::{Family, Kind};
@@ -205,7 +206,7 @@ impl Metrics {
     }
 
     /// The counter of a key of [`crate::pipeline::engine::Tally::gone_stages`].
-    fn gone_stages(&self, plan: &Plan, (lifecycle, from, to): &(u8, Box<str>, u8)) -> prometheus::IntCounter {
+    fn gone_stages(&self, plan: &Plan, (lifecycle, from, to): &FromGone) -> prometheus::IntCounter {
         let (lifecycle, _) = &plan.lifecycles[usize::from(*lifecycle)];
         let to = lifecycle.stages().get(usize::from(*to)).map_or("", |s| &s.name);
         let trigger = Trigger::Definition.name();

@@ -42,13 +42,16 @@ pub enum Applied {
     Duplicate,
 }
 
+/// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
+pub type FromGone = (u8, Box<str>, u8);
+
 /// What happened since the last look, for metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// (lifecycle, from, to, trigger) and how often.
     pub stage_changes: Vec<((u8, u8, u8, Trigger), u64)>,
-    /// (lifecycle, the name of a stage that is no longer defined, to) and how often.
-    pub gone_stages: Vec<((u8, Box<str>, u8), u64)>,
+    /// Ways out of stages that are no longer defined, and how often.
+    pub gone_stages: Vec<(FromGone, u64)>,
     /// (policy, control) and how often.
     pub alerts: Vec<((u8, bool), u64)>,
     /// Scores computed, by twentieths; a score on a bound belongs below it.
