@@ -172,7 +172,8 @@ struct Known {
 }
 
 impl Layouts {
-    /// The plan's own layout, under its id and under the one that versions before descriptions gave it.
+    /// The plan's own layout, under its id and under the one that versions before descriptions gave it. (That id
+    /// did not tell the rules of lifecycles: who is known by it counts as evaluated under the present ones.)
     pub fn of(plan: &Plan) -> Layouts {
         let mut layouts = Layouts::default();
         layouts.add(plan.layout_id, plan, plan.description.clone(), false);

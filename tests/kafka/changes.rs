@@ -7,7 +7,8 @@ use serde_json::Value;
 use stagecast::simulate::START;
 use stagecast::time::{DAY_MS, format_rfc3339};
 
-use crate::records::Isolation;
+use crate::records::{Isolation, Record};
+use crate::service::refused;
 use crate::world::{World, check_sequences};
 
 const OLD: &str = r#"
@@ -146,4 +147,29 @@ fn a_feature_is_added_on_live_state_and_nothing_else_changes() {
     let state = world.kafka.read(&[&world.topic("state")], Isolation::Committed);
     let descriptions = state.iter().filter(|record| record.key.starts_with(b"\xfflayout-")).count();
     assert_eq!(descriptions, 4, "one per partition and layout");
+}
+
+#[test]
+fn a_state_that_nothing_describes_is_refused_until_something_does() {
+    let mut world = World::new("undescribed", 1, "");
+    world.simulate(10, 30, 16);
+    world.load(0.0, 1.0);
+    world.finish(&["run", "--until-end"], &[]);
+    let topic = world.topic("state");
+    let records = world.kafka.read(&[&topic], Isolation::Committed);
+    let described = records.iter().find(|record| record.key.starts_with(b"\xfflayout-")).unwrap();
+    let known = records.iter().rev().find(|record| !record.key.starts_with(b"\xff")).unwrap();
+    // Behind the number of its transaction: a version, the layout's id, the rest, a checksum.
+    let mut value = known.value.clone().unwrap();
+    let (state, end) = (value.iter().position(|byte| *byte < 0x80).unwrap() + 1, value.len() - 4);
+    value[state + 1..state + 5].copy_from_slice(&7u32.to_le_bytes());
+    let checksum = xxhash_rust::xxh3::xxh3_64(&value[state..end]) as u32;
+    value[end..].copy_from_slice(&checksum.to_le_bytes());
+    world.kafka.produce(&topic, [Record::new(known.key.clone(), value)]);
+    refused(&world, "nothing tells what stands where in it");
+    refused(&world, "run this version once with the configuration that wrote them");
+    // As the first transaction of that run would.
+    let description = described.value.clone().unwrap();
+    world.kafka.produce(&topic, [Record::new(b"\xfflayout-00000007".to_vec(), description)]);
+    world.finish_and_check();
 }

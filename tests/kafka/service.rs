@@ -234,7 +234,7 @@ fn a_layout_that_would_split_or_lose_data_is_refused() {
 }
 
 /// Starts the service, which must refuse to run and say why.
-fn refused(world: &World, word: &str) {
+pub fn refused(world: &World, word: &str) {
     let mut process = world.start("box-0", &["run", "--until-end"], &[]);
     assert_eq!(process.exit_code(SOON), Some(2), "{}", process.stderr());
     assert!(process.stderr().contains(word), "{}", process.stderr());
