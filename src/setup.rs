@@ -13,7 +13,7 @@ use crate::kafka::topics::Layout;
 use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
-use crate::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
+use crate::pipeline::plan::{Plan, Policy, PolicyOn, Privacy, Settings};
 
 /// The model that ships with the program.
 pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
@@ -102,6 +102,11 @@ pub fn settings(config: &Config) -> Settings {
         margin: config.money.margin,
         money: Money { base: config.money.base.clone(), rates: config.money.rates.clone() },
         policies: config.alert.iter().map(policy).collect(),
+        privacy: Privacy {
+            opt_out_ms: config.privacy.opt_out_ms,
+            salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
+            consent: config.privacy.consent.clone(),
+        },
     }
 }
 
@@ -141,6 +146,7 @@ pub fn topics(config: &Config) -> Layout {
         churn_scores: topics.churn_scores.clone(),
         churn_alerts: topics.churn_alerts.clone(),
         churn_outcomes: topics.churn_outcomes.clone(),
+        erasures: topics.erasures.clone(),
         dlq: topics.dlq.clone(),
         state: topics.state.clone(),
         partitions: topics.partitions as i32,

@@ -10,8 +10,10 @@
 //! rescore_every 400d | min_change 0.1 | bands 0.3 0.7 | margin 0.5 | dedupe 24h
 //! policy churn raise 0.7 clear 0.5 cooldown 7d control 0.1 segment tier=gold
 //! policy hello stage conversion cooldown 1d
+//! opt_out 30d                             how long an erased customer's events are dropped
 //! hide scores                             what the case is not about
 //! clickstream {"customer_id":"c1",…}      an event of this source
+//! population                              customers per stage
 //! tick 2026-03-01T00:00:00Z               the clock of the partition
 //! until 2026-06-01T00:00:00Z              every instant of silence up to and including this one
 //! features 2026-03-01T00:00:00Z c1 orders_90d clicks_7d
@@ -109,6 +111,7 @@ impl<'a> Case<'a> {
                 "rescore_every" => case.settings.rescore_every_ms = span(rest),
                 "dedupe" => case.settings.dedupe_ms = span(rest),
                 "min_change" => case.settings.min_change = number(rest),
+                "opt_out" => case.settings.privacy.opt_out_ms = span(rest),
                 "margin" => case.settings.margin = number(rest),
                 "bands" => {
                     let (low, high) = rest.split_once(' ').expect("two bounds");
@@ -126,7 +129,7 @@ impl<'a> Case<'a> {
         let mut driver = Driver::new(&plan);
         let mut text = String::new();
         for step in &self.steps {
-            let (word, rest) = step.split_once(' ').unwrap_or_else(|| panic!("`{step}` is no step"));
+            let (word, rest) = step.split_once(' ').unwrap_or((step, ""));
             let said = match (word, Source::from_name(word)) {
                 (_, Some(source)) => applied(driver.apply_as(&self.decoder, source, rest.as_bytes()), rest),
                 ("tick", _) => {
@@ -138,6 +141,7 @@ impl<'a> Case<'a> {
                     None
                 }
                 ("features", _) => Some(features(&driver, rest)),
+                ("population", _) => Some(population(&driver)),
                 _ => panic!("`{word}` is no step"),
             };
             for out in driver.commit().iter().filter(|out| !self.hidden.contains(&out.channel)) {
@@ -171,6 +175,7 @@ fn channel(name: &str) -> Channel {
         "stages" => Channel::StageChanges,
         "scores" => Channel::ChurnScores,
         "alerts" => Channel::ChurnAlerts,
+        "erasures" => Channel::Erasures,
         _ => panic!("hide stages, scores or alerts, not `{name}`"),
     }
 }
@@ -213,6 +218,7 @@ fn applied(applied: Applied, json: &str) -> Option<String> {
         Applied::InOrder => return None,
         Applied::Late => "late",
         Applied::Duplicate => "duplicate, dropped",
+        Applied::OptedOut => "of an erased customer, dropped",
     };
     let at = instant(event["ts"].as_str().expect("ts as text"));
     Some(format!(
@@ -243,8 +249,12 @@ fn stages(out: &Value) -> String {
 
 /// One output as one line.
 fn told(out: &Out) -> String {
+    if out.bytes.is_empty() {
+        return format!("{} {} score tombstone\n", format_rfc3339(out.ts).as_str(), out.key);
+    }
     let json = out.json();
-    let mut line = format!("{} {} ", text(&json["ts"]), text(&json["customer_id"]));
+    let who = if out.channel == Channel::Erasures { "customer_hash" } else { "customer_id" };
+    let mut line = format!("{} {} ", text(&json["ts"]), text(&json[who]));
     let wrote = match out.channel {
         Channel::StageChanges => {
             let cause = match text(&json["trigger"]) {
@@ -262,6 +272,10 @@ fn told(out: &Out) -> String {
         Channel::ChurnScores => {
             let (p, band) = (short(&json["p_churn"]), text(&json["band"]));
             write!(line, "score {p} {band} {{{}}}", stages(&json))
+        }
+        Channel::Erasures => {
+            let known = if json["known"] == true { "erased" } else { "erased, though unknown" };
+            write!(line, "{known}, dropped until {}", text(&json["opt_out_until"]))
         }
         Channel::ChurnAlerts => {
             let previous =
@@ -296,6 +310,18 @@ fn features(driver: &Driver, rest: &str) -> String {
         let id = driver.engine.plan().layout.id(name).unwrap_or_else(|| panic!("no feature `{name}`"));
         let value = serde_json::json!(view.features[id.index()]);
         line += &format!(" {name}={}", short(&value));
+    }
+    line + "\n"
+}
+
+/// Every customer, by the stages they are in.
+fn population(driver: &Driver) -> String {
+    let plan = driver.engine.plan();
+    let mut line = format!("{} customers", driver.engine.store().len());
+    for ((lifecycle, _), counts) in plan.lifecycles.iter().zip(driver.engine.population()) {
+        for (stage, n) in lifecycle.stages().iter().zip(counts).filter(|(_, n)| **n != 0) {
+            line += &format!(" {}/{}={n}", lifecycle.name, stage.name);
+        }
     }
     line + "\n"
 }

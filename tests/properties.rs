@@ -153,6 +153,7 @@ fn known_to_naive(out: &Out) -> Value {
         ],
         Channel::ChurnScores => &["customer_id", "ts", "p_churn", "band", "stages"],
         Channel::ChurnAlerts => &["customer_id", "ts", "p_churn", "policy"],
+        Channel::Erasures => &["customer_hash", "ts", "known", "opt_out_until"],
     };
     let json = out.json();
     let field = |name: &&str| match &json[*name] {

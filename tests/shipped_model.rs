@@ -24,7 +24,16 @@ fn event(source: Source, name: &'static str, ts: Ts) -> Event<'static> {
         numbers.set(Field::Amount, 40.0);
     }
     let customer_id = Cow::Borrowed("anna");
-    Event { source, customer_id, name: Cow::Borrowed(name), ts, event_id: None, numbers, profile: None }
+    Event {
+        source,
+        customer_id,
+        name: Cow::Borrowed(name),
+        ts,
+        event_id: None,
+        numbers,
+        profile: None,
+        channel: None,
+    }
 }
 
 /// An order every `gap` days, each after a session of six clicks, and a look around in between.

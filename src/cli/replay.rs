@@ -71,9 +71,9 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
 }
 
 fn tell(summary: &replay::Summary) -> Result<()> {
-    let replay::Summary { events, late, duplicates, dead_letters, outputs, customers } = summary;
+    let replay::Summary { events, late, duplicates, erased, dead_letters, outputs, customers } = summary;
     super::print(&format!(
-        "{events} events of {customers} customers ({late} late, {duplicates} duplicates), {dead_letters} dead letters, \
+        "{events} events of {customers} customers ({late} late, {duplicates} duplicates, {erased} of erased customers), {dead_letters} dead letters, \
          {outputs} outputs\n"
     ))
 }

@@ -10,8 +10,18 @@ use std::collections::BTreeMap;
 pub const MASK: &str = "********";
 
 /// Words in a property's name that mark it as secret.
-const SECRET_WORDS: [&str; 9] =
-    ["password", "passwd", "passphrase", "secret", "token", "jaas", "credential", "key.pem", "api.key"];
+const SECRET_WORDS: [&str; 10] = [
+    "salt",
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "jaas",
+    "credential",
+    "key.pem",
+    "api.key",
+];
 
 /// Secret properties whose names hold none of the words: both may carry a bearer token or a password.
 const SECRET_NAMES: [&str; 4] =

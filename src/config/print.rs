@@ -25,6 +25,10 @@ impl Config {
         for (code, rate) in &self.money.rates {
             out.key(code, *rate);
         }
+        out.section("privacy");
+        out.span("opt_out", self.privacy.opt_out_ms);
+        out.text("salt", &mask::masked("salt", self.privacy.salt.as_deref().unwrap_or_default()));
+        out.text("consent", &self.privacy.consent);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
         out.0
@@ -57,6 +61,7 @@ impl Config {
         out.text("churn_scores", &topics.churn_scores);
         out.text("churn_alerts", &topics.churn_alerts);
         out.text("churn_outcomes", &topics.churn_outcomes);
+        out.text("erasures", &topics.erasures);
         out.text("dlq", &topics.dlq);
         out.text("state", &topics.state);
         out.key("partitions", i64::from(topics.partitions));

@@ -10,12 +10,12 @@ use super::kafka;
 use super::layers::{Node, Table, Value};
 use super::read::{self, Context, Section};
 use super::types::{
-    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money, Scores,
-    SourceConfig, Sources, Time, Topics, TraitScalar,
+    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money, Privacy,
+    Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
 };
 
 /// Kafka's limit on a topic's name, less the longest suffix that makes a topic's name from an application's.
-const MAX_APP_ID_BYTES: usize = MAX_NAME_BYTES - "-state".len();
+const MAX_APP_ID_BYTES: usize = MAX_NAME_BYTES - "-erasures".len();
 const MAX_NAME_BYTES: usize = 249;
 /// Leaves room for the suffixes of `transactional.id`.
 const MAX_INSTANCE_BYTES: usize = 200;
@@ -72,6 +72,7 @@ pub fn read(tree: &Table, host: &str, context: &Context) -> Config {
         scores: scores(&mut root),
         alert: alerts(&mut root),
         money: money(&mut root),
+        privacy: privacy(&mut root),
         http: http(&mut root),
     };
     root.finish();
@@ -194,6 +195,7 @@ fn topics(root: &mut Section<'_>, app_id: &str, topics_in_use: &mut TopicsInUse)
         churn_scores: name("churn_scores", default.churn_scores),
         churn_alerts: name("churn_alerts", default.churn_alerts),
         churn_outcomes: name("churn_outcomes", default.churn_outcomes),
+        erasures: name("erasures", default.erasures),
         dlq: name("dlq", default.dlq),
         state: name("state", default.state),
         ..default
@@ -426,6 +428,27 @@ fn check_currency(code: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{code}` is not a currency code: three capital letters such as EUR"))
+}
+
+fn privacy(root: &mut Section<'_>) -> Privacy {
+    let mut section = root.section("privacy");
+    let default = Privacy::default();
+    let privacy = Privacy {
+        opt_out_ms: section.get("opt_out", default.opt_out_ms, any_span()),
+        salt: section.get("salt", default.salt, salt),
+        consent: section.get("consent", default.consent, read::text),
+    };
+    section.finish();
+    privacy
+}
+
+/// Ends at the zero byte that stands between it and the id; empty text stands for the default.
+fn salt(node: &Node) -> Result<Option<String>, String> {
+    let salt = read::text(node)?;
+    match salt.contains('\0') {
+        true => Err("a salt holds no zero byte".into()),
+        false => Ok(Some(salt).filter(|salt| !salt.is_empty())),
+    }
 }
 
 fn http(root: &mut Section<'_>) -> Http {

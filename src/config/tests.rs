@@ -217,7 +217,7 @@ fn wrong_files_are_told_with_line_and_way_out() {
         ("[app]\nid = 3", ":2: `app.id`: expected text, found a number"),
         (
             "[app]\nid = \"a b\"",
-            ":2: `app.id`: Kafka takes 1 to 243 letters, digits, `.`, `_` and `-` here, found `a b`",
+            ":2: `app.id`: Kafka takes 1 to 240 letters, digits, `.`, `_` and `-` here, found `a b`",
         ),
         ("[app]\nworkers = -1", ":2: `app.workers`: expected a whole number from 0 to 1024, found -1"),
         (
@@ -446,12 +446,13 @@ fn no_secret_is_shown_by_print_debug_or_an_error() {
     let secrets = "[kafka]\nsasl.password = \"canary\"\nssl.key.pem = \"canary\"\nssl.key.password = \"canary\"\n\
          sasl.oauthbearer.config = \"principal=canary\"\nbootstrap.servers = \"SASL_SSL://u:canary@b:1\"\n\
          [kafka.consumer]\nsasl.oauthbearer.client.secret = \"canary\"\n\
-         [kafka.producer]\nsasl.oauthbearer.assertion.private.key.passphrase = \"canary\"\n";
+         [kafka.producer]\nsasl.oauthbearer.assertion.private.key.passphrase = \"canary\"\n\
+         [privacy]\nsalt = \"canary\"\n";
     let env = [("STAGECAST__KAFKA__SSL_KEYSTORE_PASSWORD", "canary")];
     let config = read(secrets, &env, &["kafka.producer.ssl.key.pem=canary"]);
     for shown in [config.to_toml(), format!("{config:?}")] {
         assert!(!shown.contains("canary"), "{shown}");
-        assert_eq!(shown.matches(mask::MASK).count(), 9, "{shown}");
+        assert_eq!(shown.matches(mask::MASK).count(), 10, "{shown}");
     }
     for broken in
         ["kafka.sasl.passwort=canary", "kafka.sasl.password=['canary']", "kafka.sasl.password.x=canary"]

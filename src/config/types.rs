@@ -29,6 +29,7 @@ pub struct Config {
     pub scores: Scores,
     pub alert: Vec<AlertPolicy>,
     pub money: Money,
+    pub privacy: Privacy,
     pub http: Http,
 }
 
@@ -77,6 +78,7 @@ pub struct Topics {
     pub churn_scores: String,
     pub churn_alerts: String,
     pub churn_outcomes: String,
+    pub erasures: String,
     pub dlq: String,
     pub state: String,
     /// Partitions of the topics that `topics create` makes.
@@ -172,6 +174,30 @@ pub struct Money {
     pub rates: BTreeMap<String, f64>,
 }
 
+/// What customers may ask for.
+#[derive(Clone, PartialEq)]
+pub struct Privacy {
+    /// How long, in event time, an erased customer's events are dropped.
+    pub opt_out_ms: i64,
+    /// Hashed with the id of an erased customer; `None`: the application's id, which keeps the receipts of two
+    /// applications apart, and no secret.
+    pub salt: Option<String>,
+    /// The trait by which a customer refuses to be scored; empty: none.
+    pub consent: String,
+}
+
+impl fmt::Debug for Privacy {
+    /// The salt stays out of logs and panics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let salt = mask::masked("salt", self.salt.as_deref().unwrap_or_default());
+        f.debug_struct("Privacy")
+            .field("opt_out_ms", &self.opt_out_ms)
+            .field("salt", &salt)
+            .field("consent", &self.consent)
+            .finish()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
@@ -193,6 +219,7 @@ impl Default for Config {
             scores: Scores::default(),
             alert: vec![AlertPolicy::default()],
             money: Money::default(),
+            privacy: Privacy::default(),
             http: Http::default(),
         }
     }
@@ -242,13 +269,14 @@ impl Default for Sources {
 }
 
 impl Topics {
-    /// The default names, of which two follow the application's id.
+    /// The default names, of which three follow the application's id.
     pub fn of_app(app_id: &str) -> Self {
         Topics {
             stage_changes: "stage-changes".into(),
             churn_scores: "churn-scores".into(),
             churn_alerts: "churn-alerts".into(),
             churn_outcomes: "churn-outcomes".into(),
+            erasures: format!("{app_id}-erasures"),
             dlq: format!("{app_id}-dlq"),
             state: format!("{app_id}-state"),
             partitions: 12,
@@ -327,6 +355,12 @@ impl Money {
 impl Default for Money {
     fn default() -> Self {
         Money { base: "EUR".into(), margin: 0.3, rates: Money::default_rates("EUR") }
+    }
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Privacy { opt_out_ms: 30 * DAY_MS, salt: None, consent: "consent".into() }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::native::MAX_TRAITS;
-use super::{MAX_RECORD_BYTES, ProfileChange, Reason, Reject};
+use super::{MAX_RECORD_BYTES, Reason, Reject, TraitChanges};
 use crate::pipeline::facts::TraitValue;
 
 /// Confluent wire framing: a zero byte and a schema id of four bytes stand before the JSON.
@@ -221,7 +221,7 @@ type Trait = (Box<str>, Option<TraitValue>);
 
 /// The traits that a nested object amounts to: `{"address":{"city":…}}` gives `address.city`, all of them
 /// behind `prefix`. `null` removes a trait; lists are no traits and are passed over. `at` is its pointer.
-pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<ProfileChange, Reject> {
+pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<TraitChanges, Reject> {
     let mut traits = Vec::new();
     if raw.get().trim_start().starts_with('{') {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
@@ -233,7 +233,7 @@ pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<Prof
     if traits.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("{at}: more than {MAX_TRAITS} entries")));
     }
-    Ok(ProfileChange::Traits(traits))
+    Ok(traits)
 }
 
 struct Flatten<'t> {
@@ -306,7 +306,7 @@ mod tests {
     fn nested_traits_become_flat_ones() {
         let json = r#"{"plan":"pro","seats":3,"address":{"city":"Bonn","geo":{"lat":50.7}},"tags":["a"],"old":null}"#;
         let raw: &RawValue = serde_json::from_str(json).unwrap();
-        let ProfileChange::Traits(traits) = flat_traits(raw, "group.", "/traits").unwrap();
+        let traits = flat_traits(raw, "group.", "/traits").unwrap();
         let names: Vec<&str> = traits.iter().map(|(name, _)| &**name).collect();
         assert_eq!(
             names,

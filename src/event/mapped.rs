@@ -9,13 +9,16 @@ use std::collections::BTreeMap;
 use super::json::Leaf;
 use super::money::{MAX_AMOUNT, Money};
 use super::names::{Meaning, Snake, known};
-use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES};
+use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, NO_MERGE};
 use super::sentiment::sentiment;
-use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source, TraitChanges};
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 /// The foreign name that stands for every other in a table of types.
 const ANY_TYPE: &str = "*";
+
+/// What a browser may send under any name it likes must not forget a customer unless the operator says so.
+const ERASURE: &str = "customer_deleted";
 
 /// The native types of foreign names, as configured.
 pub(super) type Types = BTreeMap<String, String>;
@@ -52,13 +55,14 @@ pub(super) struct Mapped<'a> {
     /// The event time where the format had to calculate it.
     pub known_ts: Option<Ts>,
     pub event_id: Found<'a>,
+    pub channel: Found<'a>,
     pub amount: Found<'a>,
     pub currency: Found<'a>,
     pub sentiment: Found<'a>,
     pub csat: Found<'a>,
     pub nps: Found<'a>,
     pub text: Found<'a>,
-    pub traits: Option<ProfileChange>,
+    pub traits: Option<TraitChanges>,
     /// Of `customers_merged`: who is folded into `customer_id`.
     pub from_id: Found<'a>,
 }
@@ -72,9 +76,16 @@ impl<'a> Mapped<'a> {
         money: &Money,
     ) -> Result<Event<'a>, Reject> {
         let (source, name) = self.meaning_of_name(types, envelope.source)?;
+        if name == ERASURE && envelope.source != Source::Profile {
+            self.check_erasure(types)?;
+        }
         let customer_id = customer_id(self.customer_id, envelope.key)?;
         let ts = event_time(&self.ts, self.known_ts, envelope)?;
         let event_id = event_id(self.event_id)?;
+        let channel = match self.channel.value {
+            Leaf::Text(channel) => Some(channel),
+            _ => None,
+        };
         let mut numbers = Numbers::default();
         let mut profile = None;
         match source {
@@ -89,7 +100,20 @@ impl<'a> Mapped<'a> {
             }
             Source::Profile => profile = profile_change(&name, self.traits, self.from_id)?.map(Box::new),
         }
-        Ok(Event { source, customer_id, name, ts, event_id, numbers, profile })
+        Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
+    }
+
+    /// Refuses an erasure on a topic of activity that the operator's table does not name.
+    fn check_erasure(&self, types: &Types) -> Result<(), Reject> {
+        let named = self.name.value.as_text().and_then(|text| types.get(text.trim()));
+        if named.is_some_and(|name| name == ERASURE) {
+            return Ok(());
+        }
+        let message = format!(
+            "{}: customers are erased on the profile topic, or by a name in this source's table of types",
+            self.name.at
+        );
+        Err(Reject::new(Reason::UnsupportedType, message))
     }
 
     /// The native type and the kind of the event: by the operator's table, else by what the format knows, else
@@ -264,16 +288,15 @@ fn support_numbers(
 
 fn profile_change(
     name: &str,
-    traits: Option<ProfileChange>,
+    traits: Option<TraitChanges>,
     from_id: Found<'_>,
 ) -> Result<Option<ProfileChange>, Reject> {
     if name == "customers_merged" {
         customer_id(from_id, None)?;
     }
     match name {
-        "customer_deleted" | "customers_merged" => {
-            Err(Reject::new(Reason::UnsupportedType, format!("{name} is not supported by this version")))
-        }
-        _ => Ok(traits),
+        ERASURE => Ok(Some(ProfileChange::Deleted)),
+        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
+        _ => Ok(traits.map(ProfileChange::Traits)),
     }
 }

@@ -104,11 +104,15 @@ impl Numbers {
     }
 }
 
+/// Traits to set; `None` removes one.
+pub type TraitChanges = Vec<(Box<str>, Option<TraitValue>)>;
+
 /// What a profile event asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ProfileChange {
-    /// Traits to merge; `None` removes one.
-    Traits(Vec<(Box<str>, Option<TraitValue>)>),
+    Traits(TraitChanges),
+    /// To be forgotten.
+    Deleted,
 }
 
 /// One usable event. Borrows from the record's bytes wherever the JSON has no escapes.
@@ -122,6 +126,8 @@ pub struct Event<'a> {
     pub event_id: Option<Cow<'a, str>>,
     pub numbers: Numbers,
     pub profile: Option<Box<ProfileChange>>,
+    /// What it came through.
+    pub channel: Option<Cow<'a, str>>,
 }
 
 impl Event<'_> {
@@ -135,6 +141,7 @@ impl Event<'_> {
             event_id: self.event_id.map(|id| Cow::Owned(id.into_owned())),
             numbers: self.numbers,
             profile: self.profile,
+            channel: self.channel.map(|channel| Cow::Owned(channel.into_owned())),
         }
     }
 }
@@ -149,6 +156,7 @@ pub struct KeptEvent {
     event_id: Option<CompactString>,
     numbers: Numbers,
     profile: Option<Box<ProfileChange>>,
+    channel: Option<CompactString>,
 }
 
 impl From<Event<'_>> for KeptEvent {
@@ -161,6 +169,7 @@ impl From<Event<'_>> for KeptEvent {
             event_id: event.event_id.map(CompactString::new),
             numbers: event.numbers,
             profile: event.profile,
+            channel: event.channel.map(CompactString::new),
         }
     }
 }
@@ -176,6 +185,7 @@ impl KeptEvent {
             event_id: self.event_id.as_deref().map(Cow::Borrowed),
             numbers: self.numbers,
             profile: self.profile.take(),
+            channel: self.channel.as_deref().map(Cow::Borrowed),
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
+/// Why a merge is a dead letter.
+pub(super) const NO_MERGE: &str = "this version cannot merge customers; `stagecast dlq replay --reason unsupported_type` \
+    sends the record through again once it can";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
 
@@ -42,6 +45,10 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     let ts = event_time(raw.ts, envelope)?;
     let event_id = optional_text(raw.event_id, "/event_id", Reason::InvalidEventId, MAX_EVENT_ID_BYTES)?;
     check_text(&raw.channel, "/channel")?;
+    let channel = match raw.channel {
+        Scalar::Text(channel) => Some(channel),
+        _ => None,
+    };
     let mut numbers = Numbers::default();
     let mut profile = None;
     match source {
@@ -78,7 +85,7 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
         }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
     }
-    Ok(Event { source, customer_id, name, ts, event_id, numbers, profile })
+    Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
 }
 
 /// The object's known fields, as they came. A second occurrence of a field is malformed.
@@ -419,10 +426,8 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
 
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
-        "customer_deleted" | "customers_merged" => Err(Reject::new(
-            Reason::UnsupportedType,
-            format!("/type: {name} is not supported by this version"),
-        )),
+        "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
+        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -522,7 +527,7 @@ mod tests {
                 r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
                 UnsupportedType,
             ),
-            (Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":1}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, UnsupportedType),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),
@@ -549,10 +554,16 @@ mod tests {
         assert_eq!(event.numbers.get(Field::Amount), Some(9_995_000));
         assert!(matches!(event.event_id, Some(Cow::Borrowed("e1"))));
 
-        let event =
-            read(Source::Clickstream, r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null}"#)
-                .unwrap();
+        let event = read(
+            Source::Clickstream,
+            r#"{"customer_id":"a\"b","type":"something_new","ts":5,"url":null,"channel":"app"}"#,
+        )
+        .unwrap();
         assert_eq!((event.customer_id.as_ref(), event.ts), ("a\"b", 5));
+        assert!(matches!(event.channel, Some(Cow::Borrowed("app"))));
+
+        let event = read(Source::Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":5}"#).unwrap();
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
 
         let event =
             read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();

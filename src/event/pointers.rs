@@ -14,11 +14,12 @@ use super::json::{Key, Leaf, flat_traits, malformed};
 use super::mapped::{Found, Mapped};
 
 /// The native fields that can be pointed at and matter for scoring.
-const MAPPED: [&str; 11] = [
+const MAPPED: [&str; 12] = [
     "customer_id",
     "type",
     "ts",
     "event_id",
+    "channel",
     "amount",
     "currency",
     "sentiment",
@@ -111,6 +112,7 @@ fn put<'a>(mapped: &mut Mapped<'a>, field: &str, found: Found<'a>) {
             &mut mapped.ts
         }
         "event_id" => &mut mapped.event_id,
+        "channel" => &mut mapped.channel,
         "amount" => &mut mapped.amount,
         "currency" => &mut mapped.currency,
         "sentiment" => &mut mapped.sentiment,

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::json::{Leaf, Object, flat_traits, read};
 use super::mapped::{Found, Mapped, instant};
 use super::names::{Meaning, Snake, known};
-use super::{ProfileChange, Reason, Reject, Source};
+use super::{Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -52,6 +52,8 @@ struct Call<'a> {
     group_id: Leaf<'a>,
     #[serde(borrow)]
     message_id: Leaf<'a>,
+    #[serde(borrow)]
+    channel: Leaf<'a>,
     #[serde(borrow)]
     timestamp: Leaf<'a>,
     #[serde(borrow)]
@@ -107,6 +109,7 @@ fn plain(call: Call<'_>, meaning: Meaning) -> Result<Mapped<'_>, Reject> {
         ts: Found::new(call.timestamp, "/timestamp"),
         known_ts,
         event_id: Found::new(call.message_id, "/messageId"),
+        channel: Found::new(call.channel, "/channel"),
         ..Mapped::default()
     })
 }
@@ -154,10 +157,7 @@ fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
         _ => return Err(Reject::new(Reason::InvalidField, "/groupId: expected text")),
     };
     let mut traits = match call.traits {
-        Some(traits) => {
-            let ProfileChange::Traits(traits) = flat_traits(traits, GROUP_PREFIX, "/traits")?;
-            traits
-        }
+        Some(traits) => flat_traits(traits, GROUP_PREFIX, "/traits")?,
         None => Vec::new(),
     };
     if let Some(id) = id {
@@ -165,7 +165,7 @@ fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
         traits.retain(|(known, _)| *known != name);
         traits.push((name, Some(TraitValue::Text(id.into()))));
     }
-    let traits = Some(ProfileChange::Traits(traits));
+    let traits = Some(traits);
     Ok(Mapped { traits, ..plain(call, (Source::Profile, "traits_updated"))? })
 }
 

@@ -6,6 +6,7 @@ use hashbrown::HashMap;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
+use crate::pipeline::channels::with_main_channel;
 use crate::pipeline::emit::{self, Contributions, ModelName, Num};
 use crate::pipeline::engine::{Engine, View};
 use crate::pipeline::facts::{TraitValue, Traits};
@@ -25,18 +26,22 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
     let view = engine.view(index, at);
     let customer = store.customer(index);
     let mut contributions = Vec::new();
-    plan.scorer.contributions(&view.features, &mut contributions);
-    let none = Traits::new();
+    let is_scored = !view.p_churn.is_nan();
+    if is_scored {
+        plan.scorer.contributions(&view.features, &mut contributions);
+    }
+    let mut room = Traits::new();
+    let traits = with_main_channel(plan, customer, &mut room);
     let row = store.row(index);
     let page = Page {
         customer_id: &customer.id,
         ts: format_rfc3339(view.at),
         p_churn: Num(view.p_churn),
-        band: emit::band_name(emit::band(plan, view.p_churn)),
-        stages: Stages { plan, view: &view, traits: customer.traits.as_deref().unwrap_or(&none) },
+        band: is_scored.then(|| emit::band_name(emit::band(plan, view.p_churn))),
+        stages: Stages { plan, view: &view, traits },
         contributions: Contributions { layout: &plan.layout, list: &contributions },
         features: Features { plan, values: &view.features },
-        traits: TraitsOf(customer.traits.as_deref().unwrap_or(&none)),
+        traits: TraitsOf(traits),
         model: ModelName { name: &plan.model_name, version: &plan.model_version },
         sequence: plan.head.sequence.get(row),
         last_event_at: instant(plan.head.newest.get(row)),
@@ -51,8 +56,9 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
 struct Page<'a> {
     customer_id: &'a str,
     ts: Rfc3339,
+    /// This and the next two say nothing of a customer who refuses to be scored.
     p_churn: Num,
-    band: &'static str,
+    band: Option<&'static str>,
     stages: Stages<'a>,
     contributions: Contributions<'a>,
     features: Features<'a>,

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::described::Description;
 use crate::pipeline::engine::Engine;
+use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::varint::get_u64;
 use crate::time::Tick;
@@ -178,6 +179,11 @@ impl Restoring<'_> {
             let description = message.payload().map(Description::decode).transpose().map_err(&refuse)?;
             description.into_iter().for_each(|description| engine.learn_layout(layout, description));
             return Ok(());
+        }
+        if let Some(hash) = OptOut::of_key(key) {
+            return engine
+                .restore_opt_out(hash, message.payload())
+                .map_err(|error| refuse(error.to_string()));
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = message.payload() else {

@@ -160,7 +160,10 @@ impl Task {
         let Input { source, decoder, .. } = &self.inputs[lane];
         let envelope = Envelope { source: *source, key: record.key, timestamp: record.timestamp, latest };
         match decoder.decode(record.value, &envelope, record.headers, &self.engine.plan().settings.money) {
-            Ok(event) => {
+            Ok(mut event) => {
+                if !self.engine.plan().keeps_channels {
+                    event.channel = None;
+                }
                 let (ts, customer) = (event.ts, hash_customer(&event.customer_id));
                 let waiting = Waiting { event: event.into(), timestamp: record.timestamp };
                 self.merger.push(lane, record.offset, ts, customer, waiting);
@@ -212,7 +215,9 @@ impl Task {
                 self.lived_to = self.lived_to.max(Some(limit));
             }
         }
-        self.changed |= !self.engine.outbox.is_empty() || !self.engine.store().dirty().is_empty();
+        self.changed |= !self.engine.outbox.is_empty()
+            || !self.engine.store().dirty().is_empty()
+            || self.engine.opt_outs().has_changed();
     }
 
     /// Runs the clock on to `until`, that instant included, from the customer numbered `from`; returns where to

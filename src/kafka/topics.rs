@@ -35,6 +35,7 @@ pub struct Layout {
     pub churn_scores: String,
     pub churn_alerts: String,
     pub churn_outcomes: String,
+    pub erasures: String,
     pub dlq: String,
     pub state: String,
     /// For topics to be created while no input exists yet; otherwise the inputs' count is taken.
@@ -49,6 +50,8 @@ pub enum Role {
     Input,
     /// A stream of records each of which counts: stage changes, alerts, outcomes, dead letters.
     Log,
+    /// Receipts of erasures, which are kept for whoever has to prove them.
+    Receipts,
     /// The latest score of each customer.
     Scores,
     State,
@@ -210,6 +213,7 @@ impl Layout {
             (&self.churn_scores, Role::Scores),
             (&self.churn_alerts, Role::Log),
             (&self.churn_outcomes, Role::Log),
+            (&self.erasures, Role::Receipts),
             (&self.dlq, Role::Log),
             (&self.state, Role::State),
         ];
@@ -241,6 +245,10 @@ impl Role {
                 config.insert("cleanup.policy", "delete".to_owned());
                 // A dead letter is larger than the record it was.
                 config.insert("max.message.bytes", "11534336".to_owned());
+            }
+            Role::Receipts => {
+                config.insert("cleanup.policy", "delete".to_owned());
+                config.insert("retention.ms", "-1".to_owned());
             }
             Role::Scores | Role::State => {
                 config.insert("cleanup.policy", "compact".to_owned());
@@ -307,7 +315,7 @@ fn wrong_cleanup(topic: &str, role: Role, facts: &TopicFacts) -> Option<Finding>
             format!("{is}: the state of silent customers would be deleted"),
             alter("compact"),
         )),
-        Role::Log if compacts => Some(Finding::error(
+        Role::Log | Role::Receipts if compacts => Some(Finding::error(
             topic,
             format!("{is}: all but a customer's last record would be lost"),
             alter("delete"),
@@ -476,6 +484,7 @@ mod tests {
             churn_scores: "scores".to_owned(),
             churn_alerts: "alerts".to_owned(),
             churn_outcomes: "outcomes".to_owned(),
+            erasures: "erasures".to_owned(),
             dlq: "dlq".to_owned(),
             state: "state".to_owned(),
             partitions: 6,
@@ -513,6 +522,7 @@ mod tests {
             ("changes", "delete"),
             ("alerts", "delete"),
             ("outcomes", "delete"),
+            ("erasures", "delete"),
             ("dlq", "delete"),
             ("scores", "compact"),
             ("state", "compact"),
@@ -520,6 +530,7 @@ mod tests {
             assert_eq!(facts.topics[topic].config["cleanup.policy"], policy, "{topic}");
         }
         assert_eq!(facts.topics["state"].number("max.compaction.lag.ms"), Some(COMPACTION_LAG_MAX_MS));
+        assert_eq!(facts.topics["erasures"].number("retention.ms"), Some(-1), "receipts are kept");
         const { assert!(SEGMENT_MS <= COMPACTION_LAG_MAX_MS) }
     }
 
@@ -532,6 +543,7 @@ mod tests {
             ("changes", "cleanup.policy", "compact", Error),
             ("alerts", "cleanup.policy", "compact,delete", Error),
             ("outcomes", "cleanup.policy", "compact", Error),
+            ("erasures", "cleanup.policy", "compact", Error),
             ("dlq", "cleanup.policy", "compact", Error),
             ("scores", "cleanup.policy", "delete", Warning),
             ("clicks", "cleanup.policy", "compact", Warning),
@@ -571,7 +583,7 @@ mod tests {
         facts.topics.retain(|name, _| name == "purchase");
         facts.topics.get_mut("purchase").unwrap().partitions = 24;
         let new = plan(&layout(), &facts, true).unwrap();
-        assert_eq!(new.len(), 7);
+        assert_eq!(new.len(), 8);
         assert!(new.iter().all(|t| t.partitions == 24));
         let names: Vec<_> = plan(&layout(), &facts, false).unwrap().into_iter().map(|t| t.name).collect();
         assert!(!names.contains(&"clicks".to_owned()));

@@ -40,6 +40,7 @@ use crate::event::Reject;
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
+use crate::pipeline::erasure::OptOut;
 use crate::pipeline::outbox::Channel;
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
@@ -363,6 +364,7 @@ impl<'a> Worker<'a> {
                         Applied::InOrder => EventResult::Ok,
                         Applied::Late => EventResult::Late,
                         Applied::Duplicate => EventResult::Duplicate,
+                        Applied::OptedOut => EventResult::Erased,
                     },
                 );
                 self.timestamps.extend(step.timestamp);
@@ -412,8 +414,12 @@ impl<'a> Worker<'a> {
                 Channel::StageChanges => &self.shared.topics.stage_changes,
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
                 Channel::ChurnAlerts => &self.shared.topics.churn_alerts,
+                Channel::Erasures => &self.shared.topics.erasures,
             };
-            let record = BaseRecord::to(topic).key(key).payload(value).headers(headers).timestamp(wall);
+            let mut record = BaseRecord::to(topic).key(key).timestamp(wall);
+            if !output.is_tombstone() {
+                record = record.payload(value).headers(headers);
+            }
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
@@ -498,14 +504,16 @@ impl<'a> Worker<'a> {
     fn committed(&mut self, took: Duration) {
         let wall = wall_now();
         self.timestamps.drain(..).for_each(|ts| self.local.end_to_end(wall - ts));
+        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
         for task in self.tasks.values_mut() {
+            let store = task.engine().store();
+            store.erased().iter().for_each(|gone| self.recent.forget(&store.customer(*gone).id));
             let tally = std::mem::take(&mut task.engine_mut().tally);
             self.local.tally(task.plan(), &tally);
             task.commit();
         }
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
-        self.pending.drain(..).for_each(|(customer, json)| self.recent.push(&customer, &json));
         self.show_figures();
         self.aborts = 0;
         self.forget_transaction();
@@ -722,8 +730,8 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed, and what describes their layout where that is
-/// new to the log; returns how many states.
+/// Sends the state of every customer that the transaction changed, what describes their layout where that is new
+/// to the log, a tombstone for those it erases, and what is remembered of them; returns how many states.
 fn send_states(
     transactions: &Transactions,
     topic: &str,
@@ -738,18 +746,28 @@ fn send_states(
             BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
         transactions.send(record)?;
     }
+    let mut states = 0;
     for customer in store.dirty() {
-        buffer.clear();
-        task.encode(*customer, buffer);
         let key = store.customer(*customer).id.as_str();
-        let record = BaseRecord::to(topic)
-            .key(key)
-            .payload(buffer.as_slice())
-            .partition(task.partition)
-            .timestamp(wall);
+        buffer.clear();
+        let is_erased = store.is_erased(*customer);
+        if !is_erased {
+            task.encode(*customer, buffer);
+            states += 1;
+        }
+        let mut record: BaseRecord<'_, str, [u8]> =
+            BaseRecord::to(topic).key(key).partition(task.partition).timestamp(wall);
+        record.payload = (!is_erased).then_some(buffer.as_slice());
         transactions.send(record)?;
     }
-    Ok(store.dirty().len() as u64)
+    for (hash, opt_out) in task.engine().opt_outs().changes() {
+        let (key, value) = (OptOut::key(hash), opt_out.map(OptOut::encode));
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
+        record.payload = value.as_deref();
+        transactions.send(record)?;
+    }
+    Ok(states)
 }
 
 /// Points at which a test may make the process die.

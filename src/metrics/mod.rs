@@ -40,11 +40,18 @@ pub enum EventResult {
     Late,
     Duplicate,
     DeadLetter,
+    /// Dropped: its customer was erased.
+    Erased,
 }
 
 impl EventResult {
-    pub const ALL: [EventResult; 4] =
-        [EventResult::Ok, EventResult::Late, EventResult::Duplicate, EventResult::DeadLetter];
+    pub const ALL: [EventResult; 5] = [
+        EventResult::Ok,
+        EventResult::Late,
+        EventResult::Duplicate,
+        EventResult::DeadLetter,
+        EventResult::Erased,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -52,6 +59,7 @@ impl EventResult {
             EventResult::Late => "late",
             EventResult::Duplicate => "duplicate",
             EventResult::DeadLetter => "dead_letter",
+            EventResult::Erased => "erased",
         }
     }
 }

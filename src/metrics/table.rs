@@ -55,7 +55,7 @@ pub const EVENTS: Family = family(
     "stagecast_events_total",
     Kind::Counter,
     &["source", "result"],
-    "Input records by what became of them: ok, late, duplicate or dead_letter.",
+    "Input records by what became of them: ok, late, duplicate, dead_letter, or erased (of a customer who was).",
 );
 pub const DEAD_LETTERS: Family = family(
     "stagecast_dead_letters_total",

@@ -21,6 +21,7 @@ fn event<'a>(source: Source, name: &'a str, customer: &'a str, ts: i64) -> Event
         event_id: None,
         numbers: Numbers::default(),
         profile: None,
+        channel: None,
     }
 }
 

@@ -7,6 +7,7 @@
 
 use thin_vec::ThinVec;
 
+use super::channels;
 use super::described::{Description, Kind};
 use super::engine::Engine;
 use super::facts::{TraitValue, Traits};
@@ -57,6 +58,9 @@ pub fn undescribed_id(plan: &Plan) -> u32 {
         lifecycle.stages().iter().for_each(|stage| name("stage ", &stage.name));
     }
     plan.settings.policies.iter().for_each(|policy| name("policy ", &policy.name));
+    if plan.keeps_channels {
+        name("kept ", "channels");
+    }
     xxhash_rust::xxh3::xxh3_64(text.as_bytes()) as u32
 }
 
@@ -105,6 +109,9 @@ impl Engine {
         put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
+        if plan.keeps_channels {
+            put_bytes(out, &customer.channels);
+        }
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
         out.extend_from_slice(&checksum.to_le_bytes());
     }
@@ -121,6 +128,7 @@ impl Engine {
             customer.seen = decoded.seen;
             customer.traits = decoded.traits;
             customer.order_days = decoded.order_days;
+            customer.channels = decoded.channels;
         });
         self.reconciling.note(index, decoded.due);
         Ok(())
@@ -167,6 +175,7 @@ struct Decoded {
     seen: ThinVec<Seen>,
     traits: Option<Box<Traits>>,
     order_days: OrderDays,
+    channels: ThinVec<u8>,
     /// What must be done once all customers are there.
     due: Option<Due>,
 }
@@ -224,10 +233,18 @@ fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, C
     let order_days = map.order_days(reader.order_days(map.order_count())?);
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
+    let mut channels = if map.channels { reader.bytes()? } else { &[] };
+    if !channels::is_valid(channels) {
+        return Err(CodecError::Impossible("list of channels"));
+    }
+    if !plan.keeps_channels {
+        channels = &[];
+    }
     if reader.at != body.len() {
         return Err(CodecError::Impossible("length"));
     }
-    Ok(Decoded { row, log, sessions: ThinVec::from(packed), seen, traits, order_days, due })
+    let (sessions, channels) = (ThinVec::from(packed), ThinVec::from(channels));
+    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels, due })
 }
 
 /// Puts a customer into the plan's stage of the same name, or into `initial`; then returns the stage's name.
@@ -517,6 +534,7 @@ pub(super) mod tests {
             event_id: id.map(Into::into),
             numbers,
             profile: None,
+            channel: None,
         }
     }
 

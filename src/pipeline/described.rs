@@ -24,6 +24,9 @@ pub struct Description {
     pub orders: Vec<String>,
     pub lifecycles: Vec<DescribedLifecycle>,
     pub policies: Vec<String>,
+    /// Whether the states end in the counts of channels.
+    #[serde(default)]
+    pub channels: bool,
 }
 
 /// How a kept value is written.
@@ -63,6 +66,7 @@ impl Description {
             orders: layout.orders.iter().map(|orders| name_of(layout, orders).to_owned()).collect(),
             lifecycles: lifecycles.collect(),
             policies: plan.settings.policies.iter().map(|policy| policy.name.clone()).collect(),
+            channels: plan.keeps_channels,
         }
     }
 

@@ -3,6 +3,7 @@
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
 use super::engine::View;
+use super::erasure::{CustomerHash, OptOut};
 use super::facts::FeatureId;
 use super::json::{
     put, put_instant, put_integer, put_number, put_optional_number, put_optional_text, put_text, quoted,
@@ -358,6 +359,29 @@ pub fn alert(out: &mut Vec<u8>, plan: &Plan, alert: &Alert<'_>) {
     put_text(out, if alert.control { "control" } else { "treatment" });
     put(out, ",\"policy\":");
     put_text(out, alert.policy);
+    out.push(b'}');
+}
+
+/// What proves that a customer was erased, without saying who.
+pub struct Receipt {
+    pub customer_hash: CustomerHash,
+    pub ts: Ts,
+    /// Whether there was a state to erase.
+    pub known: bool,
+    pub opt_out: Option<OptOut>,
+}
+
+pub fn receipt(out: &mut Vec<u8>, receipt: &Receipt) {
+    put(out, "{\"customer_hash\":");
+    put_text(out, &receipt.customer_hash.to_hex());
+    put(out, ",\"ts\":");
+    put_instant(out, receipt.ts);
+    put(out, if receipt.known { ",\"known\":true" } else { ",\"known\":false" });
+    put(out, ",\"opt_out_until\":");
+    match receipt.opt_out {
+        Some(opt_out) => put_instant(out, opt_out.until),
+        None => put(out, "null"),
+    }
     out.push(b'}');
 }
 

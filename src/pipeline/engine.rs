@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use super::alert;
+use super::channels::{self, with_main_channel};
+use super::consent;
 use super::emit::{self, Scored, StageChange, Trigger};
+use super::erasure::{self, OptOuts};
 use super::facts::Traits;
 use super::features::{self, Silence};
 use super::layout::{NEVER, Touch};
@@ -21,7 +24,7 @@ use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
 use super::windows::{Edit, Windows};
-use crate::event::{Event, ProfileChange};
+use crate::event::{Event, ProfileChange, Source};
 use crate::model::Contribution;
 use crate::time::{DAY_MS, Ts};
 
@@ -40,6 +43,8 @@ pub enum Applied {
     Late,
     /// Its id was there before.
     Duplicate,
+    /// Its customer was erased, and it is too old to begin a new one.
+    OptedOut,
 }
 
 /// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
@@ -96,6 +101,7 @@ pub(super) struct Scratch {
 pub struct Engine {
     pub(super) plan: Arc<Plan>,
     pub(super) store: Store,
+    pub(super) opt_outs: OptOuts,
     timers: Timers,
     pub(super) scratch: Scratch,
     pub(super) layouts: Layouts,
@@ -121,6 +127,7 @@ impl Engine {
         };
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal),
+            opt_outs: OptOuts::default(),
             timers: Timers::default(),
             scratch,
             layouts: Layouts::of(&plan),
@@ -134,11 +141,23 @@ impl Engine {
 
     /// Applies one event.
     pub fn step(&mut self, event: &Event<'_>) -> Applied {
-        let (index, born) = self.store.find_or_create(&event.customer_id);
+        let known = self.store.find(&event.customer_id);
+        if known.is_none() && self.is_opted_out(event) {
+            return Applied::OptedOut;
+        }
         let id = event.event_id.as_ref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
-        if !born && id.is_some_and(|id| self.is_repeated(index, id, event.ts)) {
+        if let (Some(index), Some(id)) = (known, id)
+            && self.is_repeated(index, id, event.ts)
+        {
             return Applied::Duplicate;
         }
+        if erasure::is_erasure(event) {
+            return self.erase(known, event);
+        }
+        let (index, born) = match known {
+            Some(index) => (index, false),
+            None => self.store.find_or_create(&event.customer_id),
+        };
         if born {
             self.be_born(index, event.ts);
         } else {
@@ -161,6 +180,7 @@ impl Engine {
     /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
     /// absence everybody may be due at once.
     pub fn tick(&mut self, limit: Ts) -> bool {
+        self.opt_outs.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
             let (store, timer) = (&self.store, self.plan.head.timer);
@@ -248,6 +268,11 @@ impl Engine {
         if let Some(ProfileChange::Traits(changes)) = event.profile.as_deref() {
             merge_traits(customer, changes);
         }
+        if let (true, true, Some(channel)) =
+            (plan.keeps_channels, event.source != Source::Profile, &event.channel)
+        {
+            channels::count(&mut customer.channels, channel);
+        }
         let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
         if now < plan.head.advanced.get(windows.row) {
             windows.recount(now);
@@ -268,7 +293,7 @@ impl Engine {
     }
 
     /// Evaluates this customer's instants of silence up to and including `limit`.
-    fn live_through(&mut self, index: u32, limit: Ts) {
+    pub(super) fn live_through(&mut self, index: u32, limit: Ts) {
         loop {
             let due = self.plan.head.due.get(self.store.row(index));
             if due > limit {
@@ -308,8 +333,8 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: plan.head.p.get(row), stage_days: 0.0, traits };
         plan.lifecycles.iter().zip(states).any(|((lifecycle, slots), state)| {
             slots.load(row, state);
@@ -324,14 +349,17 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let p = plan.scorer.p(plan.scorer.logit(features));
-        self.tally.score(p);
+        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
+        let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        if !refused {
+            self.tally.score(p);
+        }
         let previous = head.p.get(row);
         head.now.set(row, now);
         head.p.set(row, p);
 
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         entered.clear();
         for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
             slots.load(row, state);
@@ -368,6 +396,14 @@ impl Engine {
         }
 
         let emitted_p = head.emitted_p.get(row);
+        if refused {
+            // The last score was given in trust: nobody is to act upon it any more.
+            if !emitted_p.is_nan() {
+                head.emitted_p.set(row, f64::NAN);
+                self.outbox.push_tombstone(Channel::ChurnScores, &customer.id, now);
+            }
+            return;
+        }
         let moved = (p - emitted_p).abs() >= plan.settings.min_change;
         let due = emitted_p.is_nan() || moved || emit::band(&plan, p) != emit::band(&plan, emitted_p);
         let fired = fired_policies(&plan, row, traits, now, p, entered);
@@ -432,8 +468,8 @@ impl Engine {
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
         let mut due = head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
@@ -449,12 +485,19 @@ impl Engine {
     pub fn commit(&mut self) {
         self.store.commit();
         self.reconciling.commit();
+        self.opt_outs.commit();
         self.outbox.clear();
     }
 
     /// Takes everything since the last commit back.
     pub fn rollback(&mut self) {
         let plan = Arc::clone(&self.plan);
+        for index in self.store.erased() {
+            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+                self.population[k][slots.stage.get(self.store.row(*index)) as usize] += 1;
+            }
+        }
+        self.opt_outs.rollback();
         let (population, mut restored) = (&mut self.population, Vec::new());
         self.store.rollback(|index, row, before| {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -488,7 +531,7 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes()
+        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -512,10 +555,15 @@ impl Engine {
 
     /// Drops a customer's state.
     pub(super) fn forget(&mut self, index: u32) {
+        self.count_out(index);
+        self.store.remove(index);
+    }
+
+    /// A customer is no longer one of those in its stages.
+    pub(super) fn count_out(&mut self, index: u32) {
         for (k, (_, slots)) in self.plan.lifecycles.iter().enumerate() {
             self.population[k][slots.stage.get(self.store.row(index)) as usize] -= 1;
         }
-        self.store.remove(index);
     }
 
     /// The second half of taking customers in, once all are there.
@@ -529,8 +577,8 @@ impl Engine {
         head.persisted.set(row, now);
         let Scratch { features, states, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let none = Traits::new();
-        let traits = customer.traits.as_deref().unwrap_or(&none);
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
         let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
         for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
             slots.load(row, state);
@@ -557,7 +605,9 @@ impl Engine {
         }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
-        let p_churn = plan.scorer.p(plan.scorer.logit(&features));
+        let refused =
+            consent::is_refused(&plan.settings.privacy, self.store.customer(index).traits.as_deref());
+        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(&features)) };
         View { at, row, features, p_churn }
     }
 }
@@ -569,6 +619,7 @@ pub struct View {
     pub row: Vec<u32>,
     /// By feature id.
     pub features: Vec<f64>,
+    /// NaN where the customer refuses to be scored.
     pub p_churn: f64,
 }
 

@@ -29,6 +29,8 @@ pub struct LayoutMap {
     orders: Vec<Option<u8>>,
     pub lifecycles: Vec<LifecycleMap>,
     pub policies: Vec<Option<usize>>,
+    /// Whether the states end in the counts of channels.
+    pub channels: bool,
     /// Orders that the plan counts and the states did not, not all of it.
     partial_orders: Vec<usize>,
     /// The plan's lifecycles, as bits, of which the states know nothing, and those whose definition is another.
@@ -69,6 +71,7 @@ impl LayoutMap {
             orders,
             lifecycles: Vec::new(),
             policies: from.policies.iter().map(policy).collect(),
+            channels: from.channels,
             fresh: 0,
             changed: 0,
         };
@@ -250,6 +253,11 @@ pub fn news(plan: &Plan, from: &Description) -> Vec<String> {
         "where customers stood in them is forgotten",
     );
     let stands = |name: &&String| plan.settings.policies.iter().any(|p| p.name == **name);
+    tell(
+        "traits counted from events that nothing counted so far",
+        if plan.keeps_channels && !from.channels { vec![super::channels::MAIN_CHANNEL] } else { Vec::new() },
+        "they are known of what comes from now on",
+    );
     tell(
         "alert policies no longer there",
         from.policies.iter().filter(|p| !stands(p)).map(String::as_str).collect(),

@@ -10,10 +10,13 @@ pub enum Channel {
     StageChanges,
     ChurnScores,
     ChurnAlerts,
+    /// Receipts of erasures, keyed by the customer's hash.
+    Erasures,
 }
 
 impl Channel {
-    pub const ALL: [Channel; 3] = [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts];
+    pub const ALL: [Channel; 4] =
+        [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts, Channel::Erasures];
 
     /// The CloudEvents type.
     pub fn event_type(self) -> &'static str {
@@ -21,6 +24,7 @@ impl Channel {
             Channel::StageChanges => "io.stagecast.stage.changed.v1",
             Channel::ChurnScores => "io.stagecast.score.updated.v1",
             Channel::ChurnAlerts => "io.stagecast.alert.raised.v1",
+            Channel::Erasures => "io.stagecast.customer.erased.v1",
         }
     }
 }
@@ -35,6 +39,13 @@ pub struct Record {
     pub ts: Ts,
     /// CloudEvents id: the same whenever the same output is computed again.
     pub id: u128,
+}
+
+impl Record {
+    /// Whether it takes back all that a compacted topic holds under its key. Its value is empty.
+    pub fn is_tombstone(&self) -> bool {
+        self.value.is_empty()
+    }
 }
 
 /// Records waiting for their transaction.
@@ -58,9 +69,14 @@ impl Outbox {
         self.bytes.extend_from_slice(key.as_bytes());
         let value_start = self.bytes.len();
         write(&mut self.bytes);
-        let id = record_id(channel, key, number);
+        let id = record_id(channel, key, ts, number);
         let value = value_start..self.bytes.len();
         self.records.push(Record { channel, key: key_start..value_start, value, ts, id });
+    }
+
+    /// Appends a record without a value.
+    pub fn push_tombstone(&mut self, channel: Channel, key: &str, ts: Ts) {
+        self.push(channel, key, ts, 0, |_| {});
     }
 
     pub fn records(&self) -> impl Iterator<Item = (&Record, &[u8], &[u8])> {
@@ -90,8 +106,9 @@ pub fn hash_customer(id: &str) -> u64 {
     xxhash_rust::xxh3::xxh3_64(id.as_bytes())
 }
 
-/// 128 bits of the customer, the topic and the customer's running number.
-fn record_id(channel: Channel, key: &str, number: u32) -> u128 {
-    let seed = u64::from(number) << 8 | channel as u64;
+/// 128 bits of the customer, the topic, the customer's running number and, since an erased customer who comes
+/// back counts anew, the instant.
+fn record_id(channel: Channel, key: &str, ts: Ts, number: u32) -> u128 {
+    let seed = (u64::from(number) << 8 | channel as u64) ^ (ts as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     xxhash_rust::xxh3::xxh3_128_with_seed(key.as_bytes(), seed)
 }

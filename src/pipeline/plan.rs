@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::catalogue::{Agg, Catalogue};
+use super::channels::MAIN_CHANNEL;
 use super::described::Description;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
@@ -31,6 +32,24 @@ pub struct Settings {
     pub margin: f64,
     pub money: Money,
     pub policies: Vec<Policy>,
+    pub privacy: Privacy,
+}
+
+/// What customers may ask for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Privacy {
+    /// How long, in event time, an erased customer's events are dropped.
+    pub opt_out_ms: i64,
+    /// What makes the hash of an erased customer's id one that others cannot compute.
+    pub salt: String,
+    /// The trait by which a customer refuses to be scored; empty: none.
+    pub consent: String,
+}
+
+impl Default for Privacy {
+    fn default() -> Self {
+        Privacy { opt_out_ms: 30 * DAY_MS, salt: "stagecast".into(), consent: "consent".into() }
+    }
 }
 
 impl Default for Settings {
@@ -43,6 +62,7 @@ impl Default for Settings {
             margin: 0.3,
             money: Money::default(),
             policies: vec![Policy::default()],
+            privacy: Privacy::default(),
         }
     }
 }
@@ -186,6 +206,8 @@ pub struct Plan {
     pub needed: Vec<FeatureId>,
     pub all: Vec<FeatureId>,
     pub clv_to_date: Option<FeatureId>,
+    /// Whether a rule or a policy asks for the main channel.
+    pub keeps_channels: bool,
     /// The row of a customer nobody has heard of.
     pub new_row: Box<[u32]>,
     /// What stands where in an encoded state, and the id by which a state names it; see [`super::codec`].
@@ -276,6 +298,7 @@ impl Parts {
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
             clv_to_date: self.layout.id("clv_to_date"),
+            keeps_channels: asks_for_main_channel(&self.lifecycles, &settings.policies),
             new_row: self.row.finish(),
             description: Description::default(),
             layout_id: 0,
@@ -289,6 +312,12 @@ impl Parts {
         plan.wording = Wording::new(&plan);
         plan
     }
+}
+
+fn asks_for_main_channel(lifecycles: &[(Lifecycle, StageSlots)], policies: &[Policy]) -> bool {
+    let by_rule = |lifecycle: &Lifecycle| lifecycle.reads_traits().iter().any(|name| **name == *MAIN_CHANNEL);
+    lifecycles.iter().any(|(lifecycle, _)| by_rule(lifecycle))
+        || policies.iter().flat_map(|policy| &policy.segment).any(|(name, _)| name == MAIN_CHANNEL)
 }
 
 fn head_slots(row: &mut RowBuilder) -> HeadSlots {

@@ -8,8 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::channels::with_main_channel;
+use super::consent;
 use super::emit::{self, StageChange, Trigger};
 use super::engine::{Engine, OUTBOX_BYTES, count, next_number};
+use super::facts::Traits;
 use super::features;
 use super::lifecycle::Move;
 use super::outbox::Channel;
@@ -123,14 +126,15 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let features = &mut self.scratch.features;
         features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
-        let p_churn = plan.scorer.p(plan.scorer.logit(features));
+        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
+        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         let (lifecycle, slots) = &plan.lifecycles[k];
         let state = &mut self.scratch.states[k];
         slots.load(row, state);
         let visit = state.visits[usize::from(state.stage)].saturating_add(1);
         state.visits[usize::from(state.stage)] = visit;
-        let traits = customer.traits.as_deref();
-        let variant = lifecycle.variant(traits.unwrap_or(&Default::default()));
+        let mut room = Traits::new();
+        let variant = lifecycle.variant(with_main_channel(&plan, customer, &mut room));
         let rule = format!("true // the stage `{gone}` is no longer defined");
         let moved = Move {
             from: state.stage,

@@ -32,6 +32,8 @@ pub struct Customer {
     pub seen: ThinVec<Seen>,
     pub traits: Option<Box<Traits>>,
     pub order_days: OrderDays,
+    /// See [`super::channels`].
+    pub channels: ThinVec<u8>,
 }
 
 /// The UTC days of orders between the first and the last, without which a late order could count its day
@@ -74,7 +76,7 @@ impl OrderDays {
 struct Undo {
     customer: u32,
     born: bool,
-    lens: [u32; 4],
+    lens: [u32; 5],
     traits: Option<Box<Traits>>,
 }
 
@@ -88,6 +90,8 @@ pub struct Store {
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
     free: Vec<u32>,
+    /// Erased in this transaction: nobody finds them, and they keep what a rollback needs until the commit.
+    erased: Vec<u32>,
     len: u32,
     journal: bool,
     /// Numbers the transactions; starts at 1 because new rows say 0.
@@ -111,6 +115,7 @@ impl Store {
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
             free: Vec::new(),
+            erased: Vec::new(),
             len: 0,
             journal,
             transaction: 1,
@@ -147,8 +152,7 @@ impl Store {
         let (chunk, place) = at(index);
         let width = self.new_row.len();
         self.rows[chunk][place * width..][..width].copy_from_slice(&self.new_row);
-        let (customers, hasher) = (&self.customers, &self.hasher);
-        self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
+        self.show(index);
         (index, true)
     }
 
@@ -164,13 +168,45 @@ impl Store {
 
     /// Forgets a customer. Its timers may still name the index, which is then [`Ts::MAX`] away.
     pub fn remove(&mut self, index: u32) {
+        self.hide(index);
+        self.vacate(index);
+    }
+
+    /// Forgets a customer when this transaction is committed; until then nobody finds it. It must be touched.
+    pub fn erase(&mut self, index: u32) {
+        self.hide(index);
+        self.erased.push(index);
+    }
+
+    /// The customers that this transaction erases.
+    pub fn erased(&self) -> &[u32] {
+        &self.erased
+    }
+
+    /// Whether a customer that this transaction touches is erased by it.
+    pub fn is_erased(&self, index: u32) -> bool {
+        let is_found = || self.index.find(self.hash(&self.customer(index).id), |i| *i == index).is_some();
+        !self.erased.is_empty() && !is_found()
+    }
+
+    fn hide(&mut self, index: u32) {
         let hash = self.hash(&self.customer(index).id);
         if let Ok(entry) = self.index.find_entry(hash, |i| *i == index) {
             entry.remove();
         }
-        *self.customer_mut(index) = Customer::default();
         let due = self.head.due;
         due.set(self.row_mut(index), Ts::MAX);
+    }
+
+    /// The counterpart of [`Store::hide`].
+    fn show(&mut self, index: u32) {
+        let hash = self.hash(&self.customer(index).id);
+        let (customers, hasher) = (&self.customers, &self.hasher);
+        self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
+    }
+
+    fn vacate(&mut self, index: u32) {
+        *self.customer_mut(index) = Customer::default();
         self.free.push(index);
     }
 
@@ -237,11 +273,12 @@ impl Store {
         let (chunk, place) = at(index);
         let width = self.new_row.len();
         let customer = &self.customers[chunk][place];
-        let mut undo = Undo { customer: index, born, lens: [0; 4], traits: None };
+        let mut undo = Undo { customer: index, born, lens: [0; 5], traits: None };
         if !born {
             self.undo_rows.extend_from_slice(before.unwrap_or(&self.rows[chunk][place * width..][..width]));
             self.undo_bytes.extend_from_slice(&customer.log);
             self.undo_bytes.extend_from_slice(&customer.sessions);
+            self.undo_bytes.extend_from_slice(&customer.channels);
             self.undo_seen.extend_from_slice(&customer.seen);
             self.undo_order_days.extend_from_slice(&customer.order_days.0);
             let lens = [
@@ -249,6 +286,7 @@ impl Store {
                 customer.sessions.len(),
                 customer.seen.len(),
                 customer.order_days.0.len(),
+                customer.channels.len(),
             ];
             undo.lens = lens.map(|len| len as u32);
             undo.traits = customer.traits.clone();
@@ -270,6 +308,9 @@ impl Store {
 
     /// The transaction is committed: nothing of it can be taken back.
     pub fn commit(&mut self) {
+        for index in std::mem::take(&mut self.erased) {
+            self.vacate(index);
+        }
         self.undo.clear();
         self.undo_rows.clear();
         self.undo_bytes.clear();
@@ -283,6 +324,9 @@ impl Store {
     /// before and after; a customer born in the transaction is gone and has no row after.
     pub fn rollback(&mut self, mut restored: impl FnMut(u32, &[u32], Option<&[u32]>)) {
         let width = self.new_row.len();
+        for index in std::mem::take(&mut self.erased) {
+            self.show(index);
+        }
         let mut undo_log = std::mem::take(&mut self.undo);
         for undo in undo_log.drain(..).rev() {
             if undo.born {
@@ -295,13 +339,15 @@ impl Store {
             let (chunk, place) = at(undo.customer);
             self.rows[chunk][place * width..][..width].copy_from_slice(&self.undo_rows[row_at..]);
             self.undo_rows.truncate(row_at);
-            let [log, sessions, seen, order_days] = undo.lens.map(|n| n as usize);
+            let [log, sessions, seen, order_days, channels] = undo.lens.map(|n| n as usize);
             let customer = &mut self.customers[chunk][place];
             let order_days_at = self.undo_order_days.len() - order_days;
             customer.order_days.0 = ThinVec::from(&self.undo_order_days[order_days_at..]);
             self.undo_order_days.truncate(order_days_at);
             customer.seen = ThinVec::from(&self.undo_seen[self.undo_seen.len() - seen..]);
             self.undo_seen.truncate(self.undo_seen.len() - seen);
+            customer.channels = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - channels..]);
+            self.undo_bytes.truncate(self.undo_bytes.len() - channels);
             customer.sessions = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - sessions..]);
             self.undo_bytes.truncate(self.undo_bytes.len() - sessions);
             customer.log = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - log..]);
@@ -329,6 +375,7 @@ impl Customer {
             + thin(self.sessions.capacity())
             + thin(self.seen.capacity() * size_of::<Seen>())
             + thin(self.order_days.0.capacity() * 4)
+            + thin(self.channels.capacity())
             + traits
     }
 }

@@ -101,7 +101,11 @@ impl Timers {
             if self.occupied[level] >> slot & 1 == 1 {
                 self.occupied[level] &= !(1 << slot);
                 for customer in std::mem::take(&mut self.slots[level * SLOTS + slot]) {
-                    self.insert(due_of(customer), customer);
+                    let due = due_of(customer);
+                    // The place of a customer that is gone waits for nothing.
+                    if due != Ts::MAX {
+                        self.insert(due, customer);
+                    }
                 }
             }
         }

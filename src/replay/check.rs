@@ -74,10 +74,12 @@ struct Place {
     offset: u64,
 }
 
-/// Dead letters have no customer: they compare by the topic they came from, which keeps their order.
+/// Dead letters have no customer: they compare by the topic they came from, which keeps their order. Receipts
+/// of erasures have a hash in its place.
 #[derive(Deserialize)]
 struct Head {
     customer_id: Option<String>,
+    customer_hash: Option<String>,
     topic: Option<String>,
 }
 
@@ -97,7 +99,7 @@ impl Records {
             let text = line.trim_ascii();
             if !text.is_empty() {
                 let head: Head = serde_json::from_slice(text).map_err(|e| records.not_json(number, &e))?;
-                let key = head.customer_id.or(head.topic).unwrap_or_default();
+                let key = head.customer_id.or(head.customer_hash).or(head.topic).unwrap_or_default();
                 let place = Place { hash: xxhash_rust::xxh3::xxh3_64(text), offset };
                 records.by_customer.entry(key).or_default().push(place);
             }

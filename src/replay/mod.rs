@@ -40,6 +40,8 @@ pub struct Summary {
     pub events: u64,
     pub late: u64,
     pub duplicates: u64,
+    /// Dropped, since their customer was erased.
+    pub erased: u64,
     pub dead_letters: u64,
     pub outputs: u64,
     pub customers: u64,
@@ -124,6 +126,7 @@ impl<'a> Pass<'a> {
                 Applied::InOrder => {}
                 Applied::Late => self.summary.late += 1,
                 Applied::Duplicate => self.summary.duplicates += 1,
+                Applied::OptedOut => self.summary.erased += 1,
             }
             while self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms)) {
                 self.flush(output)?;

@@ -10,22 +10,28 @@ use crate::event::Reject;
 use crate::kafka::dead_letter;
 use crate::pipeline::emit;
 use crate::pipeline::engine::Engine;
-use crate::pipeline::outbox::Outbox;
+use crate::pipeline::outbox::{Channel, Outbox};
 use crate::time::Ts;
 
 /// The files of a replay.
-pub const FILES: [&str; 5] =
-    ["stage-changes.ndjson", "churn-scores.ndjson", "churn-alerts.ndjson", "dlq.ndjson", "features.ndjson"];
+pub const FILES: [&str; 6] = [
+    "stage-changes.ndjson",
+    "churn-scores.ndjson",
+    "churn-alerts.ndjson",
+    "erasures.ndjson",
+    "dlq.ndjson",
+    "features.ndjson",
+];
 
-/// The first three are those of the channels, in their order.
-const DLQ: usize = 3;
-const FEATURES: usize = 4;
+/// The files of the channels come first, in their order.
+const DLQ: usize = Channel::ALL.len();
+const FEATURES: usize = DLQ + 1;
 
 /// Where the outputs go.
 pub struct Output {
     dir: PathBuf,
     staging: PathBuf,
-    files: [Option<BufWriter<File>>; 5],
+    files: [Option<BufWriter<File>>; FILES.len()],
     /// Snapshots, kept apart so that one can be taken anew.
     snapshots: Vec<(Ts, PathBuf)>,
     finished: bool,
@@ -45,7 +51,7 @@ impl Output {
         let mut output = Output {
             dir: dir.to_owned(),
             staging,
-            files: [None, None, None, None, None],
+            files: Default::default(),
             snapshots: Vec::new(),
             finished: false,
         };
@@ -69,15 +75,15 @@ impl Output {
         Output {
             dir: self.dir.clone(),
             staging: self.staging.clone(),
-            files: [None, None, None, None, None],
+            files: Default::default(),
             snapshots: Vec::new(),
             finished: true,
         }
     }
 
-    /// Appends what the engine has decided.
+    /// Appends what the engine has decided. A file has no place for a tombstone.
     pub fn records(&mut self, outbox: &Outbox) -> Result<()> {
-        for (record, _, value) in outbox.records() {
+        for (record, _, value) in outbox.records().filter(|(record, ..)| !record.is_tombstone()) {
             self.line(record.channel as usize, value)?;
         }
         Ok(())

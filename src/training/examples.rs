@@ -16,6 +16,7 @@ use crate::event::{Event, Reject, Source};
 use crate::model::artifact::Label;
 use crate::model::{Dataset, metrics};
 use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::erasure::is_erasure;
 use crate::pipeline::facts::FeatureNames;
 use crate::pipeline::layout::Layout;
 use crate::pipeline::outbox::hash_customer;
@@ -118,6 +119,8 @@ struct Collector<'t> {
     task: &'t Task,
     engine: Engine,
     tracks: HashMap<u64, Track, foldhash::fast::FixedState>,
+    /// The last cut before each erasure; up to it a customer is nobody's example.
+    erased: HashMap<u64, Ts, foldhash::fast::FixedState>,
     most: usize,
     /// Customers are kept whose hash has so many zeros at its end.
     zeros: u32,
@@ -135,6 +138,7 @@ impl<'t> Collector<'t> {
             width: plan.all.len(),
             engine: Engine::new(Arc::new(plan), false),
             tracks: HashMap::default(),
+            erased: HashMap::default(),
             most,
             zeros: 0,
             values: Vec::new(),
@@ -183,6 +187,21 @@ impl<'t> Collector<'t> {
     fn thin(&mut self) {
         self.zeros += 1;
         let kept: Vec<usize> = (0..self.at.len()).filter(|i| self.is_kept(self.customer[*i])).collect();
+        self.keep(&kept);
+    }
+
+    /// Takes out what was known of customers who have been erased since.
+    fn leave_out_the_erased(&mut self) {
+        if self.erased.is_empty() {
+            return;
+        }
+        let is_erased = |i: usize| self.erased.get(&self.customer[i]).is_some_and(|cut| self.at[i] <= *cut);
+        let kept: Vec<usize> = (0..self.at.len()).filter(|i| !is_erased(*i)).collect();
+        self.keep(&kept);
+    }
+
+    /// Lets all examples but these go.
+    fn keep(&mut self, kept: &[usize]) {
         self.tracks
             .values_mut()
             .for_each(|track| track.open.retain(|row| kept.binary_search(&(*row as usize)).is_ok()));
@@ -204,7 +223,13 @@ impl<'t> Collector<'t> {
     fn event(&mut self, event: &Event<'_>) {
         let applied = self.engine.step(event);
         self.engine.commit();
-        if applied == Applied::Duplicate {
+        if matches!(applied, Applied::Duplicate | Applied::OptedOut) {
+            return;
+        }
+        if is_erasure(event) {
+            let hash = hash_customer(&event.customer_id);
+            self.tracks.remove(&hash);
+            self.erased.insert(hash, self.at.last().copied().unwrap_or(Ts::MIN));
             return;
         }
         let track = self.tracks.entry(hash_customer(&event.customer_id)).or_default();
@@ -231,7 +256,8 @@ impl<'t> Collector<'t> {
         }
     }
 
-    fn finish(self) -> Result<Dataset> {
+    fn finish(mut self) -> Result<Dataset> {
+        self.leave_out_the_erased();
         let names = self.engine.plan().layout.names().into_iter().map(str::to_owned).collect();
         let rows = Array2::from_shape_vec((self.at.len(), self.width), self.values)
             .map_err(|e| Error::world(format!("the examples do not fit together: {e}")))?;

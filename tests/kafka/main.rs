@@ -16,4 +16,5 @@ mod topics;
 mod transactions;
 mod service;
 mod changes;
+mod rights;
 mod formats;

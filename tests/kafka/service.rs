@@ -12,12 +12,12 @@ use crate::world::{World, event};
 
 const SOON: Duration = Duration::from_secs(60);
 
-fn input_of(world: &World) -> usize {
+pub fn input_of(world: &World) -> usize {
     world.events.iter().map(Vec::len).sum()
 }
 
 /// How many inputs the group has committed.
-fn committed(world: &World) -> i64 {
+pub fn committed(world: &World) -> i64 {
     let topics: Vec<String> = Source::ALL.iter().map(|s| world.topic(s.name())).collect();
     let names: Vec<&str> = topics.iter().map(String::as_str).collect();
     world.kafka.committed(&world.app, &names).values().sum()
@@ -297,6 +297,6 @@ fn it_answers_over_http_and_ends_on_a_signal() {
     assert_eq!(process.exit_code(Duration::from_secs(10)), Some(0), "{}", process.stderr());
 }
 
-fn free_address() -> String {
+pub fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }

@@ -13,6 +13,7 @@ fn layout() -> Layout {
         churn_scores: fresh("churn-scores"),
         churn_alerts: fresh("churn-alerts"),
         churn_outcomes: fresh("churn-outcomes"),
+        erasures: fresh("erasures"),
         dlq: fresh("dlq"),
         state: fresh("state"),
         partitions: 3,

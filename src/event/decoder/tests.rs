@@ -75,6 +75,33 @@ fn pointers_reach_anywhere_and_types_are_translated() {
 }
 
 #[test]
+fn a_customer_is_erased_on_the_profile_topic_or_where_the_operator_says_so() {
+    let segment = Decoder::new(Format::Segment, Format::Native, &table(&[]), table(&[]));
+    let json =
+        br#"{"type":"track","event":"Customer Deleted","userId":"u","timestamp":"2026-01-01T00:00:00Z"}"#;
+    let reject = read(&segment, Source::Clickstream, json, &()).unwrap_err();
+    assert_eq!(reject.reason, Reason::UnsupportedType, "anybody's browser could ask for it");
+    let erased = |decoder: &Decoder, source| {
+        let event = read(decoder, source, json, &()).unwrap();
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
+    };
+    erased(&segment, Source::Profile);
+    let types = table(&[("Customer Deleted", "customer_deleted")]);
+    erased(&Decoder::new(Format::Segment, Format::Native, &table(&[]), types), Source::Clickstream);
+}
+
+#[test]
+fn a_channel_is_read_by_pointer_and_from_segments_calls() {
+    let decoder = pointed(&[("customer_id", "/c"), ("type", "/t"), ("channel", "/via/name")], &[]);
+    let json = br#"{"c":"x","t":"page_viewed","via":{"name":"store"}}"#;
+    assert_eq!(read(&decoder, Source::Clickstream, json, &()).unwrap().channel.as_deref(), Some("store"));
+    let segment = Decoder::new(Format::Segment, Format::Native, &table(&[]), table(&[]));
+    let json =
+        br#"{"type":"track","event":"x","userId":"u","timestamp":"2026-01-01T00:00:00Z","channel":"mobile"}"#;
+    assert_eq!(read(&segment, Source::Clickstream, json, &()).unwrap().channel.as_deref(), Some("mobile"));
+}
+
+#[test]
 fn a_star_stands_for_every_other_name_and_for_none() {
     let decoder = pointed(&[("customer_id", "/c"), ("amount", "/sum")], &[("*", "order_completed")]);
     for json in [r#"{"c":"x","sum":5}"#, r#"{"c":"x","sum":5,"type":"whatever"}"#] {

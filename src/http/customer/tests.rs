@@ -21,6 +21,7 @@ fn event(source: Source, name: &'static str, ts: Ts) -> Event<'static> {
         event_id: None,
         numbers,
         profile: None,
+        channel: None,
     }
 }
 
