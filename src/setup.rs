@@ -40,6 +40,12 @@ fn compile(config: &Config, model: Result<Model>) -> Result<Plan> {
     }
 }
 
+/// Compiles the plan of one lifecycle, `(file, text)`, over the configured catalogue and model. Nothing alerts.
+pub fn plan_of_lifecycle(config: &Config, lifecycle: (String, String)) -> Result<Plan> {
+    let settings = Settings { policies: Vec::new(), ..settings(config) };
+    Plan::new(&catalogue(config)?, &[lifecycle], &model(config, None)?, settings)
+}
+
 /// Compiles what training needs: the catalogue, and nothing that decides.
 pub fn plan_for_features(config: &Config) -> Result<Plan> {
     Plan::for_features(&catalogue(config)?, settings(config))
@@ -56,22 +62,25 @@ pub fn catalogue(config: &Config) -> Result<Catalogue> {
 /// The texts of the configured lifecycles with the names to report problems under.
 fn lifecycles(config: &Config) -> Result<Vec<(String, String)>> {
     let mut problems = Vec::new();
-    let named = config.lifecycles.use_.iter().map(|name| {
-        if config::is_path(name) {
-            return Ok((name.clone(), read("lifecycles.use", Path::new(name))?));
-        }
-        let text = lifecycle::preset(name).ok_or_else(|| {
-            let near = crate::error::did_you_mean(name, lifecycle::preset_names());
-            let presets: Vec<_> = lifecycle::preset_names().collect();
-            Error::user(format!("`lifecycles.use` names `{name}`, which is no preset{near}")).hint(format!(
-                "presets are {}; a file is named by its path, such as ./{name}.toml",
-                presets.join(", ")
-            ))
-        })?;
-        Ok((format!("{name}.toml"), text.to_owned()))
-    });
+    let named = config.lifecycles.use_.iter().map(|name| lifecycle_text("lifecycles.use", name));
     let found = named.filter_map(|read| read.map_err(|e| problems.push(e)).ok()).collect();
     if problems.is_empty() { Ok(found) } else { Err(Error::all_of(problems)) }
+}
+
+/// The text of a preset or of a file, with the name to report its problems under; `key` is what named it.
+pub fn lifecycle_text(key: &str, name: &str) -> Result<(String, String)> {
+    if config::is_path(name) {
+        return Ok((name.to_owned(), read(key, Path::new(name))?));
+    }
+    let text = lifecycle::preset(name).ok_or_else(|| {
+        let near = crate::error::did_you_mean(name, lifecycle::preset_names());
+        let presets: Vec<_> = lifecycle::preset_names().collect();
+        Error::user(format!("`{key}` names `{name}`, which is no preset{near}")).hint(format!(
+            "presets are {}; a file is named by its path, such as ./{name}.toml",
+            presets.join(", ")
+        ))
+    })?;
+    Ok((format!("{name}.toml"), text.to_owned()))
 }
 
 /// The model that is named, or the configured one, or the one that ships.

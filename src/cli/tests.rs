@@ -112,13 +112,28 @@ fn topics_names_an_action() {
 }
 
 #[test]
+fn a_diff_names_two_lifecycles_and_its_input() {
+    let diff =
+        args::<check::Args>("--diff old.toml value --input d --until 1970-01-01T00:00:01Z --list").unwrap();
+    assert_eq!(
+        (diff.diff, diff.until, diff.list),
+        (vec!["old.toml".into(), "value".into()], Some(1_000), true)
+    );
+    for wrong in
+        ["--diff a b", "--diff a --input d", "--input d", "--list", "--json", "--diff a b --input d --print"]
+    {
+        assert!(args::<check::Args>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn global_flags_stand_before_or_after_the_command() {
     for line in
         ["stagecast --set a=1 -v check --print --set b=2", "stagecast check -v --set a=1 --set b=2 --print"]
     {
         let cli = Cli::try_parse_from(line.split(' ')).unwrap();
         assert_eq!((cli.global.verbose, cli.global.log_format), (1, LogFormat::Text));
-        assert!(matches!(cli.command, Command::Check(check::Args { print: true })));
+        assert!(matches!(cli.command, Command::Check(check::Args { print: true, .. })));
     }
     for wrong in ["stagecast check -v -q", "stagecast check --log-format xml", "stagecast chek", "stagecast"]
     {

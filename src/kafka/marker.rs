@@ -9,9 +9,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::merge::Position;
+use crate::time::Ts;
 
 /// The key of the marker. It is no UTF-8, so that no customer can have it.
 pub const KEY: &[u8] = b"\xffcommit";
+/// What the key of a layout's description begins with; its id follows in hexadecimal digits.
+const LAYOUT: &[u8] = b"\xfflayout-";
 
 /// Raised whenever the meaning of a field changes.
 const VERSION: u32 = 1;
@@ -28,6 +31,9 @@ pub struct Marker {
     pub partitions: i32,
     /// By topic, which offsets are done.
     pub inputs: BTreeMap<String, Done>,
+    /// The instant up to which every customer's silence was lived through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lived_to: Option<Ts>,
 }
 
 /// Which offsets of an input partition are done.
@@ -52,7 +58,11 @@ impl From<Done> for Position {
 
 impl Marker {
     pub fn new(sequence: u64, states: u64, partitions: i32, inputs: BTreeMap<String, Done>) -> Self {
-        Marker { version: VERSION, sequence, states, partitions, inputs }
+        Marker { version: VERSION, sequence, states, partitions, inputs, lived_to: None }
+    }
+
+    pub fn with_lived_to(self, lived_to: Option<Ts>) -> Self {
+        Marker { lived_to, ..self }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -69,6 +79,17 @@ impl Marker {
             }
         }
     }
+}
+
+/// The key under which the description of a layout stands.
+pub fn layout_key(id: u32) -> Vec<u8> {
+    [LAYOUT, format!("{id:08x}").as_bytes()].concat()
+}
+
+/// The layout whose description stands under this key; `None` when it is another kind of key.
+pub fn layout_of_key(key: &[u8]) -> Option<u32> {
+    let digits = std::str::from_utf8(key.strip_prefix(LAYOUT)?).ok()?;
+    u32::from_str_radix(digits, 16).ok()
 }
 
 /// What was found in a partition of the state topic.
@@ -98,6 +119,8 @@ pub struct Resume {
     /// In the order of the inputs.
     pub starts: Vec<Position>,
     pub warnings: Vec<String>,
+    /// See [`Marker::lived_to`].
+    pub lived_to: Option<Ts>,
 }
 
 /// Decides where a partition goes on, or why it must not.
@@ -109,7 +132,8 @@ pub fn resume(
 ) -> Result<Resume, String> {
     check_whole(partition, partitions, found)?;
     let sequence = found.marker.as_ref().map_or(0, |m| m.sequence);
-    let mut resume = Resume { sequence, starts: Vec::new(), warnings: Vec::new() };
+    let lived_to = found.marker.as_ref().and_then(|m| m.lived_to);
+    let mut resume = Resume { sequence, starts: Vec::new(), warnings: Vec::new(), lived_to };
     for input in inputs {
         let done = found.marker.as_ref().and_then(|m| m.inputs.get(&input.topic)).cloned();
         resume.starts.push(resume_input(partition, input, done, &mut resume.warnings)?);
@@ -242,6 +266,23 @@ mod tests {
         ] {
             let refused = resume(0, partitions, &found, &[input]).unwrap_err();
             assert!(refused.contains(word), "{refused}");
+        }
+    }
+
+    #[test]
+    fn markers_of_versions_that_did_not_tell_the_instant_are_read() {
+        let told = Marker { lived_to: Some(5), ..marker(7, 2, 40) };
+        assert_eq!(Marker::decode(&told.encode()), Ok(told));
+        let silent = marker(7, 2, 40);
+        assert!(!String::from_utf8(silent.encode()).unwrap().contains("lived_to"));
+        assert_eq!(Marker::decode(&silent.encode()), Ok(silent));
+    }
+
+    #[test]
+    fn the_key_of_a_layout_is_no_other_key() {
+        assert_eq!(layout_of_key(&layout_key(0x00ab_cdef)), Some(0x00ab_cdef));
+        for other in [KEY, b"customer", b"\xfflayout-", b"layout-00abcdef", b"\xfflayout-xyz"] {
+            assert_eq!(layout_of_key(other), None);
         }
     }
 

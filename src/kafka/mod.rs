@@ -2,9 +2,8 @@
 //!
 //! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
-//! an error in it asks for ([`answer`]), [`partitioner`] which
-//! partition a key belongs to, and [`dead_letter`] how an unusable record is passed on
-//! ([`letters`]: how it comes back).
+//! an error in it asks for ([`answer`]), [`partitioner`] which partition a key belongs to (`keys` looks whether
+//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back).
 
 pub mod broker;
 pub mod clients;
@@ -13,6 +12,7 @@ pub mod admin;
 pub mod transactions;
 pub mod answer;
 pub mod partitioner;
+mod keys;
 pub mod dead_letter;
 pub mod headers;
 pub mod marker;

@@ -1,6 +1,6 @@
 //! Restoring: a partition's customers from the state topic, and where its inputs go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +10,12 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{ClientSettings, LogContext};
-use super::marker::{self, Found, InputFacts, Marker, WAY_OUT};
+use super::marker::{self, Found, InputFacts, Marker, WAY_OUT, layout_of_key};
 use super::members::Member;
 use super::task::{Input, Task, Timing};
 use crate::error::Error;
+use crate::pipeline::codec::CodecError;
+use crate::pipeline::described::Description;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
@@ -52,6 +54,20 @@ pub struct Restoring<'a> {
     pub timing: Timing,
 }
 
+/// Why a layout without a description cannot be mapped, and what can.
+const UNDESCRIBED: &str = "it was written by a version that did not describe its states: run this version once with \
+    the configuration that wrote them, after which they are described, and change the configuration then";
+
+/// A partition of the state topic while it is read.
+struct Reading {
+    engine: Engine,
+    found: Found,
+    /// By customer, the transaction of its state.
+    sequences: BTreeMap<String, u64>,
+    /// States of layouts that nothing has described so far, and where they stand.
+    unread: BTreeMap<String, (i64, Vec<u8>)>,
+}
+
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Restored {
@@ -68,6 +84,7 @@ impl Restoring<'_> {
     ) -> Result<(Vec<Task>, Restored), Interrupted> {
         let began = Tick::now();
         let (mut tasks, mut records) = (Vec::new(), 0);
+        let mut news = BTreeSet::new();
         let reader = self.clients.restore_consumer(self.worker)?;
         let ends = self.clients.end_offsets(self.worker)?;
         for partition in wanted {
@@ -77,10 +94,20 @@ impl Restoring<'_> {
             let resume = marker::resume(*partition, self.partitions, &found, &facts)
                 .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?;
             resume.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+            news.extend(engine.layout_news());
+            if engine.to_reconcile() > 0 {
+                tracing::info!(
+                    partition,
+                    customers = engine.to_reconcile(),
+                    "to be evaluated under new definitions"
+                );
+            }
             let inputs = Arc::clone(self.inputs);
             let (sequence, starts) = (resume.sequence, resume.starts);
-            tasks.push(Task::new(*partition, self.partitions, inputs, self.timing, engine, sequence, starts));
+            let task = Task::new(*partition, self.partitions, inputs, self.timing, engine, sequence, starts);
+            tasks.push(task.with_lived_to(resume.lived_to));
         }
+        news.iter().for_each(|sentence| tracing::warn!("the configuration has changed: {sentence}"));
         Ok((tasks, Restored { records, took: began.elapsed() }))
     }
 
@@ -93,9 +120,12 @@ impl Restoring<'_> {
         partition: i32,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Engine, Found, u64), Interrupted> {
-        let mut engine = Engine::new(Arc::clone(self.plan), true);
-        let mut found = Found::default();
-        let mut sequences: BTreeMap<String, u64> = BTreeMap::new();
+        let mut reading = Reading {
+            engine: Engine::new(Arc::clone(self.plan), true),
+            found: Found::default(),
+            sequences: BTreeMap::new(),
+            unread: BTreeMap::new(),
+        };
         let (low, end) = ends.fetch_watermarks(self.state_topic, partition, PATIENCE)?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(low))?;
@@ -110,12 +140,19 @@ impl Restoring<'_> {
                 Some(Ok(message)) => {
                     next = message.offset() + 1;
                     records += 1;
-                    self.take(&mut engine, &mut found, &mut sequences, &message)?;
+                    self.take(&mut reading, &message)?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) | None => next = next.max(position_of(reader)?),
                 Some(Err(error)) if is_transient(&error) => {}
                 Some(Err(error)) => return Err(error.into()),
             }
+        }
+        let Reading { mut engine, mut found, sequences, unread } = reading;
+        for (id, (offset, state)) in &unread {
+            engine.restore(id, state).map_err(|error| {
+                let way_out = if matches!(error, CodecError::OtherLayout(_)) { UNDESCRIBED } else { WAY_OUT };
+                self.refusal(partition, *offset, &error.to_string(), way_out)
+            })?;
         }
         engine.finish_restore();
         found.states = sequences.len() as u64;
@@ -124,22 +161,23 @@ impl Restoring<'_> {
         Ok((engine, found, records))
     }
 
-    fn take(
-        &self,
-        engine: &mut Engine,
-        found: &mut Found,
-        sequences: &mut BTreeMap<String, u64>,
-        message: &impl Message,
-    ) -> Result<(), Interrupted> {
-        let refuse = |what: String| {
-            let at =
-                format!("{} [{}] offset {}: {what}", self.state_topic, message.partition(), message.offset());
-            Interrupted::Refused(Error::user(at).hint(WAY_OUT))
-        };
+    fn refusal(&self, partition: i32, offset: i64, what: &str, way_out: &str) -> Interrupted {
+        let at = format!("{} [{partition}] offset {offset}: {what}", self.state_topic);
+        Interrupted::Refused(Error::user(at).hint(way_out))
+    }
+
+    fn take(&self, reading: &mut Reading, message: &impl Message) -> Result<(), Interrupted> {
+        let Reading { engine, found, sequences, unread } = reading;
+        let refuse = |what: String| self.refusal(message.partition(), message.offset(), &what, WAY_OUT);
         let key = message.key().unwrap_or(b"");
         if key == marker::KEY {
             let marker = message.payload().map(Marker::decode).transpose();
             found.marker = marker.map_err(&refuse)?.or(found.marker.take());
+            return Ok(());
+        }
+        if let Some(layout) = layout_of_key(key) {
+            let description = message.payload().map(Description::decode).transpose().map_err(&refuse)?;
+            description.into_iter().for_each(|description| engine.learn_layout(layout, description));
             return Ok(());
         }
         if let Some(hash) = OptOut::of_key(key) {
@@ -150,13 +188,22 @@ impl Restoring<'_> {
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = message.payload() else {
             sequences.remove(id);
+            unread.remove(id);
             engine.restore_tombstone(id);
             return Ok(());
         };
         let mut at = 0;
         let sequence = get_u64(value, &mut at);
         let state = value.get(at..).unwrap_or(&[]);
-        engine.restore(id, state).map_err(|error| refuse(error.to_string()))?;
+        match engine.restore(id, state) {
+            Ok(()) => drop(unread.remove(id)),
+            // Its description may stand behind it, when a later version wrote that.
+            Err(CodecError::OtherLayout(_)) => {
+                engine.restore_tombstone(id);
+                drop(unread.insert(id.to_owned(), (message.offset(), state.to_vec())));
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        }
         match sequences.get_mut(id) {
             Some(known) => *known = sequence,
             None => drop(sequences.insert(id.to_owned(), sequence)),

@@ -97,6 +97,11 @@ pub struct Task {
     sequence: u64,
     committed: Vec<Position>,
     lanes: Vec<LaneMemory>,
+    /// The instant up to which every customer's silence was lived through, now and as of the last commit.
+    lived_to: Option<Ts>,
+    committed_lived_to: Option<Ts>,
+    /// Descriptions of layouts that must stand in the log with the next states.
+    undescribed: Vec<(u32, Vec<u8>)>,
     /// Whether something was done since the last commit.
     pub changed: bool,
     /// Whether more silence is due than was worth doing at once.
@@ -119,16 +124,25 @@ impl Task {
             partitions,
             inputs,
             timing,
-            engine,
             merger: Merger::new(timing.grace_ms, starts.clone()),
             clock: Ts::MIN,
             active: Tick::now(),
             sequence,
             lanes: vec![LaneMemory::default(); starts.len()],
             committed: starts,
+            lived_to: None,
+            committed_lived_to: None,
+            undescribed: engine.undescribed_layouts(),
             changed: false,
-            more: false,
+            more: engine.to_reconcile() > 0,
+            engine,
         }
+    }
+
+    /// Tells up to which instant silence was lived through before this task began.
+    pub fn with_lived_to(mut self, lived_to: Option<Ts>) -> Self {
+        (self.lived_to, self.committed_lived_to) = (lived_to, lived_to);
+        self
     }
 
     /// Takes in a record of a lane, at this reading of both clocks.
@@ -164,8 +178,12 @@ impl Task {
     }
 
     /// Applies the next event whose turn has come. Silence is left to [`Task::pass_time`]: an event lives
-    /// through its own customer's, and the others' cost less when many instants are due at once.
+    /// through its own customer's, and the others' cost less when many instants are due at once. Nobody's turn
+    /// has come while customers wait to be reconciled.
     pub fn advance(&mut self) -> Option<Step> {
+        if self.engine.to_reconcile() > 0 {
+            return None;
+        }
         let (_, mut waiting) = self.merger.pop()?;
         self.clock = self.clock.max(waiting.event.ts);
         let event = waiting.event.take();
@@ -178,14 +196,24 @@ impl Task {
 
     /// Lets time pass: an idle partition follows the wall clock. A task counts as idle once nothing came for
     /// `grace`, which delays nobody, since a silent customer's instants wait that long anyway.
+    /// Before any time passes, customers are reconciled, some at a time.
     pub fn pass_time(&mut self, wall: Ts) {
+        if self.engine.to_reconcile() > 0 {
+            self.more = self.engine.reconcile(self.lived_to.unwrap_or(Ts::MIN));
+            self.changed = true;
+            return;
+        }
         let idle = self.merger.all_ended() && self.merger.waiting() == 0;
         let grace = Duration::from_millis(self.timing.grace_ms.max(0) as u64);
         if self.timing.clock == Clock::Wall && idle && self.active.elapsed() >= grace {
             self.clock = self.clock.max(wall);
         }
         if self.clock != Ts::MIN {
-            self.more = self.engine.tick(self.clock.saturating_sub(self.timing.grace_ms));
+            let limit = self.clock.saturating_sub(self.timing.grace_ms);
+            self.more = self.engine.tick(limit);
+            if !self.more {
+                self.lived_to = self.lived_to.max(Some(limit));
+            }
         }
         self.changed |= !self.engine.outbox.is_empty()
             || !self.engine.store().dirty().is_empty()
@@ -196,7 +224,11 @@ impl Task {
     /// go on once what waits has gone out.
     pub fn run_until(&mut self, until: Ts, from: u32) -> Option<u32> {
         self.changed = true;
-        self.engine.run_on(until, from)
+        let next = self.engine.run_on(until, from);
+        if next.is_none() {
+            self.lived_to = self.lived_to.max(Some(until));
+        }
+        next
     }
 
     /// The marker of the transaction at hand, which writes so many states.
@@ -204,7 +236,12 @@ impl Task {
         let lanes = self.inputs.iter().enumerate();
         let inputs: BTreeMap<String, Done> =
             lanes.map(|(lane, input)| (input.topic.clone(), self.merger.position(lane).into())).collect();
-        Marker::new(self.sequence + 1, states, self.partitions, inputs)
+        Marker::new(self.sequence + 1, states, self.partitions, inputs).with_lived_to(self.lived_to)
+    }
+
+    /// The layouts whose descriptions the transaction at hand must write before its states.
+    pub fn undescribed(&self) -> &[(u32, Vec<u8>)] {
+        if self.engine.store().dirty().is_empty() { &[] } else { &self.undescribed }
     }
 
     /// Appends the state of a customer as the transaction at hand writes it: its number, then the state.
@@ -215,6 +252,10 @@ impl Task {
 
     /// The transaction is committed.
     pub fn commit(&mut self) {
+        if !self.engine.store().dirty().is_empty() {
+            self.undescribed.clear();
+        }
+        self.committed_lived_to = self.lived_to;
         self.engine.commit();
         self.sequence += 1;
         self.committed = (0..self.inputs.len()).map(|lane| self.merger.position(lane)).collect();
@@ -227,6 +268,8 @@ impl Task {
         self.engine.rollback();
         self.merger = Merger::new(self.timing.grace_ms, self.committed.clone());
         self.clock = Ts::MIN;
+        self.lived_to = self.committed_lived_to;
+        self.more = self.engine.to_reconcile() > 0;
         for lane in &mut self.lanes {
             lane.stale = lane.taken_since_commit.then_some(lane.position);
             lane.taken_since_commit = false;
@@ -271,12 +314,12 @@ impl Task {
 
     /// Whether an event's turn has come.
     pub fn is_ready(&self) -> bool {
-        self.merger.is_ready()
+        self.merger.is_ready() && self.engine.to_reconcile() == 0
     }
 
     /// Whether everything read is done and every lane has been read to its end.
     pub fn is_done(&self) -> bool {
-        self.merger.all_ended() && self.merger.waiting() == 0
+        self.engine.to_reconcile() == 0 && self.merger.all_ended() && self.merger.waiting() == 0
     }
 
     pub fn engine(&self) -> &Engine {

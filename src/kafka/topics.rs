@@ -10,6 +10,7 @@ use std::io::Write;
 use crate::error::{Error, Result};
 use crate::kafka::admin::Admin;
 use crate::kafka::clients::ClientSettings;
+use crate::kafka::keys;
 use crate::time::{DAY_MS, HOUR_MS, MINUTE_MS, format_span};
 
 /// The state's segments are closed after this long, so that compaction can reach what is in them.
@@ -125,10 +126,12 @@ pub fn create(settings: &ClientSettings, layout: &Layout, inputs: bool, out: &mu
     Ok(())
 }
 
-/// `stagecast topics check`: prints what is wrong; fails when something must change before `run`.
+/// `stagecast topics check`: prints what is wrong, the keys of a sample of the inputs included; fails when
+/// something must change before `run`.
 pub fn report(settings: &ClientSettings, layout: &Layout, out: &mut dyn Write) -> Result<()> {
     let found = Admin::connect(settings)?.look(layout)?;
-    let findings = check(layout, &found);
+    let mut findings = check(layout, &found);
+    findings.extend(keys::misplaced(settings, &layout.inputs_found(&found))?);
     for finding in &findings {
         say(out, &finding.to_string())?;
     }
@@ -216,6 +219,12 @@ impl Layout {
         ];
         let inputs = self.inputs.iter().map(|t| (t.as_str(), Role::Input));
         inputs.chain(outputs.into_iter().map(|(t, role)| (t.as_str(), role))).collect()
+    }
+
+    /// The inputs that exist, with their numbers of partitions.
+    fn inputs_found<'a>(&'a self, found: &AdminFacts) -> Vec<(&'a str, i32)> {
+        let partitions = |topic: &'a String| Some((topic.as_str(), found.topics.get(topic)?.partitions));
+        self.inputs.iter().filter_map(partitions).collect()
     }
 
     /// Partition n of each of these belongs to partition n of the others.
@@ -428,7 +437,7 @@ impl Finding {
         Finding { severity: Severity::Error, topic: topic.to_owned(), what: what.into(), fix: fix.into() }
     }
 
-    fn warning(topic: &str, what: impl Into<String>, fix: impl Into<String>) -> Self {
+    pub(super) fn warning(topic: &str, what: impl Into<String>, fix: impl Into<String>) -> Self {
         Finding { severity: Severity::Warning, ..Finding::error(topic, what, fix) }
     }
 }

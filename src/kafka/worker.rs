@@ -746,8 +746,8 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed, a tombstone for those it erases, and what is
-/// remembered of them; returns how many states.
+/// Sends the state of every customer that the transaction changed, what describes their layout where that is new
+/// to the log, a tombstone for those it erases, and what is remembered of them; returns how many states.
 fn send_states(
     transactions: &Transactions,
     topic: &str,
@@ -756,6 +756,12 @@ fn send_states(
 ) -> Result<u64, TxnError> {
     let store = task.engine().store();
     let wall = wall_now();
+    for (layout, description) in task.undescribed() {
+        let key = marker::layout_key(*layout);
+        let record =
+            BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
+        transactions.send(record)?;
+    }
     let mut states = 0;
     for customer in store.dirty() {
         let key = store.customer(*customer).id.as_str();

@@ -64,6 +64,9 @@ impl Local {
         for (key, n) in &tally.stage_changes {
             counts.steps.push((self.metrics.stage_changes(plan, *key), *n));
         }
+        for (key, n) in &tally.gone_stages {
+            counts.steps.push((self.metrics.gone_stages(plan, key), *n));
+        }
         for ((policy, control), n) in &tally.alerts {
             let policy = &plan.settings.policies[usize::from(*policy)].name;
             counts.steps.push((self.metrics.alerts(policy, *control), *n));

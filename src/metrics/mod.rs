@@ -19,6 +19,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
 use crate::pipeline::emit::Trigger;
+use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
 use crate::time::Ts;
 use histogram::{Histogram, Registered};
@@ -221,6 +222,14 @@ impl Metrics {
         let (lifecycle, _) = &plan.lifecycles[usize::from(lifecycle)];
         let name = |stage: u8| -> &str { lifecycle.stages().get(usize::from(stage)).map_or("", |s| &s.name) };
         self.stage_changes.with_label_values(&[&*lifecycle.name, name(from), name(to), trigger.name()])
+    }
+
+    /// The counter of a key of [`crate::pipeline::engine::Tally::gone_stages`].
+    fn gone_stages(&self, plan: &Plan, (lifecycle, from, to): &FromGone) -> prometheus::IntCounter {
+        let (lifecycle, _) = &plan.lifecycles[usize::from(*lifecycle)];
+        let to = lifecycle.stages().get(usize::from(*to)).map_or("", |s| &s.name);
+        let trigger = Trigger::Definition.name();
+        self.stage_changes.with_label_values(&[&*lifecycle.name, from, to, trigger])
     }
 
     /// The text of a scrape. See [`CONTENT_TYPE`].

@@ -6,7 +6,7 @@ use super::table::{FAMILIES, Kind};
 use super::*;
 use crate::config::Config;
 use crate::event::{Event, Numbers};
-use crate::pipeline::engine::Engine;
+use crate::pipeline::engine::{Engine, Tally};
 
 fn plan() -> Arc<Plan> {
     Arc::new(crate::setup::plan(&Config::default(), None).unwrap())
@@ -190,6 +190,28 @@ fn everything_known_from_the_start_begins_at_zero() {
     }
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(scrape.value(&format!("stagecast_build_info{{version=\"{version}\"}}")), 1.0);
+}
+
+#[test]
+fn a_move_by_definition_is_counted_and_a_stage_that_is_gone_keeps_its_name() {
+    let (plan, metrics) = (plan(), Metrics::new(&plan()).unwrap());
+    let to = plan.lifecycles[0].0.stage_index("loyalty").unwrap();
+    let from = plan.lifecycles[0].0.stage_index("retention").unwrap();
+    let tally = Tally {
+        stage_changes: vec![((0, from, to, Trigger::Definition), 2)],
+        gone_stages: vec![((0, "champion".into(), to), 3)],
+        ..Tally::default()
+    };
+    let mut local = metrics.local();
+    local.tally(&plan, &tally);
+    local.flush();
+    let scrape = Scrape::parse(&metrics.render());
+    for (from, n) in [("retention", 2.0), ("champion", 3.0)] {
+        let series = format!(
+            "stagecast_stage_changes_total{{from=\"{from}\",lifecycle=\"retention\",to=\"loyalty\",trigger=\"definition\"}}"
+        );
+        assert_eq!(scrape.value(&series), n, "{series}");
+    }
 }
 
 #[test]

@@ -1,17 +1,22 @@
 //! The bytes of one customer in the state topic: compact, versioned, checked.
 //!
 //! Totals, cursors, truths and timers are not written: they follow from the rest. Instants are written as
-//! distances from the last evaluated one. What stands where is identified by the layout id, a hash of the
-//! names of everything kept, so that a state of another catalogue is recognised and never misread.
+//! distances from the last evaluated one. What stands where is identified by the layout id, a hash of its
+//! [`Description`], so that a state of another catalogue is never misread: it is mapped by names
+//! ([`super::migrate`]) where its description is known.
 
 use thin_vec::ThinVec;
 
 use super::channels;
+use super::described::{Description, Kind};
 use super::engine::Engine;
 use super::facts::{TraitValue, Traits};
 use super::layout::{KeptSlot, NEVER};
+use super::lifecycle::StageState;
+use super::migrate::{LayoutMap, Layouts, LifecycleMap};
 use super::panes;
-use super::plan::Plan;
+use super::plan::{Plan, StageSlots};
+use super::reconcile::Due;
 use super::sessions;
 use super::store::{OrderDays, Seen};
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
@@ -29,15 +34,17 @@ pub enum CodecError {
     #[error("the record has version {0}; this program reads version {VERSION}")]
     OtherVersion(u8),
     #[error(
-        "the record was written with another feature catalogue, other lifecycle stages or other alert policies"
+        "the record was written with another feature catalogue, other lifecycle stages or other alert policies, \
+         and nothing tells what stands where in it"
     )]
     OtherLayout(u32),
     #[error("the record's {0} is impossible")]
     Impossible(&'static str),
 }
 
-/// A hash of the names of everything that is kept, in order.
-pub fn layout_id(plan: &Plan) -> u32 {
+/// The id that versions before descriptions gave to a plan's layout: a hash of the names of everything that is
+/// kept, in order.
+pub fn undescribed_id(plan: &Plan) -> u32 {
     let mut text = String::new();
     let mut name = |kind: &str, name: &str| {
         text.push_str(kind);
@@ -111,9 +118,9 @@ impl Engine {
 
     /// Takes in the state of a customer. Call [`Engine::finish_restore`] once all are in.
     pub fn restore(&mut self, id: &str, bytes: &[u8]) -> Result<(), CodecError> {
-        let decoded = decode(self.plan(), bytes)?;
+        let decoded = decode(&self.plan, &mut self.layouts, bytes)?;
         let plan_head = self.plan().head;
-        self.adopt(id, |row, customer| {
+        let index = self.adopt(id, |row, customer| {
             row.copy_from_slice(&decoded.row);
             plan_head.due.set(row, Ts::MAX);
             customer.log = decoded.log;
@@ -123,12 +130,29 @@ impl Engine {
             customer.order_days = decoded.order_days;
             customer.channels = decoded.channels;
         });
+        self.reconciling.note(index, decoded.due);
         Ok(())
+    }
+
+    /// Takes in the description of a layout that states of the same log may have.
+    pub fn learn_layout(&mut self, id: u32, description: Description) {
+        self.layouts.learn(id, &self.plan, description);
+    }
+
+    /// The layouts that states of the log have, or are about to have, whose descriptions are not in it.
+    pub fn undescribed_layouts(&self) -> Vec<(u32, Vec<u8>)> {
+        self.layouts.missing(self.plan.layout_id)
+    }
+
+    /// What changed between the layouts of the restored states and this one, in sentences.
+    pub fn layout_news(&self) -> Vec<String> {
+        self.layouts.news(&self.plan)
     }
 
     /// Forgets a customer whose state was tombstoned, while restoring.
     pub fn restore_tombstone(&mut self, id: &str) {
         if let Some(index) = self.store().find(id) {
+            self.reconciling.note(index, None);
             self.forget(index);
         }
     }
@@ -139,6 +163,7 @@ impl Engine {
         for index in all {
             self.settle_in(index);
         }
+        self.reconciling.begin();
         self.commit();
     }
 }
@@ -151,9 +176,11 @@ struct Decoded {
     traits: Option<Box<Traits>>,
     order_days: OrderDays,
     channels: ThinVec<u8>,
+    /// What must be done once all customers are there.
+    due: Option<Due>,
 }
 
-fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
+fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, CodecError> {
     let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(CodecError::Corrupt)?;
     if xxhash_rust::xxh3::xxh3_64(body) as u32 != u32::from_le_bytes(*checksum) {
         return Err(CodecError::Corrupt);
@@ -164,9 +191,7 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
         other => return Err(CodecError::OtherVersion(other)),
     }
     let layout_id = u32::from_le_bytes(reader.array()?);
-    if layout_id != plan.layout_id {
-        return Err(CodecError::OtherLayout(layout_id));
-    }
+    let map = &*layouts.of_state(layout_id).ok_or(CodecError::OtherLayout(layout_id))?;
     let mut row = plan.new_row.to_vec();
     let now = reader.i64()?;
     if !(MIN_TS..=MAX_TS).contains(&now) {
@@ -179,52 +204,62 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
     head.emitted_p.set(&mut row, f64::from_le_bytes(reader.array()?));
     head.sequence.set(&mut row, reader.u32()?);
     head.emitted.set(&mut row, reader.u32()?);
-    for kept in &plan.layout.kept {
-        match kept.slot {
-            KeptSlot::Count(slot) => slot.set(&mut row, reader.u32()?),
-            KeptSlot::Number(slot) => slot.set(&mut row, reader.i64()?),
-            KeptSlot::Instant(slot) => slot.set(&mut row, reader.instant(now)?),
-            KeptSlot::Float(slot) => slot.set(&mut row, f64::from_le_bytes(reader.array()?)),
-        }
+    for (kind, to) in &map.kept {
+        reader.kept(*kind, *to, &mut row, now)?;
     }
+    map.complete_orders(&plan.layout, &mut row);
     check_instants(plan, &row)?;
-    for (lifecycle, slots) in &plan.lifecycles {
-        let stage = reader.byte()?;
-        if usize::from(stage) >= lifecycle.stages().len() {
-            return Err(CodecError::Impossible("stage"));
+    let due = reader.lifecycles(plan, map, &mut row, now)?;
+    for to in &map.policies {
+        let (disarmed, fired_at) = (u32::from(reader.byte()?), reader.instant(now)?);
+        if let Some(slots) = to.map(|to| &plan.policies[to]) {
+            slots.disarmed.set(&mut row, disarmed);
+            slots.fired_at.set(&mut row, fired_at);
         }
-        slots.stage.set(&mut row, u32::from(stage));
-        slots.entered_at.set(&mut row, reader.past_instant(now)?);
-        for pair in &slots.visits {
-            pair.set(&mut row, reader.u32()?);
-        }
-        slots.silent_moves.set(&mut row, reader.u32()?.min(u32::from(u16::MAX)));
-    }
-    for slots in &plan.policies {
-        slots.disarmed.set(&mut row, u32::from(reader.byte()?));
-        slots.fired_at.set(&mut row, reader.instant(now)?);
     }
     let log = reader.bytes()?;
-    if !panes::is_valid(log, plan.layout.panes.len()) {
+    if !panes::is_valid(log, map.pane_count()) {
         return Err(CodecError::Impossible("pane log"));
     }
-    let packed = reader.bytes()?;
-    if let Some(slots) = &plan.layout.sessions {
-        let packed_end = sessions::packed_end(packed, slots.start.get(&row));
-        slots.packed_end.set(&mut row, packed_end.ok_or(CodecError::Impossible("session list"))?);
+    let log = map.log(log, &plan.layout);
+    let mut packed = reader.bytes()?;
+    match &plan.layout.sessions {
+        Some(slots) => {
+            let packed_end = sessions::packed_end(packed, slots.start.get(&row));
+            slots.packed_end.set(&mut row, packed_end.ok_or(CodecError::Impossible("session list"))?);
+        }
+        None => packed = &[],
     }
-    let order_days = reader.order_days(plan.layout.orders.len())?;
+    let order_days = map.order_days(reader.order_days(map.order_count())?);
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
-    let channels = if plan.keeps_channels { reader.bytes()? } else { &[] };
+    let mut channels = if map.channels { reader.bytes()? } else { &[] };
     if !channels::is_valid(channels) {
         return Err(CodecError::Impossible("list of channels"));
+    }
+    if !plan.keeps_channels {
+        channels = &[];
     }
     if reader.at != body.len() {
         return Err(CodecError::Impossible("length"));
     }
-    let (log, sessions, channels) = (ThinVec::from(log), ThinVec::from(packed), ThinVec::from(channels));
-    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels })
+    let (sessions, channels) = (ThinVec::from(packed), ThinVec::from(channels));
+    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels, due })
+}
+
+/// Puts a customer into the plan's stage of the same name, or into `initial`; then returns the stage's name.
+fn stand(plan: &Plan, to: usize, one: &LifecycleMap, state: StageState, row: &mut [u32]) -> Option<Box<str>> {
+    let (lifecycle, slots): &(_, StageSlots) = &plan.lifecycles[to];
+    let mut mapped = StageState { visits: vec![0; lifecycle.stages().len()].into(), ..state };
+    for (stage, visits) in one.stages.iter().zip(&state.visits) {
+        if let Ok(stage) = stage {
+            mapped.visits[usize::from(*stage)] = *visits;
+        }
+    }
+    let stage = &one.stages[usize::from(state.stage)];
+    mapped.stage = *stage.as_ref().unwrap_or(&lifecycle.initial);
+    slots.store(row, &mapped);
+    stage.as_ref().err().cloned()
 }
 
 /// Whether the first and last of everything that has both make sense together.
@@ -232,7 +267,8 @@ fn check_instants(plan: &Plan, row: &[u32]) -> Result<(), CodecError> {
     let is_span = |first: Ts, last: Ts| first <= last && (first == NEVER) == (last == NEVER);
     for orders in &plan.layout.orders {
         let (first, last) = (orders.first.get(row), orders.last.get(row));
-        if !is_span(first, last) || (first == NEVER) != (orders.count.get(row) == 0) {
+        // Orders may be counted whose instants another catalogue did not keep.
+        if !is_span(first, last) || (first != NEVER && orders.count.get(row) == 0) {
             return Err(CodecError::Impossible("first and last order"));
         }
     }
@@ -347,6 +383,65 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A kept value; one that the plan does not know is passed over.
+    fn kept(&mut self, kind: Kind, to: Option<KeptSlot>, row: &mut [u32], now: Ts) -> Result<(), CodecError> {
+        match (kind, to) {
+            (Kind::Count, Some(KeptSlot::Count(slot))) => slot.set(row, self.u32()?),
+            (Kind::Number, Some(KeptSlot::Number(slot))) => slot.set(row, self.i64()?),
+            (Kind::Instant, Some(KeptSlot::Instant(slot))) => slot.set(row, self.instant(now)?),
+            (Kind::Float, Some(KeptSlot::Float(slot))) => slot.set(row, f64::from_le_bytes(self.array()?)),
+            (Kind::Count, _) => drop(self.u32()?),
+            (Kind::Number, _) => drop(self.i64()?),
+            (Kind::Instant, _) => drop(self.instant(now)?),
+            (Kind::Float, _) => drop(self.array::<8>()?),
+        }
+        Ok(())
+    }
+
+    /// Where the customer stands in every lifecycle, and what must be done about those that have changed.
+    fn lifecycles(
+        &mut self,
+        plan: &Plan,
+        map: &LayoutMap,
+        row: &mut [u32],
+        now: Ts,
+    ) -> Result<Option<Due>, CodecError> {
+        let mut due = Due { fresh: map.fresh, gone: Vec::new() };
+        for one in &map.lifecycles {
+            let state = self.stage_state(one, now)?;
+            if let Some(to) = one.to
+                && let Some(gone) = self::stand(plan, to, one, state, row)
+            {
+                due.gone.push((to as u8, gone));
+            }
+        }
+        for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
+            if map.fresh >> k & 1 == 1 {
+                slots.store(row, &lifecycle.start(now));
+            }
+        }
+        Ok((map.fresh | map.changed != 0).then_some(due))
+    }
+
+    /// A customer in a lifecycle, by the stages of the layout it was written under.
+    fn stage_state(&mut self, one: &LifecycleMap, now: Ts) -> Result<StageState, CodecError> {
+        let stage = self.byte()?;
+        if usize::from(stage) >= one.stages.len() {
+            return Err(CodecError::Impossible("stage"));
+        }
+        let entered_at = self.past_instant(now)?;
+        let mut visits = vec![0u16; one.stages.len()].into_boxed_slice();
+        for pair in visits.chunks_mut(2) {
+            let word = self.u32()?;
+            pair[0] = word as u16;
+            if let Some(second) = pair.get_mut(1) {
+                *second = (word >> 16) as u16;
+            }
+        }
+        let silent_moves = self.u32()?.min(u32::from(u16::MAX)) as u16;
+        Ok(StageState { stage, entered_at, truths: 0, visits, silent_moves })
+    }
+
     fn bytes(&mut self) -> Result<&'a [u8], CodecError> {
         let len = self.u64()? as usize;
         let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len());
@@ -398,7 +493,7 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::event::{Event, Field, Numbers, ProfileChange, Source};
     use crate::model::Model;
@@ -422,7 +517,12 @@ mod tests {
         format!("name = \"l\"\ninitial = \"{stage}\"\n[[stage]]\nname = \"{stage}\"\nenter = \"true\"\n")
     }
 
-    fn event(source: Source, name: &'static str, ts: Ts, id: Option<&'static str>) -> Event<'static> {
+    pub(in crate::pipeline) fn event(
+        source: Source,
+        name: &'static str,
+        ts: Ts,
+        id: Option<&'static str>,
+    ) -> Event<'static> {
         let mut numbers = Numbers::default();
         numbers.set(Field::Amount, 12.5);
         let customer_id = "c".into();
@@ -457,7 +557,7 @@ mod tests {
         engine
     }
 
-    fn encoded(engine: &Engine) -> Vec<u8> {
+    pub(in crate::pipeline) fn encoded(engine: &Engine) -> Vec<u8> {
         let mut bytes = Vec::new();
         engine.encode(engine.store().find("c").unwrap(), &mut bytes);
         bytes
@@ -500,17 +600,25 @@ mod tests {
         let later = with_byte(&bytes, 0, VERSION + 1);
         assert_eq!(restore(&plan_a, &later), Err(CodecError::OtherVersion(VERSION + 1)));
         let other_stages = plan(&[&lifecycle("b")], "");
-        assert_eq!(restore(&other_stages, &bytes), Err(CodecError::OtherLayout(plan_a.layout_id)));
+        let undescribed = restore(&other_stages, &bytes);
+        assert_eq!(undescribed, Err(CodecError::OtherLayout(plan_a.layout_id)), "nothing describes it");
         let longer = with_byte(&[&bytes[..bytes.len() - 4], &[0; 5]].concat(), 0, VERSION);
         assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("length")));
     }
 
     #[test]
-    fn the_layout_id_follows_what_is_kept_and_nothing_else() {
+    fn the_layout_id_follows_what_is_kept_and_the_definitions_and_nothing_else() {
         let stage = lifecycle("a");
         let plan_a = plan(&[&stage], "");
         let other_rule = plan(&[&stage.replace("\"true\"", "\"orders_90d > 1\"")], "");
-        assert_eq!(plan_a.layout_id, other_rule.layout_id, "a rule is read anew");
+        assert_ne!(plan_a.layout_id, other_rule.layout_id, "customers are evaluated anew");
+        assert_eq!(undescribed_id(&plan_a), undescribed_id(&other_rule));
+        assert_eq!(plan_a.layout_id, plan(&[&format!("# why\n{stage}")], "").layout_id, "a comment");
+        let catalogue = Catalogue::shipped();
+        let model = Model::of_one_term("orders_90d", &catalogue);
+        let files = [("l.toml".to_owned(), stage.clone())];
+        let other_model = Plan::new(&catalogue, &files, &model, Settings::default()).unwrap();
+        assert_eq!(plan_a.layout_id, other_model.layout_id, "another model");
         let nps = "[[feature]]\nname = \"nps\"\nsource = \"support\"\nagg = \"mean\"\nfield = \"nps\"\nwindows = [\"90d\"]\n";
         assert_ne!(plan_a.layout_id, plan(&[&stage], nps).layout_id, "another measure");
         assert_ne!(plan_a.layout_id, plan(&[], "").layout_id, "another lifecycle");
@@ -518,7 +626,7 @@ mod tests {
 
     impl Model {
         /// The least model there is.
-        fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
+        pub(in crate::pipeline) fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
             let layout = crate::pipeline::layout::Layout::new(catalogue, &mut Default::default()).unwrap();
             let hash = definition_hash(&crate::model::Definitions::definition(&layout, feature).unwrap());
             let report = serde_json::json!({

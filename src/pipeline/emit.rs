@@ -20,15 +20,18 @@ use crate::time::{Rfc3339, Ts, format_rfc3339};
 pub enum Trigger {
     Event,
     Silence,
+    /// The lifecycle's definition has changed.
+    Definition,
 }
 
 impl Trigger {
-    pub const ALL: [Trigger; 2] = [Trigger::Event, Trigger::Silence];
+    pub const ALL: [Trigger; 3] = [Trigger::Event, Trigger::Silence, Trigger::Definition];
 
     pub fn name(self) -> &'static str {
         match self {
             Trigger::Event => "event",
             Trigger::Silence => "silence",
+            Trigger::Definition => "definition",
         }
     }
 }
@@ -212,6 +215,8 @@ impl Wording {
 pub struct StageChange<'a> {
     pub customer_id: &'a str,
     pub lifecycle: usize,
+    /// The stage it came from, where that is no longer defined; else `moved` tells it.
+    pub gone: Option<&'a str>,
     pub moved: &'a Move<'a>,
     pub ts: Ts,
     pub trigger: Trigger,
@@ -226,7 +231,10 @@ pub fn stage_change(out: &mut Vec<u8>, plan: &Plan, change: &StageChange<'_>) {
     put(out, "{\"customer_id\":");
     put_text(out, change.customer_id);
     put(out, &words.lifecycles[change.lifecycle].head);
-    put(out, words.stage(change.lifecycle, usize::from(moved.from)));
+    match change.gone {
+        Some(name) => put_text(out, name),
+        None => put(out, words.stage(change.lifecycle, usize::from(moved.from))),
+    }
     put(out, ",\"to\":");
     put(out, words.stage(change.lifecycle, usize::from(moved.to)));
     put(out, ",\"action\":");

@@ -15,9 +15,11 @@ use super::facts::Traits;
 use super::features::{self, Silence};
 use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, StageState};
+use super::migrate::Layouts;
 use super::outbox::{Channel, Outbox};
 use super::panes::Measures;
 use super::plan::{Plan, PolicyOn};
+use super::reconcile::Reconciling;
 use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
@@ -46,11 +48,16 @@ pub enum Applied {
     OptedOut,
 }
 
+/// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
+pub type FromGone = (u8, Box<str>, u8);
+
 /// What happened since the last look, for metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// (lifecycle, from, to, trigger) and how often.
     pub stage_changes: Vec<((u8, u8, u8, Trigger), u64)>,
+    /// Ways out of stages that are no longer defined, and how often.
+    pub gone_stages: Vec<(FromGone, u64)>,
     /// (policy, control) and how often.
     pub alerts: Vec<((u8, bool), u64)>,
     /// Scores computed, by twentieths; a score on a bound belongs below it.
@@ -70,7 +77,7 @@ impl Tally {
     }
 }
 
-fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K) {
+pub(super) fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K) {
     match counts.iter_mut().find(|(known, _)| *known == key) {
         Some((_, n)) => *n += 1,
         None => counts.push((key, 1)),
@@ -79,11 +86,11 @@ fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, key: K) {
 
 /// Working memory that every step uses again.
 #[derive(Debug)]
-struct Scratch {
+pub(super) struct Scratch {
     measures: Measures,
     edits: Vec<Edit>,
-    features: Vec<f64>,
-    states: Vec<StageState>,
+    pub(super) features: Vec<f64>,
+    pub(super) states: Vec<StageState>,
     entered: Vec<alert::Entered>,
     contributions: Vec<Contribution>,
     before: Vec<u32>,
@@ -95,11 +102,13 @@ struct Scratch {
 pub struct Engine {
     /// In an `Arc` of its own: every step counts its references up and down, and engines on several threads
     /// would fight over one count.
-    plan: Arc<Arc<Plan>>,
+    pub(super) plan: Arc<Arc<Plan>>,
     pub(super) store: Store,
     pub(super) opt_outs: OptOuts,
     timers: Timers,
-    scratch: Scratch,
+    pub(super) scratch: Scratch,
+    pub(super) layouts: Layouts,
+    pub(super) reconciling: Reconciling,
     pub outbox: Outbox,
     pub tally: Tally,
     /// Customers per lifecycle and stage.
@@ -124,6 +133,8 @@ impl Engine {
             opt_outs: OptOuts::default(),
             timers: Timers::default(),
             scratch,
+            layouts: Layouts::of(&plan),
+            reconciling: Reconciling::default(),
             outbox: Outbox::default(),
             tally: Tally::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
@@ -335,7 +346,7 @@ impl Engine {
     }
 
     /// Scores the customer as of `now`, settles its lifecycles and emits what is due. The windows are at `now`.
-    fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) {
+    pub(super) fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
@@ -369,6 +380,7 @@ impl Engine {
                 let change = StageChange {
                     customer_id,
                     lifecycle: k,
+                    gone: None,
                     moved: &moved,
                     ts: now,
                     trigger,
@@ -382,7 +394,7 @@ impl Engine {
                     emit::stage_change(out, &plan, &change);
                 });
             });
-            state.silent_moves = if trigger == Trigger::Event { 0 } else { silent_moves };
+            state.silent_moves = if trigger == Trigger::Silence { silent_moves } else { 0 };
             slots.store(row, state);
         }
 
@@ -463,7 +475,7 @@ impl Engine {
     }
 
     /// Notes when silence will matter next, after an evaluation at `now`, and sees to it that a timer fires.
-    fn schedule(&mut self, index: u32, now: Ts) {
+    pub(super) fn schedule(&mut self, index: u32, now: Ts) {
         self.schedule_from(index, now);
         let (head, row) = (self.plan.head, self.store.row(index));
         // A timer that stands earlier is moved on when it comes up, so that most events leave the wheel alone.
@@ -494,6 +506,7 @@ impl Engine {
     /// The transaction is committed: its outputs are out.
     pub fn commit(&mut self) {
         self.store.commit();
+        self.reconciling.commit();
         self.opt_outs.commit();
         self.outbox.clear();
     }
@@ -520,6 +533,7 @@ impl Engine {
             }
         });
         restored.into_iter().for_each(|index| self.set_timer(index));
+        self.reconciling.rollback();
         self.outbox.clear();
         self.tally.clear();
     }
@@ -631,7 +645,7 @@ pub struct View {
     pub p_churn: f64,
 }
 
-fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {
+pub(super) fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {
     let number = plan.head.emitted.get(row).wrapping_add(1);
     plan.head.emitted.set(row, number);
     number

@@ -79,7 +79,9 @@ fn repeat_days(orders: &Orders, row: &[u32]) -> u32 {
 /// Mean time between orders; `None` below two.
 fn gap_ms(orders: &Orders, row: &[u32]) -> Option<f64> {
     let count = orders.count.get(row);
-    (count >= 2).then(|| (orders.last.get(row) - orders.first.get(row)) as f64 / f64::from(count - 1))
+    // Of orders counted under another catalogue the instants may not be known.
+    (count >= 2 && orders.first.get(row) != NEVER)
+        .then(|| (orders.last.get(row) - orders.first.get(row)) as f64 / f64::from(count - 1))
 }
 
 /// The line along which a linear feature grows, while it does.

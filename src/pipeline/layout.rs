@@ -18,6 +18,8 @@ use crate::time::{HOUR_MS, Ts};
 pub const NEVER: Ts = i64::MIN;
 /// Measures kept in panes; a pane says by one bit each which it holds.
 pub const MAX_PANE_SLOTS: usize = 128;
+/// The hop of long windows.
+pub const DAY_HOP_HOURS: u32 = 24;
 
 /// A window by the sawtooth rule: `hops` whole hops and the open one at the head.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +34,8 @@ pub struct Window {
 }
 
 /// How two values of one measure become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Combine {
     Add,
     Min,
@@ -276,7 +279,7 @@ impl<'a> Builder<'a> {
         let windows = lengths
             .into_iter()
             .map(|ms| {
-                let hop_hours = if ms >= DAY_HOP_FROM_MS { 24 } else { 1 };
+                let hop_hours = if ms >= DAY_HOP_FROM_MS { DAY_HOP_HOURS } else { 1 };
                 let hops = (ms / HOUR_MS) as u32 / hop_hours;
                 Window { ms, hop_hours, hops, cursor: row.slot(0u32), cursor_hour: row.slot(0u32) }
             })

@@ -20,5 +20,8 @@ pub mod emit;
 pub mod consent;
 pub mod alert;
 pub mod engine;
+pub mod described;
+pub mod migrate;
 pub mod erasure;
 pub mod codec;
+pub mod reconcile;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use super::catalogue::{Agg, Catalogue};
 use super::channels::MAIN_CHANNEL;
+use super::described::Description;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
@@ -212,7 +213,8 @@ pub struct Plan {
     pub keeps_channels: bool,
     /// The row of a customer nobody has heard of.
     pub new_row: Box<[u32]>,
-    /// Identifies what stands where in an encoded state; see [`super::codec`].
+    /// What stands where in an encoded state, and the id by which a state names it; see [`super::codec`].
+    pub description: Description,
     pub layout_id: u32,
     pub wording: Wording,
 }
@@ -303,13 +305,15 @@ impl Parts {
             clv_to_date: self.layout.id("clv_to_date"),
             keeps_channels: asks_for_main_channel(&self.lifecycles, &settings.policies),
             new_row: self.row.finish(),
+            description: Description::default(),
             layout_id: 0,
             wording: Wording::default(),
             settings,
             layout: self.layout,
             lifecycles: self.lifecycles,
         };
-        plan.layout_id = super::codec::layout_id(&plan);
+        plan.description = Description::of(&plan);
+        plan.layout_id = plan.description.id();
         plan.wording = Wording::new(&plan);
         plan
     }

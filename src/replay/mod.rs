@@ -7,6 +7,7 @@ mod input;
 mod merged;
 mod output;
 pub mod check;
+pub mod diff;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -15,6 +15,7 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod changes;
 mod rights;
 mod formats;
 mod training;

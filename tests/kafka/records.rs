@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -96,6 +98,26 @@ impl RealKafka {
                     && topics[0].partitions().iter().all(|p| p.leader() >= 0)
             })
         });
+    }
+
+    pub fn delete_topic(&self, topic: &str) {
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        let gone = block_on(self.admin().delete_topics(&[topic], &options)).unwrap();
+        assert!(gone.iter().all(Result::is_ok), "{topic} was not deleted: {gone:?}");
+        let asker = self.consumer("asker", Isolation::Committed);
+        until(&format!("{topic} is gone"), || {
+            let metadata = asker.fetch_metadata(None, ANSWER_MAX);
+            metadata.is_ok_and(|m| m.topics().iter().all(|t| t.name() != topic))
+        });
+    }
+
+    /// Gives a topic more partitions, so many in all.
+    pub fn add_partitions(&self, topic: &str, partitions: i32) {
+        let new = NewPartitions::new(topic, usize::try_from(partitions).unwrap());
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        let made = block_on(self.admin().create_partitions([&new], &options)).unwrap();
+        assert!(made.iter().all(Result::is_ok), "{topic} got no partitions: {made:?}");
+        until(&format!("{topic} has {partitions} partitions"), || self.partitions(topic) == partitions);
     }
 
     /// The effective configuration of a topic.

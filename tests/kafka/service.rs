@@ -222,11 +222,6 @@ fn outputs_carry_cloudevents_headers_and_processing_time() {
 
 #[test]
 fn a_layout_that_would_split_or_lose_data_is_refused() {
-    let refused = |world: &World, word: &str| {
-        let mut process = world.start("box-0", &["run", "--until-end"], &[]);
-        assert_eq!(process.exit_code(SOON), Some(2), "{}", process.stderr());
-        assert!(process.stderr().contains(word), "{}", process.stderr());
-    };
     let mut world = World::new("refused", 2, "");
     world.simulate(10, 40, 10);
     world.load(0.0, 1.0);
@@ -236,6 +231,39 @@ fn a_layout_that_would_split_or_lose_data_is_refused() {
     let topic = world.topic("clickstream");
     world.kafka.commit(&world.app, &topic, 0, 1);
     refused(&world, "somebody has moved the group's offsets");
+}
+
+/// Starts the service, which must refuse to run and say why.
+pub fn refused(world: &World, word: &str) {
+    let mut process = world.start("box-0", &["run", "--until-end"], &[]);
+    assert_eq!(process.exit_code(SOON), Some(2), "{}", process.stderr());
+    assert!(process.stderr().contains(word), "{}", process.stderr());
+}
+
+#[test]
+fn an_input_topic_that_was_created_anew_is_refused() {
+    let mut world = World::new("recreated", 2, "");
+    world.simulate(20, 40, 14);
+    world.load(0.0, 1.0);
+    world.finish(&["run", "--until-end"], &[]);
+    let topic = world.topic("clickstream");
+    world.kafka.delete_topic(&topic);
+    world.kafka.create_topic(&topic, 2, 1, &[]);
+    refused(&world, "the topic was re-created or truncated");
+}
+
+#[test]
+fn added_partitions_are_refused_in_one_topic_and_in_all() {
+    let mut world = World::new("more-partitions", 2, "");
+    world.simulate(20, 40, 15);
+    world.load(0.0, 1.0);
+    world.finish(&["run", "--until-end"], &[]);
+    world.kafka.add_partitions(&world.topic("clickstream"), 3);
+    refused(&world, "a customer's events would meet different workers");
+    for topic in ["purchase", "support", "profile", "state"] {
+        world.kafka.add_partitions(&world.topic(topic), 3);
+    }
+    refused(&world, "keys have moved to other partitions");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use stagecast::kafka::clients::ClientSettings;
 use stagecast::kafka::topics::{self, COMPACTION_LAG_MAX_MS, Layout, TOMBSTONE_KEPT_MS};
 
 use crate::broker::RealKafka;
-use crate::records::fresh;
+use crate::records::{Record, fresh};
 
 fn layout() -> Layout {
     Layout {
@@ -125,6 +125,24 @@ fn warnings_do_not_fail_a_check() {
     let (printed, error) = check(&layout);
     assert_eq!(error, None, "{printed}");
     assert!(printed.contains("warning") && printed.contains("scores of silent customers"), "{printed}");
+}
+
+#[test]
+fn keys_that_do_not_stand_where_murmur2_puts_them_are_warned_about() {
+    let (kafka, layout) = (RealKafka::shared(), layout());
+    assert_eq!(create(&layout, true).1, None);
+    let keyed = || (0..50).map(|n| Record::new(format!("c{n}"), "{}"));
+    kafka.produce(&layout.inputs[0], keyed());
+    let (printed, error) = check(&layout);
+    assert_eq!((printed.contains("murmur2"), error), (false, None), "{printed}");
+    // As a producer with another partitioner would.
+    let astray = keyed().enumerate().map(|(n, r)| Record { partition: Some(n as i32 % 3), ..r });
+    kafka.produce(&layout.inputs[1], astray);
+    let (printed, error) = check(&layout);
+    assert_eq!(error, None, "a warning");
+    let line = printed.lines().find(|line| line.contains("murmur2 puts them")).expect("a finding");
+    assert!(line.contains(&layout.inputs[1]) && line.contains("of 50 sampled keys"), "{line}");
+    assert!(!printed.contains(&format!("{}: ", layout.inputs[0])), "{printed}");
 }
 
 #[test]

@@ -192,7 +192,7 @@ pub fn time_of(json: &str) -> i64 {
 }
 
 /// Without a gap and without a step back.
-fn check_sequences(changes: &BTreeMap<String, Vec<Value>>) {
+pub fn check_sequences(changes: &BTreeMap<String, Vec<Value>>) {
     for (customer, changes) in changes {
         for (n, change) in changes.iter().enumerate() {
             assert_eq!(change["sequence"].as_u64(), Some(n as u64 + 1), "{customer}");

@@ -54,6 +54,7 @@ pub(super) fn build(file: &File, names: &dyn FeatureNames, problems: &mut Proble
     Some(Lifecycle {
         name: file.name.as_ref()?.value.as_str().into(),
         version: file.version.as_str().into(),
+        definition: file.definition.as_str().into(),
         initial: initial?,
         stages: file.stages.iter().map(stage).collect(),
         allowed: allowed.clone().into(),

@@ -31,6 +31,8 @@ pub(super) struct File {
     pub initial: Option<At<String>>,
     /// As written, else a hash of the content that comments, blanks and the order of keys do not change.
     pub version: String,
+    /// That hash, whatever `version` says.
+    pub definition: String,
     pub traits: Vec<At<String>>,
     pub thresholds: Vec<(At<String>, f64)>,
     pub stages: Vec<StageText>,
@@ -76,8 +78,9 @@ pub(super) fn read(text: &str, problems: &mut Problems<'_>) -> File {
     let mut file = File::default();
     if errors.is_empty() {
         Reader { problems }.file(document.get_ref(), &mut file);
+        file.definition = digest(document.get_ref());
         if file.version.is_empty() {
-            file.version = digest(document.get_ref());
+            file.version.clone_from(&file.definition);
         }
     }
     file

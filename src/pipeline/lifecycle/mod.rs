@@ -116,6 +116,8 @@ pub struct Stage {
 pub struct Lifecycle {
     pub name: Box<str>,
     pub version: Box<str>,
+    /// A hash of all that the file says, whatever version it gives itself.
+    pub definition: Box<str>,
     /// The stage in which every customer begins.
     pub initial: u8,
     stages: Box<[Stage]>,
