@@ -625,7 +625,7 @@ pub(crate) mod tests {
             "no more than 8 interactions",
         );
         check(&|m| drop(m.catalogue.remove("orders_90d")), "no definition hash for `orders_90d`");
-        check(&|m| drop(m.catalogue.insert("x".into(), "0".into())), "names `x`, which no term uses");
+        check(&|m| drop(m.catalogue.insert("x".into(), "0".into())), "names `x`, which nothing uses");
         check(&|m| m.golden.clear(), "no golden vectors");
         check(&|m| m.golden[1].features.clear(), "golden[1]");
         check(&|m| m.golden[0].p_churn = f64::NAN, "golden[0]");
