@@ -36,9 +36,42 @@ const DIRECTION_ERRORS: f64 = 3.0;
 pub(super) struct Choice {
     pub(super) design: &'static str,
     pub(super) specs: Vec<Spec>,
+    /// By spec: its correlation, alone, with churn; 0 where it is next to nothing.
+    pub(super) directions: Vec<f64>,
     pub(super) alpha: f64,
     /// Whether the later half of the period foretells what follows better than all of it.
     pub(super) recent: bool,
+}
+
+impl Choice {
+    /// Leaves out the feature whose weight points most strongly against what it says on its own, if there is one
+    /// and another feature stays. Says whether it did.
+    pub(super) fn drop_turned(&mut self, weights: &Array1<f64>) -> bool {
+        let Some(leaves) = turned(&self.specs, weights, &self.directions) else { return false };
+        let keeps: Vec<bool> = self.specs.iter().map(|spec| !spec.uses(leaves)).collect();
+        if !keeps.contains(&true) {
+            return false;
+        }
+        let mut kept = keeps.iter();
+        self.specs.retain(|_| kept.next().is_some_and(|keeps| *keeps));
+        let mut kept = keeps.iter();
+        self.directions.retain(|_| kept.next().is_some_and(|keeps| *keeps));
+        true
+    }
+}
+
+/// The column whose weight points most strongly against what it says on its own. Such a column only corrects
+/// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
+/// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
+/// since their terms mean something together only.
+fn turned(specs: &[Spec], weights: &Array1<f64>, directions: &[f64]) -> Option<usize> {
+    let is_main = |spec: &Spec| spec.with.is_none() && spec.transform != Transform::Never;
+    let mains = |column: usize| specs.iter().filter(|spec| is_main(spec) && spec.uses(column)).count();
+    let turned = specs.iter().zip(weights).zip(directions).filter(|((spec, weight), direction)| {
+        is_main(spec) && **weight * **direction < 0.0 && mains(spec.column) == 1
+    });
+    let strongest = turned.max_by(|((_, a), _), ((_, b), _)| a.abs().total_cmp(&b.abs()));
+    strongest.map(|((spec, _), _)| spec.column)
 }
 
 /// The two slices, with every candidate term's values standardised by the early one.
@@ -170,8 +203,8 @@ impl<'d> Choosing<'d> {
         }
         let recent = self.recent_half(&step.terms, chosen);
         let recent = recent.is_some_and(|half| half.loss() < step.loss() - GAIN_FOR_FORGETTING);
-        let specs = step.terms.specs.iter().map(|i| self.designs.specs[*i]).collect();
-        Ok(Choice { design: design.name, specs, alpha: chosen, recent })
+        let (specs, directions) = self.described(&step.terms);
+        Ok(Choice { design: design.name, specs, directions, alpha: chosen, recent })
     }
 
     /// The best step of every design, in their order. They do not depend on each other, so every core takes
@@ -205,7 +238,7 @@ impl<'d> Choosing<'d> {
         let from = recent_from(&self.early.at)?;
         let rows: Vec<usize> = (0..self.early.at.len()).filter(|i| self.early.at[*i] >= from).collect();
         let churned: Vec<bool> = rows.iter().map(|i| self.early.churned[*i]).collect();
-        let x = self.early.x.select(Axis(0), &rows).select(Axis(1), &terms.specs);
+        let x = columns(self.early.x.select(Axis(0), &rows).view(), &terms.specs);
         let guess = terms.minimum.weights();
         let minimum = Minimum::find(&x, &churned, alpha, Some(&guess)).ok()?;
         Some(self.judged(Terms { minimum, ..terms.clone() }))
@@ -221,7 +254,9 @@ impl<'d> Choosing<'d> {
         let mut allowed: Vec<Step> = Vec::new();
         loop {
             let columns = self.columns_by_strength(&terms);
-            let turned = self.turned(&terms).filter(|_| columns.len() > least);
+            let (specs, directions) = self.described(&terms);
+            let turned = turned(&specs, &terms.minimum.weights().weights, &directions);
+            let turned = turned.filter(|_| columns.len() > least);
             if columns.len() <= most && turned.is_none() {
                 allowed.push(self.judged(terms.clone()));
             }
@@ -240,21 +275,9 @@ impl<'d> Choosing<'d> {
         smallest.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
     }
 
-    /// The column whose weight points most strongly against what it says on its own. Such a column only corrects
-    /// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
-    /// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
-    /// since their terms mean something together only.
-    fn turned(&self, terms: &Terms) -> Option<usize> {
-        let specs = &self.designs.specs;
-        let is_main = |i: usize| specs[i].with.is_none() && specs[i].transform != Transform::Never;
-        let mains =
-            |column: usize| terms.specs.iter().filter(|i| is_main(**i) && specs[**i].uses(column)).count();
-        let weights = terms.minimum.weights().weights;
-        let turned = terms.specs.iter().zip(&weights).filter(|(i, weight)| {
-            is_main(**i) && **weight * self.directions[**i] < 0.0 && mains(specs[**i].column) == 1
-        });
-        let strongest = turned.max_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()));
-        strongest.map(|(i, _)| specs[*i].column)
+    /// The terms, and what each says of churn alone.
+    fn described(&self, terms: &Terms) -> (Vec<Spec>, Vec<f64>) {
+        terms.specs.iter().map(|i| (self.designs.specs[*i], self.directions[*i])).unzip()
     }
 
     /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.
@@ -280,21 +303,21 @@ impl<'d> Choosing<'d> {
     }
 
     fn first(&self, specs: Vec<usize>, alpha: f64) -> Result<Terms> {
-        let x = self.early.x.select(Axis(1), &specs);
+        let x = columns(self.early.x.view(), &specs);
         let minimum = Minimum::find(&x, &self.early.churned, alpha, None).map_err(no_convergence)?;
         Ok(Terms { fitted: specs.len(), specs, minimum })
     }
 
     /// Fitted anew, from where they are.
     fn fitted(&self, terms: Terms, alpha: f64) -> Result<Terms> {
-        let x = self.early.x.select(Axis(1), &terms.specs);
+        let x = columns(self.early.x.view(), &terms.specs);
         let guess = terms.minimum.weights();
         let minimum = Minimum::find(&x, &self.early.churned, alpha, Some(&guess)).map_err(no_convergence)?;
         Ok(Terms { fitted: terms.specs.len(), minimum, ..terms })
     }
 
     fn judged(&self, terms: Terms) -> Step {
-        let x = self.later.x.select(Axis(1), &terms.specs);
+        let x = columns(self.later.x.view(), &terms.specs);
         let losses = terms.minimum.weights().losses(&x, &self.later.churned);
         Step { terms, losses }
     }
@@ -317,6 +340,15 @@ impl<'d> Choosing<'d> {
         strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         strengths.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// Some columns of a table. Row by row: a column at a time would fetch the whole table for each.
+fn columns(x: ArrayView2<f64>, wanted: &[usize]) -> Array2<f64> {
+    let mut out = Array2::zeros((x.nrows(), wanted.len()));
+    for (mut to, from) in out.rows_mut().into_iter().zip(x.rows()) {
+        to.iter_mut().zip(wanted).for_each(|(to, i)| *to = from[*i]);
+    }
+    out
 }
 
 /// The first cut of the later half of the period; `None` where there are too few cuts to halve.

@@ -126,11 +126,17 @@ impl FitValidParams {
             )
             .hint("check that --input holds the events of these customers"));
         }
-        let choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
+        let mut choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
+        let all: Vec<usize> = (0..dataset.label.len()).collect();
+        // More rows can turn a weight that was next to nothing on the rows that were chosen on.
+        let refitted = loop {
+            let fitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
+            if !choice.drop_turned(&fitted.weights.weights) {
+                break fitted;
+            }
+        };
         let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
-        let all: Vec<usize> = (0..dataset.label.len()).collect();
-        let refitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
         self.write_down(dataset, &split, choice, refitted, judged, definitions)
     }
 
