@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use ndarray::{Array1, Array2, ArrayView2, Axis};
 
 use super::artifact::DEVIATION_LEAST;
+use super::curvature::Minimum;
 use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
-use super::logistic::{self, Weights};
 use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::time::Ts;
 
 /// Choosing looks at no more rows than this; the fits that are kept look at all.
-const CHOOSING_ROWS_MOST: usize = 30_000;
+pub(super) const CHOOSING_ROWS_MOST: usize = 30_000;
+/// While more features are there than may stay, terms leave by the curvature alone until so large a share of those
+/// last fitted has gone.
+const SHARE_WITHOUT_FIT: f64 = 0.2;
 /// A smaller or simpler model may lose so many standard errors of the difference: next to nothing where there are
 /// many examples, and something where there are few and a larger model may owe its gain to chance.
 const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
@@ -33,9 +36,42 @@ const DIRECTION_ERRORS: f64 = 3.0;
 pub(super) struct Choice {
     pub(super) design: &'static str,
     pub(super) specs: Vec<Spec>,
+    /// By spec: its correlation, alone, with churn; 0 where it is next to nothing.
+    pub(super) directions: Vec<f64>,
     pub(super) alpha: f64,
     /// Whether the later half of the period foretells what follows better than all of it.
     pub(super) recent: bool,
+}
+
+impl Choice {
+    /// Leaves out the feature whose weight points most strongly against what it says on its own, if there is one
+    /// and another feature stays. Says whether it did.
+    pub(super) fn drop_turned(&mut self, weights: &Array1<f64>) -> bool {
+        let Some(leaves) = turned(&self.specs, weights, &self.directions) else { return false };
+        let keeps: Vec<bool> = self.specs.iter().map(|spec| !spec.uses(leaves)).collect();
+        if !keeps.contains(&true) {
+            return false;
+        }
+        let mut kept = keeps.iter();
+        self.specs.retain(|_| kept.next().is_some_and(|keeps| *keeps));
+        let mut kept = keeps.iter();
+        self.directions.retain(|_| kept.next().is_some_and(|keeps| *keeps));
+        true
+    }
+}
+
+/// The column whose weight points most strongly against what it says on its own. Such a column only corrects
+/// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
+/// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
+/// since their terms mean something together only.
+fn turned(specs: &[Spec], weights: &Array1<f64>, directions: &[f64]) -> Option<usize> {
+    let is_main = |spec: &Spec| spec.with.is_none() && spec.transform != Transform::Never;
+    let mains = |column: usize| specs.iter().filter(|spec| is_main(spec) && spec.uses(column)).count();
+    let turned = specs.iter().zip(weights).zip(directions).filter(|((spec, weight), direction)| {
+        is_main(spec) && **weight * **direction < 0.0 && mains(spec.column) == 1
+    });
+    let strongest = turned.max_by(|((_, a), _), ((_, b), _)| a.abs().total_cmp(&b.abs()));
+    strongest.map(|((spec, _), _)| spec.column)
 }
 
 /// The two slices, with every candidate term's values standardised by the early one.
@@ -47,6 +83,8 @@ pub(super) struct Choosing<'d> {
     varies: Vec<bool>,
     /// Correlation of each candidate, alone, with churn in the early slice; 0 where it is next to nothing.
     directions: Vec<f64>,
+    /// Of the candidates with each other, in the early slice.
+    correlations: Array2<f64>,
 }
 
 struct Slice {
@@ -73,11 +111,28 @@ impl Slice {
     }
 }
 
-/// A step of the search: terms (numbers of specs), and how they do on each row of the later slice.
+/// Terms (numbers of specs), fitted to the early slice or nearly so.
+#[derive(Clone)]
+struct Terms {
+    specs: Vec<usize>,
+    minimum: Minimum,
+    /// How many there were when they were last fitted.
+    fitted: usize,
+}
+
+impl Terms {
+    /// Without those that a test picks, as the curvature foretells them.
+    fn without(self, leaves: impl Fn(usize) -> bool) -> Terms {
+        let places: Vec<usize> = (0..self.specs.len()).filter(|at| leaves(self.specs[*at])).collect();
+        let specs = self.specs.into_iter().filter(|i| !leaves(*i)).collect();
+        Terms { specs, minimum: self.minimum.without(&places), fitted: self.fitted }
+    }
+}
+
+/// A step of the search: terms, and how they do on each row of the later slice.
 #[derive(Clone)]
 struct Step {
-    specs: Vec<usize>,
-    fitted: Weights,
+    terms: Terms,
     losses: Array1<f64>,
 }
 
@@ -91,12 +146,6 @@ impl Step {
         let worse = &self.losses - &larger.losses;
         let error = worse.std(0.0) / (worse.len() as f64).sqrt();
         self.loss() - larger.loss() <= ERRORS_GIVEN_FOR_SIMPLICITY * error
-    }
-
-    /// The weights without the terms of some columns, where the next fit begins.
-    fn guess(&self, specs: &[usize]) -> Weights {
-        let kept = self.specs.iter().zip(&self.fitted.weights).filter(|(i, _)| specs.contains(i));
-        Weights { intercept: self.fitted.intercept, weights: kept.map(|(_, weight)| *weight).collect() }
     }
 }
 
@@ -118,6 +167,7 @@ impl<'d> Choosing<'d> {
             later: Slice { x: later_x, churned: label(&later), at: at(&later) },
             varies,
             directions: Vec::new(),
+            correlations: Array2::zeros((0, 0)),
         };
         // Thinning keeps every so-manieth row; a rare class could be thinned away altogether.
         for slice in [&choosing.early, &choosing.later] {
@@ -127,6 +177,8 @@ impl<'d> Choosing<'d> {
             }
         }
         choosing.directions = choosing.early.directions();
+        let x = &choosing.early.x;
+        choosing.correlations = x.t().dot(x) / x.nrows() as f64;
         Ok(choosing)
     }
 
@@ -142,17 +194,17 @@ impl<'d> Choosing<'d> {
         }
         let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
         let mut step = self.prune(step, alpha)?;
-        let (terms, mut chosen) = (step.clone(), alpha);
+        let (terms, mut chosen) = (step.terms.clone(), alpha);
         for alpha in params.alphas.iter().filter(|other| **other != alpha) {
-            let other = self.step(terms.specs.clone(), *alpha, Some(&terms))?;
+            let other = self.judged(self.fitted(terms.clone(), *alpha)?);
             if !step.is_as_good_as(&other) {
                 (step, chosen) = (other, *alpha);
             }
         }
-        let recent = self.recent_half(&step, chosen);
+        let recent = self.recent_half(&step.terms, chosen);
         let recent = recent.is_some_and(|half| half.loss() < step.loss() - GAIN_FOR_FORGETTING);
-        let specs = step.specs.iter().map(|i| self.designs.specs[*i]).collect();
-        Ok(Choice { design: design.name, specs, alpha: chosen, recent })
+        let (specs, directions) = self.described(&step.terms);
+        Ok(Choice { design: design.name, specs, directions, alpha: chosen, recent })
     }
 
     /// The best step of every design, in their order. They do not depend on each other, so every core takes
@@ -182,13 +234,14 @@ impl<'d> Choosing<'d> {
     }
 
     /// The same terms fitted to the later half of the early slice; `None` where that holds too little.
-    fn recent_half(&self, step: &Step, alpha: f64) -> Option<Step> {
+    fn recent_half(&self, terms: &Terms, alpha: f64) -> Option<Step> {
         let from = recent_from(&self.early.at)?;
         let rows: Vec<usize> = (0..self.early.at.len()).filter(|i| self.early.at[*i] >= from).collect();
         let churned: Vec<bool> = rows.iter().map(|i| self.early.churned[*i]).collect();
-        let x = self.early.x.select(Axis(0), &rows).select(Axis(1), &step.specs);
-        let fitted = logistic::fit_from(&x, &churned, alpha, Some(&step.fitted)).ok()?;
-        Some(self.judged(step.specs.clone(), fitted))
+        let x = columns(self.early.x.select(Axis(0), &rows).view(), &terms.specs);
+        let guess = terms.minimum.weights();
+        let minimum = Minimum::find(&x, &churned, alpha, Some(&guess)).ok()?;
+        Some(self.judged(Terms { minimum, ..terms.clone() }))
     }
 
     /// Leaves out the weakest feature, again and again; the smallest set that loses next to nothing wins. One
@@ -197,57 +250,51 @@ impl<'d> Choosing<'d> {
         let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
         let most = params.features_most.min((self.early.rarer() / RARE_PER_FEATURE).max(2));
         let least = params.features_least.min(most);
-        let mut step = self.step(specs, alpha, None)?;
+        let mut terms = self.first(specs, alpha)?;
         let mut allowed: Vec<Step> = Vec::new();
         loop {
-            let columns = self.columns_by_strength(&step);
-            let turned = self.turned(&step).filter(|_| columns.len() > least);
+            let columns = self.columns_by_strength(&terms);
+            let (specs, directions) = self.described(&terms);
+            let turned = turned(&specs, &terms.minimum.weights().weights, &directions);
+            let turned = turned.filter(|_| columns.len() > least);
             if columns.len() <= most && turned.is_none() {
-                allowed.push(step.clone());
+                allowed.push(self.judged(terms.clone()));
             }
             if columns.len() <= least {
                 break;
             }
             let leaves = turned.unwrap_or(columns[0]);
-            let keeps = |i: &usize| !self.designs.specs[*i].uses(leaves);
-            let specs = step.specs.iter().copied().filter(keeps).collect();
-            step = self.step(specs, alpha, Some(&step))?;
+            terms = terms.without(|i| self.designs.specs[i].uses(leaves));
+            let gone = 1.0 - terms.specs.len() as f64 / terms.fitted as f64;
+            if columns.len() <= most + 1 || gone > SHARE_WITHOUT_FIT {
+                terms = self.fitted(terms, alpha)?;
+            }
         }
         let best = allowed.iter().min_by(|a, b| a.loss().total_cmp(&b.loss())).cloned();
         let smallest = best.and_then(|best| allowed.into_iter().rev().find(|step| step.is_as_good_as(&best)));
         smallest.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
     }
 
-    /// The column whose weight points most strongly against what it says on its own. Such a column only corrects
-    /// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
-    /// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
-    /// since their terms mean something together only.
-    fn turned(&self, step: &Step) -> Option<usize> {
-        let specs = &self.designs.specs;
-        let is_main = |i: usize| specs[i].with.is_none() && specs[i].transform != Transform::Never;
-        let mains =
-            |column: usize| step.specs.iter().filter(|i| is_main(**i) && specs[**i].uses(column)).count();
-        let turned = step.specs.iter().zip(&step.fitted.weights).filter(|(i, weight)| {
-            is_main(**i) && *weight * self.directions[**i] < 0.0 && mains(specs[**i].column) == 1
-        });
-        let strongest = turned.max_by(|(_, a), (_, b)| a.abs().total_cmp(&b.abs()));
-        strongest.map(|(i, _)| specs[*i].column)
+    /// The terms, and what each says of churn alone.
+    fn described(&self, terms: &Terms) -> (Vec<Spec>, Vec<f64>) {
+        terms.specs.iter().map(|i| (self.designs.specs[*i], self.directions[*i])).unzip()
     }
 
     /// Leaves out single terms that do not help, weakest first, as long as their feature keeps another.
     fn prune(&self, mut step: Step, alpha: f64) -> Result<Step> {
+        let weights = step.terms.minimum.weights().weights;
         let mut order: Vec<(f64, usize)> =
-            step.specs.iter().zip(&step.fitted.weights).map(|(i, w)| (w.abs(), *i)).collect();
+            step.terms.specs.iter().zip(&weights).map(|(i, w)| (w.abs(), *i)).collect();
         order.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (_, candidate) in order {
             let spec = &self.designs.specs[candidate];
-            let others = step.specs.iter().filter(|i| **i != candidate);
+            let others = step.terms.specs.iter().filter(|i| **i != candidate);
             let kept = others.filter(|i| self.designs.specs[**i].uses(spec.column)).count();
             if kept == 0 {
                 continue;
             }
-            let rest = step.specs.iter().copied().filter(|i| *i != candidate).collect();
-            let without = self.step(rest, alpha, Some(&step))?;
+            let rest = step.terms.clone().without(|i| i == candidate);
+            let without = self.judged(self.fitted(rest, alpha)?);
             if without.loss() <= step.loss() + LOSS_GIVEN_FOR_A_TERM {
                 step = without;
             }
@@ -255,38 +302,53 @@ impl<'d> Choosing<'d> {
         Ok(step)
     }
 
-    fn step(&self, specs: Vec<usize>, alpha: f64, before: Option<&Step>) -> Result<Step> {
-        let x = self.early.x.select(Axis(1), &specs);
-        let guess = before.map(|step| step.guess(&specs));
-        let fitted =
-            logistic::fit_from(&x, &self.early.churned, alpha, guess.as_ref()).map_err(no_convergence)?;
-        Ok(self.judged(specs, fitted))
+    fn first(&self, specs: Vec<usize>, alpha: f64) -> Result<Terms> {
+        let x = columns(self.early.x.view(), &specs);
+        let minimum = Minimum::find(&x, &self.early.churned, alpha, None).map_err(no_convergence)?;
+        Ok(Terms { fitted: specs.len(), specs, minimum })
     }
 
-    fn judged(&self, specs: Vec<usize>, fitted: Weights) -> Step {
-        let losses = fitted.losses(&self.later.x.select(Axis(1), &specs), &self.later.churned);
-        Step { specs, fitted, losses }
+    /// Fitted anew, from where they are.
+    fn fitted(&self, terms: Terms, alpha: f64) -> Result<Terms> {
+        let x = columns(self.early.x.view(), &terms.specs);
+        let guess = terms.minimum.weights();
+        let minimum = Minimum::find(&x, &self.early.churned, alpha, Some(&guess)).map_err(no_convergence)?;
+        Ok(Terms { fitted: terms.specs.len(), minimum, ..terms })
+    }
+
+    fn judged(&self, terms: Terms) -> Step {
+        let x = columns(self.later.x.view(), &terms.specs);
+        let losses = terms.minimum.weights().losses(&x, &self.later.churned);
+        Step { terms, losses }
     }
 
     /// Columns by the spread of their contribution to the logit over the early slice, the weakest first.
-    fn columns_by_strength(&self, step: &Step) -> Vec<usize> {
-        let columns: BTreeSet<usize> = step.specs.iter().map(|i| self.designs.specs[*i].column).collect();
-        let mut strengths: Vec<(f64, usize)> = columns
-            .into_iter()
-            .map(|column| {
-                let mut sum = Array1::<f64>::zeros(self.early.x.nrows());
-                for (i, weight) in step.specs.iter().zip(&step.fitted.weights) {
-                    if self.designs.specs[*i].uses(column) {
-                        sum.scaled_add(*weight, &self.early.x.column(*i));
-                    }
+    fn columns_by_strength(&self, terms: &Terms) -> Vec<usize> {
+        let weights = terms.minimum.weights().weights;
+        let columns: BTreeSet<usize> = terms.specs.iter().map(|i| self.designs.specs[*i].column).collect();
+        let variance = |column: usize| {
+            let mut own = Array1::<f64>::zeros(self.designs.specs.len());
+            for (i, weight) in terms.specs.iter().zip(&weights) {
+                if self.designs.specs[*i].uses(column) {
+                    own[*i] = *weight;
                 }
-                // The terms are standardised, so the sum's mean is 0. (ndarray's `std` is many times slower.)
-                (sum.dot(&sum), column)
-            })
-            .collect();
+            }
+            own.dot(&self.correlations.dot(&own))
+        };
+        let mut strengths: Vec<(f64, usize)> =
+            columns.into_iter().map(|column| (variance(column), column)).collect();
         strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         strengths.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// Some columns of a table. Row by row: a column at a time would fetch the whole table for each.
+fn columns(x: ArrayView2<f64>, wanted: &[usize]) -> Array2<f64> {
+    let mut out = Array2::zeros((x.nrows(), wanted.len()));
+    for (mut to, from) in out.rows_mut().into_iter().zip(x.rows()) {
+        to.iter_mut().zip(wanted).for_each(|(to, i)| *to = from[*i]);
+    }
+    out
 }
 
 /// The first cut of the later half of the period; `None` where there are too few cuts to halve.
@@ -297,7 +359,7 @@ pub(super) fn recent_from(at: &[Ts]) -> Option<Ts> {
 }
 
 /// Every so-manieth row, so that no more than `most` are left and all cuts stay represented.
-fn thinned(rows: &[usize], most: usize) -> Vec<usize> {
+pub(super) fn thinned(rows: &[usize], most: usize) -> Vec<usize> {
     rows.iter().copied().step_by(rows.len().div_ceil(most).max(1)).collect()
 }
 
@@ -312,19 +374,24 @@ pub(super) struct Scale {
 }
 
 impl Scale {
+    /// Row by row: a column at a time would fetch the whole table for each.
     pub(super) fn of(x: ArrayView2<f64>) -> Scale {
-        let mean = |column: ndarray::ArrayView1<f64>| column.sum() / column.len() as f64;
-        Scale {
-            means: x.columns().into_iter().map(mean).collect(),
-            deviations: x.columns().into_iter().map(|column| column.std(0.0)).collect(),
+        let n = x.nrows() as f64;
+        let means = x.sum_axis(Axis(0)) / n;
+        let mut squares = Array1::<f64>::zeros(x.ncols());
+        for row in x.rows() {
+            for ((square, value), mean) in squares.iter_mut().zip(row).zip(&means) {
+                *square += (value - mean) * (value - mean);
+            }
         }
+        Scale { means: means.to_vec(), deviations: squares.mapv(|square| (square / n).sqrt()).to_vec() }
     }
 
     pub(super) fn apply(&self, x: &mut Array2<f64>) {
-        for (mut column, (mean, deviation)) in
-            x.columns_mut().into_iter().zip(self.means.iter().zip(&self.deviations))
-        {
-            column.mapv_inplace(|value| (value - mean) / deviation.max(DEVIATION_LEAST));
+        for mut row in x.rows_mut() {
+            for ((value, mean), deviation) in row.iter_mut().zip(&self.means).zip(&self.deviations) {
+                *value = (*value - mean) / deviation.max(DEVIATION_LEAST);
+            }
         }
     }
 }

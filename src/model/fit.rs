@@ -13,7 +13,7 @@ use super::artifact::{
     Calibration, DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term,
     Training,
 };
-use super::choose::{Choice, Choosing, Scale, no_convergence, recent_from};
+use super::choose::{CHOOSING_ROWS_MOST, Choice, Choosing, Scale, no_convergence, recent_from, thinned};
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
 use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
@@ -118,18 +118,25 @@ impl FitValidParams {
     pub fn fit(&self, dataset: &Dataset, definitions: &dyn Definitions) -> Result<Model> {
         dataset.check()?;
         let split = self.split(dataset)?;
-        let designs = candidates(&dataset.names, dataset.rows.select(Axis(0), &split.early).view());
+        let sample = thinned(&split.early, CHOOSING_ROWS_MOST);
+        let designs = candidates(&dataset.names, dataset.rows.select(Axis(0), &sample).view());
         if designs.specs.is_empty() {
             return Err(Error::user(
                 "no feature varies over the training examples, so nothing can be learned",
             )
             .hint("check that --input holds the events of these customers"));
         }
-        let choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
+        let mut choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
+        let all: Vec<usize> = (0..dataset.label.len()).collect();
+        // More rows can turn a weight that was next to nothing on the rows that were chosen on.
+        let refitted = loop {
+            let fitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
+            if !choice.drop_turned(&fitted.weights.weights) {
+                break fitted;
+            }
+        };
         let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
-        let all: Vec<usize> = (0..dataset.label.len()).collect();
-        let refitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
         self.write_down(dataset, &split, choice, refitted, judged, definitions)
     }
 
@@ -301,29 +308,25 @@ fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
 /// Vectors made of quantiles of each feature, and the customer to whom nothing ever happened: nobody's own row
 /// is copied into the file.
 fn golden(model: &Model, dataset: &Dataset) -> Result<Vec<Golden>> {
+    const QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
     let names = Columns(&dataset.names);
-    let mut vectors: Vec<Vec<f64>> = [0.1, 0.5, 0.9].map(|q| quantiles(dataset, q)).to_vec();
-    let never = |column: ndarray::ArrayView1<f64>| {
-        if column.iter().any(|x| x.is_infinite()) { f64::INFINITY } else { 0.0 }
-    };
-    vectors.push(dataset.rows.columns().into_iter().map(never).collect());
     let features = model.features();
+    let mut vectors = vec![vec![0.0; dataset.names.len()]; QUANTILES.len() + 1];
+    for (i, _) in dataset.names.iter().enumerate().filter(|(_, name)| features.contains(name.as_str())) {
+        let mut sorted = dataset.rows.column(i).to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        for (vector, q) in vectors.iter_mut().zip(QUANTILES) {
+            vector[i] = sorted[((sorted.len() - 1) as f64 * q).round() as usize];
+        }
+        let never = if sorted.last().is_some_and(|x| x.is_infinite()) { f64::INFINITY } else { 0.0 };
+        vectors[QUANTILES.len()][i] = never;
+    }
     let golden = |vector: Vec<f64>| {
         let p_churn = Scorer::p_of(model, &names, &vector)?;
         let named = dataset.names.iter().cloned().zip(vector);
         Ok(Golden { features: named.filter(|(name, _)| features.contains(name.as_str())).collect(), p_churn })
     };
     vectors.into_iter().map(golden).collect()
-}
-
-fn quantiles(dataset: &Dataset, q: f64) -> Vec<f64> {
-    let at = ((dataset.label.len() - 1) as f64 * q).round() as usize;
-    let of = |column: ndarray::ArrayView1<f64>| {
-        let mut sorted = column.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        sorted[at]
-    };
-    dataset.rows.columns().into_iter().map(of).collect()
 }
 
 /// A dataset's columns as a catalogue.

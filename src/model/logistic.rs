@@ -1,4 +1,5 @@
-//! The one place that calls linfa: standardised columns in, weights that mean churn out.
+//! The one place that calls linfa: standardised columns in, weights that mean churn out. Every model that is kept
+//! is fitted here.
 //!
 //! linfa-logistic 0.8.1 models the *larger* class (or, at a tie, the one whose row comes first) and reports no
 //! convergence. Both are settled here: the weights are turned by `labels().pos`, and the gradient is checked.
@@ -8,10 +9,10 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 
 use super::artifact::Calibration;
-use super::metrics::{log_loss, surprise};
+use super::metrics::log_loss;
 
 /// The gradient of the mean loss must be this flat, or the fit has not converged.
-const GRADIENT_MOST: f64 = 1e-4;
+pub(super) const GRADIENT_MOST: f64 = 1e-4;
 const GRADIENT_AIM: f64 = 1e-6;
 const ITERATIONS_MOST: u64 = 1_000;
 /// Calibration has to earn its place: nats per example, on customers it was not fitted on.
@@ -31,12 +32,17 @@ impl Weights {
 
     /// The loss of every row, in nats.
     pub fn losses(&self, x: &Array2<f64>, churned: &[bool]) -> Array1<f64> {
-        self.logits(x).iter().zip(churned).map(|(z, c)| surprise(sigmoid(*z), *c)).collect()
+        self.logits(x).iter().zip(churned).map(|(z, c)| softplus(if *c { -*z } else { *z })).collect()
     }
 }
 
 pub fn sigmoid(z: f64) -> f64 {
     1.0 / (1.0 + libm::exp(-z))
+}
+
+/// ln(1 + eᶻ): the loss of a stayer with the logit z, or of a churner with −z.
+pub fn softplus(z: f64) -> f64 {
+    z.max(0.0) + libm::log1p(libm::exp(-z.abs()))
 }
 
 /// Fits with an L2 penalty of `alpha` / 2 × |weights|² on the summed loss. Says why not in a sentence.

@@ -16,6 +16,7 @@ pub mod dataset;
 pub mod fit;
 pub mod design;
 mod choose;
+mod curvature;
 pub mod logistic;
 pub mod metrics;
 pub mod value;

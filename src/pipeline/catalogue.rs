@@ -45,9 +45,11 @@ pub enum Agg {
     RfmAge,
     RfmMonetary,
     ClvToDate,
+    PNoOrder,
+    Clv365d,
 }
 
-const AGGS: [(&str, Agg); 19] = [
+const AGGS: [(&str, Agg); 21] = [
     ("count", Agg::Count),
     ("sum", Agg::Sum),
     ("mean", Agg::Mean),
@@ -67,6 +69,8 @@ const AGGS: [(&str, Agg); 19] = [
     ("rfm_age", Agg::RfmAge),
     ("rfm_monetary", Agg::RfmMonetary),
     ("clv_to_date", Agg::ClvToDate),
+    ("p_no_order", Agg::PNoOrder),
+    ("clv_365d", Agg::Clv365d),
 ];
 
 impl Agg {
@@ -332,6 +336,10 @@ fn check_matcher(name: &str, agg: Agg, matcher: &Matcher) -> Result<(), String> 
         Agg::ClvToDate if !only(Source::Purchase) || matcher.types.is_some() => Err(format!(
             "feature `{name}`: clv_to_date is of orders and refunds: source = \"purchase\", no types"
         )),
+        Agg::PNoOrder | Agg::Clv365d if !only(Source::Purchase) || matcher.types.is_some() => Err(format!(
+            "feature `{name}`: {} is foretold by the model: source = \"purchase\", no types",
+            agg.name()
+        )),
         Agg::OrderGap
         | Agg::OverdueRatio
         | Agg::RfmFrequency
@@ -418,7 +426,7 @@ mod tests {
             revenue_30d revenue_90d revenue_lifetime refunds_30d refunds_90d order_value_lifetime tickets_7d \
             tickets_30d tickets_90d open_tickets sentiment_90d csat_90d days_since_event days_since_click \
             days_since_order days_since_ticket tenure_days order_gap_days overdue_ratio clicks_trend_14d \
-            orders_trend_14d rfm_frequency rfm_recency_days rfm_age_days rfm_monetary clv_to_date"
+            orders_trend_14d rfm_frequency rfm_recency_days rfm_age_days rfm_monetary clv_to_date p_no_order clv_365d"
             .split_whitespace()
         {
             assert!(names.iter().any(|n| n == name), "{name}");

@@ -420,7 +420,7 @@ impl Engine {
         });
         let value = plan.valuer.as_ref().map_or_else(Value::default, |valuer| {
             let margin = plan.settings.margin;
-            features::read_into(&plan.layout, row, now, margin, valuer.features(), features);
+            features::read_into(&plan.layout, row, now, margin, &valuer.features(), features);
             valuer.value(features, margin)
         });
         if due {

@@ -8,6 +8,7 @@ use super::lifecycle::SilentTime;
 use super::panes::hour_of;
 use super::windows;
 use crate::event::MICROS;
+use crate::model::value::{Buyer, Valuer};
 use crate::time::{DAY_MS, Ts};
 
 const DAY: f64 = DAY_MS as f64;
@@ -65,7 +66,21 @@ fn read(layout: &Layout, row: &[u32], now: Ts, margin: f64, read: Read) -> f64 {
             }
         }
         Read::Clv { revenue, refunded } => money(revenue.get(row).saturating_sub(refunded.get(row))) * margin,
+        Read::PNoOrder => {
+            foretold(layout, row, now).map_or(f64::INFINITY, |(valuer, buyer)| valuer.p_no_order_of(&buyer))
+        }
+        Read::Clv365d => foretold(layout, row, now)
+            .and_then(|(valuer, buyer)| valuer.clv_365d_of(&buyer, margin))
+            .unwrap_or(0.0),
     }
+}
+
+/// What foretells, and the customer as it sees it; `None` for who never ordered, and before a model foretells.
+fn foretold<'a>(layout: &'a Layout, row: &[u32], now: Ts) -> Option<(&'a Valuer, Buyer)> {
+    let valuer = layout.valuer.as_ref()?;
+    // None of these is money that stays, so the margin says nothing about them.
+    let values = valuer.features().map(|id| read(layout, row, now, 1.0, layout.features[id.index()].read));
+    Buyer::read(values).map(|buyer| (valuer, buyer))
 }
 
 fn money(micros: i64) -> f64 {

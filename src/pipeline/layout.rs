@@ -12,6 +12,7 @@ use super::panes::Hour;
 use super::words::{RowBuilder, Slot};
 use crate::error::Error;
 use crate::event::{Field, Source};
+use crate::model::value::Valuer;
 use crate::time::{HOUR_MS, Ts};
 
 /// An instant that never was.
@@ -149,6 +150,10 @@ pub enum Read {
         revenue: Slot<i64>,
         refunded: Slot<i64>,
     },
+    /// Of [`Layout::valuer`]: +inf where it has nothing to tell of a customer.
+    PNoOrder,
+    /// Of [`Layout::valuer`]: 0 where it has nothing to tell of a customer.
+    Clv365d,
 }
 
 /// One feature, spelled out.
@@ -203,6 +208,8 @@ pub struct Layout {
     /// The first hour in which a pane leaves a window.
     pub leaving_hour: Slot<u32>,
     pub kept: Vec<Kept>,
+    /// What the model foretells of a customer's orders; set once there is a model that does.
+    pub valuer: Option<Valuer>,
     routes: [Route; 4],
     ids: HashMap<String, FeatureId, foldhash::fast::FixedState>,
 }
@@ -389,6 +396,8 @@ impl<'a> Builder<'a> {
                 let refunded = self.sum(&of_type(Source::Purchase, "order_refunded"), Field::Amount);
                 (Read::Clv { revenue, refunded }, 0)
             }
+            (Agg::PNoOrder, _) => (Read::PNoOrder, 0),
+            (Agg::Clv365d, _) => (Read::Clv365d, 0),
             // The catalogue allows no lifetime window for these.
             (Agg::DistinctDays | Agg::Trend, Span::Lifetime) => (Read::Count(self.count(matcher)), 0),
         }
@@ -640,6 +649,7 @@ impl<'a> Builder<'a> {
             tail_hour: self.tail_hour,
             leaving_hour: self.leaving_hour,
             kept: self.kept,
+            valuer: None,
             routes,
             ids,
         })

@@ -235,7 +235,7 @@ impl Plan {
         }
         let mut row = RowBuilder::default();
         let head = head_slots(&mut row);
-        let layout = Layout::new(catalogue, &mut row)?;
+        let mut layout = Layout::new(catalogue, &mut row)?;
         let mut problems = Vec::new();
         let lifecycles = load_lifecycles(lifecycles, &layout, &mut row).map_err(|e| problems.push(e));
         let scorer = Scorer::new(model, &layout).map_err(|e| problems.push(e));
@@ -247,7 +247,9 @@ impl Plan {
         }
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
-                let valuer = Valuer::of(model, &layout)?;
+                layout.valuer = Valuer::of(model, &layout)?;
+                check_foretold(&layout, &lifecycles, model)?;
+                let valuer = layout.valuer.clone();
                 let parts = Parts { head, layout, lifecycles, scorer, row };
                 Ok(Plan { valuer, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
@@ -364,6 +366,26 @@ fn load_lifecycles(
     if problems.is_empty() { Ok(loaded) } else { Err(Error::user(problems.join("\n"))) }
 }
 
+/// A rule on what the model does not foretell would be true, or false, of everybody.
+fn check_foretold(layout: &Layout, lifecycles: &[(Lifecycle, StageSlots)], model: &Model) -> Result<()> {
+    let told = |id: FeatureId| match layout.feature(id).kind.0 {
+        Agg::PNoOrder => model.value.is_some(),
+        Agg::Clv365d => model.value.as_ref().is_some_and(|value| value.spend.is_some()),
+        _ => true,
+    };
+    let untold = lifecycles
+        .iter()
+        .find_map(|(lifecycle, _)| Some((lifecycle, *lifecycle.features().iter().find(|id| !told(**id))?)));
+    let Some((lifecycle, id)) = untold else { return Ok(()) };
+    let what = format!(
+        "the lifecycle `{}` asks for `{}`, which the model {} does not foretell",
+        lifecycle.name,
+        layout.feature(id).name,
+        model.name
+    );
+    Err(Error::user(what).hint("train the model on an input with a hundred buyers, thirty of whom came back"))
+}
+
 fn check_policies(policies: &[Policy], lifecycles: &[(Lifecycle, StageSlots)]) -> Result<()> {
     for policy in policies {
         let PolicyOn::Stage { lifecycle, stage } = &policy.on else { continue };
@@ -407,5 +429,25 @@ impl Units for Layout {
             },
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setup::SHIPPED_MODEL;
+
+    #[test]
+    fn a_rule_on_what_the_model_does_not_foretell_is_refused() {
+        let text = "name = \"worth\"\ninitial = \"rest\"\n[[stage]]\nname = \"lost\"\nenter = \"p_no_order > 0.9\"\n\
+                    [[stage]]\nname = \"rest\"\nenter = \"p_no_order <= 0.9\"\n";
+        let lifecycles = [("worth.toml".to_owned(), text.to_owned())];
+        let mut model = Model::from_json(SHIPPED_MODEL, "churn.json").unwrap();
+        let plan = |model: &Model| Plan::new(&Catalogue::shipped(), &lifecycles, model, Settings::default());
+        let told = plan(&model).unwrap();
+        assert!(told.layout.valuer.is_some());
+        model.value = None;
+        let error = plan(&model).unwrap_err();
+        assert!(error.what.contains("the lifecycle `worth` asks for `p_no_order`"), "{error}");
     }
 }

@@ -147,24 +147,31 @@ impl Valuer {
     }
 
     /// The features it looks at, by id.
-    pub fn features(&self) -> &[FeatureId] {
-        &self.features
+    pub fn features(&self) -> [FeatureId; FEATURES.len()] {
+        self.features
     }
 
-    /// The probability of no order within the horizon; `None` for who never ordered. Two logarithms.
+    /// The probability of no order of this buyer within the horizon. Two logarithms.
+    pub fn p_no_order_of(&self, buyer: &Buyer) -> f64 {
+        self.orders.p_no_order(buyer, self.horizon_days)
+    }
+
+    /// Discounted margin of this buyer's orders of the next 365 days, where spending could be fitted. `margin` is
+    /// the share of an order's value that stays. A microsecond.
+    pub fn clv_365d_of(&self, buyer: &Buyer, margin: f64) -> Option<f64> {
+        let spend = self.spend.as_ref()?;
+        Some(self.discounted_orders(buyer) * spend.expected(buyer) * margin)
+    }
+
+    /// The probability of no order within the horizon; `None` for who never ordered.
     pub fn p_no_order(&self, features: &[f64]) -> Option<f64> {
-        Some(self.orders.p_no_order(&self.buyer(features)?, self.horizon_days))
+        self.buyer(features).map(|buyer| self.p_no_order_of(&buyer))
     }
 
-    /// Both values; `margin` is the share of an order's value that stays. A microsecond: for what is written,
-    /// not for every event.
+    /// Both values, for what is written rather than for every event.
     pub fn value(&self, features: &[f64], margin: f64) -> Value {
         let Some(buyer) = self.buyer(features) else { return Value::default() };
-        let worth = |spend: &Spend| self.discounted_orders(&buyer) * spend.expected(&buyer) * margin;
-        Value {
-            p_no_order: Some(self.orders.p_no_order(&buyer, self.horizon_days)),
-            clv_365d: self.spend.as_ref().map(worth),
-        }
+        Value { p_no_order: Some(self.p_no_order_of(&buyer)), clv_365d: self.clv_365d_of(&buyer, margin) }
     }
 
     fn buyer(&self, features: &[f64]) -> Option<Buyer> {
