@@ -295,7 +295,8 @@ fn kept_names(layout: &Layout, read: Read) -> Vec<&str> {
         Read::DaysSince(slot) | Read::Tenure(slot) => (vec![], vec![slot]),
         Read::Mean { sum, count } => (vec![count], vec![sum]),
         Read::LastValue(value) | Read::LastInWindow(value, _) => (vec![], vec![value.ts, value.micros]),
-        Read::Trend { .. } => (vec![], vec![]),
+        // What is foretold follows from order statistics that other features read already.
+        Read::Trend { .. } | Read::PNoOrder | Read::Clv365d => (vec![], vec![]),
         Read::Clv { revenue, refunded } => (vec![], vec![revenue, refunded]),
         Read::OrderGap(i)
         | Read::OverdueRatio(i)
