@@ -13,6 +13,7 @@ use crate::kafka::topics::Layout;
 use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
+use crate::pipeline::outcomes::Keeping;
 use crate::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
 
 /// The model that ships with the program.
@@ -103,6 +104,7 @@ pub fn settings(config: &Config) -> Settings {
         margin: config.money.margin,
         money: Money { base: config.money.base.clone(), rates: config.money.rates.clone() },
         policies: config.alert.iter().map(policy).collect(),
+        outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }
 

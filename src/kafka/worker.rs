@@ -412,12 +412,17 @@ impl<'a> Worker<'a> {
                 Channel::StageChanges => &self.shared.topics.stage_changes,
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
                 Channel::ChurnAlerts => &self.shared.topics.churn_alerts,
+                Channel::ChurnOutcomes => &self.shared.topics.churn_outcomes,
             };
             let record = BaseRecord::to(topic).key(key).payload(value).headers(headers).timestamp(wall);
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
         }
-        let news = task.engine().outbox.records().filter(|(r, ..)| r.channel != Channel::ChurnScores);
+        let news = task
+            .engine()
+            .outbox
+            .records()
+            .filter(|(r, ..)| matches!(r.channel, Channel::StageChanges | Channel::ChurnAlerts));
         self.pending.extend(news.map(|(output, key, value)| {
             (output.channel, String::from_utf8_lossy(key).into_owned(), value.to_vec())
         }));

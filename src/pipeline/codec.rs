@@ -9,6 +9,7 @@ use thin_vec::ThinVec;
 use super::engine::Engine;
 use super::facts::{TraitValue, Traits};
 use super::layout::{KeptSlot, NEVER};
+use super::outcomes;
 use super::panes;
 use super::plan::Plan;
 use super::sessions;
@@ -98,6 +99,7 @@ impl Engine {
         put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
+        outcomes::put(&head.outcomes, row, &customer.kept, now, out);
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
         out.extend_from_slice(&checksum.to_le_bytes());
     }
@@ -114,6 +116,7 @@ impl Engine {
             customer.seen = decoded.seen;
             customer.traits = decoded.traits;
             customer.order_days = decoded.order_days;
+            customer.kept = decoded.kept;
         });
         Ok(())
     }
@@ -142,6 +145,7 @@ struct Decoded {
     seen: ThinVec<Seen>,
     traits: Option<Box<Traits>>,
     order_days: OrderDays,
+    kept: ThinVec<u8>,
 }
 
 fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -207,10 +211,15 @@ fn decode(plan: &Plan, bytes: &[u8]) -> Result<Decoded, CodecError> {
     let order_days = reader.order_days(plan.layout.orders.len())?;
     let seen = reader.seen(head.newest.get(&row))?;
     let traits = reader.traits()?;
-    if reader.at != body.len() {
-        return Err(CodecError::Impossible("length"));
-    }
-    Ok(Decoded { row, log: ThinVec::from(log), sessions: ThinVec::from(packed), seen, traits, order_days })
+    // States written before outcomes were kept end here.
+    let kept = match body.get(reader.at..) {
+        None => return Err(CodecError::Impossible("length")),
+        Some([]) => ThinVec::new(),
+        Some(rest) => outcomes::get(&head.outcomes, &mut row, rest, now)
+            .ok_or(CodecError::Impossible("list of kept scores"))?,
+    };
+    let (log, sessions) = (ThinVec::from(log), ThinVec::from(packed));
+    Ok(Decoded { row, log, sessions, seen, traits, order_days, kept })
 }
 
 /// Whether the first and last of everything that has both make sense together.
@@ -487,7 +496,7 @@ mod tests {
         let other_stages = plan(&[&lifecycle("b")], "");
         assert_eq!(restore(&other_stages, &bytes), Err(CodecError::OtherLayout(plan_a.layout_id)));
         let longer = with_byte(&[&bytes[..bytes.len() - 4], &[0; 5]].concat(), 0, VERSION);
-        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("length")));
+        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("list of kept scores")));
     }
 
     #[test]

@@ -17,5 +17,6 @@ pub mod outbox;
 pub mod json;
 pub mod emit;
 pub mod alert;
+pub mod outcomes;
 pub mod engine;
 pub mod codec;

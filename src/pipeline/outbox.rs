@@ -10,10 +10,12 @@ pub enum Channel {
     StageChanges,
     ChurnScores,
     ChurnAlerts,
+    ChurnOutcomes,
 }
 
 impl Channel {
-    pub const ALL: [Channel; 3] = [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts];
+    pub const ALL: [Channel; 4] =
+        [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts, Channel::ChurnOutcomes];
 
     /// The CloudEvents type.
     pub fn event_type(self) -> &'static str {
@@ -21,6 +23,7 @@ impl Channel {
             Channel::StageChanges => "io.stagecast.stage.changed.v1",
             Channel::ChurnScores => "io.stagecast.score.updated.v1",
             Channel::ChurnAlerts => "io.stagecast.alert.raised.v1",
+            Channel::ChurnOutcomes => "io.stagecast.outcome.known.v1",
         }
     }
 }

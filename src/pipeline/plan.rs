@@ -8,6 +8,7 @@ use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
 use super::lifecycle::{Lifecycle, StageState};
+use super::outcomes::{Judging, Keeping, OutcomeSlots};
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub margin: f64,
     pub money: Money,
     pub policies: Vec<Policy>,
+    /// Which scores are kept until their outcome is known.
+    pub outcomes: Keeping,
 }
 
 impl Default for Settings {
@@ -43,6 +46,7 @@ impl Default for Settings {
             margin: 0.3,
             money: Money::default(),
             policies: vec![Policy::default()],
+            outcomes: Keeping::default(),
         }
     }
 }
@@ -99,6 +103,8 @@ pub struct HeadSlots {
     pub advanced: Slot<i64>,
     /// The next instant at which silence may mean something.
     pub due: Slot<i64>,
+    /// The same without the outcomes that become known.
+    pub asked: Slot<i64>,
     /// The instant for which its timer stands in the wheel; entries for other instants are stale.
     pub timer: Slot<i64>,
     /// The instant up to which the state topic knows this customer.
@@ -113,6 +119,7 @@ pub struct HeadSlots {
     /// The transaction that touched it last, and the one that must write it.
     pub touched: Slot<u32>,
     pub dirty: Slot<u32>,
+    pub outcomes: OutcomeSlots,
 }
 
 /// Where one lifecycle keeps a customer's [`StageState`].
@@ -182,6 +189,8 @@ pub struct Plan {
     /// What customers are worth, where the model tells.
     pub valuer: Option<Valuer>,
     pub actionable: Vec<Actionable>,
+    /// What the model's scores claim.
+    pub judging: Judging,
     pub model_name: String,
     pub model_version: String,
     /// The features that an evaluation reads: the model's and the lifecycles'.
@@ -224,8 +233,9 @@ impl Plan {
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
                 let valuer = Valuer::of(model, &layout)?;
+                let judging = Judging::new(model, &settings);
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { valuer, ..parts.assemble(settings, (&model.name, &model.version)) })
+                Ok(Plan { valuer, judging, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -242,6 +252,7 @@ impl Plan {
             policies: Vec::new(),
             rescore_every_ms: Ts::MAX,
             min_change: f64::INFINITY,
+            outcomes: Keeping::NONE,
             ..settings
         };
         Ok(parts.assemble(settings, ("", "")))
@@ -274,6 +285,7 @@ impl Parts {
             actionable: self.scorer.actionable(&self.layout),
             scorer: self.scorer,
             valuer: None,
+            judging: Judging::default(),
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
             needed: needed.into_iter().collect(),
@@ -298,6 +310,7 @@ fn head_slots(row: &mut RowBuilder) -> HeadSlots {
         newest: row.slot(NEVER),
         advanced: row.slot(NEVER),
         due: row.slot(Ts::MAX),
+        asked: row.slot(Ts::MAX),
         timer: row.slot(Ts::MAX),
         persisted: row.slot(NEVER),
         p: row.slot(f64::NAN),
@@ -306,6 +319,7 @@ fn head_slots(row: &mut RowBuilder) -> HeadSlots {
         emitted: row.slot(0u32),
         touched: row.slot(0u32),
         dirty: row.slot(0u32),
+        outcomes: OutcomeSlots::new(row),
     }
 }
 

@@ -14,18 +14,24 @@ use crate::pipeline::outbox::Outbox;
 use crate::time::Ts;
 
 /// The files of a replay.
-pub const FILES: [&str; 5] =
-    ["stage-changes.ndjson", "churn-scores.ndjson", "churn-alerts.ndjson", "dlq.ndjson", "features.ndjson"];
+pub const FILES: [&str; 6] = [
+    "stage-changes.ndjson",
+    "churn-scores.ndjson",
+    "churn-alerts.ndjson",
+    "churn-outcomes.ndjson",
+    "dlq.ndjson",
+    "features.ndjson",
+];
 
-/// The first three are those of the channels, in their order.
-const DLQ: usize = 3;
-const FEATURES: usize = 4;
+/// The first four are those of the channels, in their order.
+const DLQ: usize = 4;
+const FEATURES: usize = 5;
 
 /// Where the outputs go.
 pub struct Output {
     dir: PathBuf,
     staging: PathBuf,
-    files: [Option<BufWriter<File>>; 5],
+    files: [Option<BufWriter<File>>; 6],
     /// Snapshots, kept apart so that one can be taken anew.
     snapshots: Vec<(Ts, PathBuf)>,
     finished: bool,
@@ -45,7 +51,7 @@ impl Output {
         let mut output = Output {
             dir: dir.to_owned(),
             staging,
-            files: [None, None, None, None, None],
+            files: Default::default(),
             snapshots: Vec::new(),
             finished: false,
         };
@@ -69,7 +75,7 @@ impl Output {
         Output {
             dir: self.dir.clone(),
             staging: self.staging.clone(),
-            files: [None, None, None, None, None],
+            files: Default::default(),
             snapshots: Vec::new(),
             finished: true,
         }

@@ -29,6 +29,8 @@ fn a_backlog_gives_what_replay_gives() {
     world.simulate(150, 120, 1);
     world.load(0.0, 1.0);
     world.finish_and_check();
+    let outcomes = world.written(Isolation::Committed).remove("churn-outcomes").unwrap_or_default();
+    assert!(outcomes.len() > 100, "only {} customers have outcomes", outcomes.len());
 }
 
 #[test]
