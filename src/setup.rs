@@ -41,6 +41,25 @@ fn compile(config: &Config, model: Result<Model>) -> Result<Plan> {
     }
 }
 
+/// Everything but the model that a plan is compiled from, read once.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    catalogue: Catalogue,
+    lifecycles: Vec<(String, String)>,
+    settings: Settings,
+}
+
+impl Parts {
+    pub fn read(config: &Config) -> Result<Parts> {
+        let (catalogue, lifecycles) = (catalogue(config)?, lifecycles(config)?);
+        Ok(Parts { catalogue, lifecycles, settings: settings(config) })
+    }
+
+    pub fn plan(&self, model: &Model) -> Result<Plan> {
+        Plan::new(&self.catalogue, &self.lifecycles, model, self.settings.clone())
+    }
+}
+
 /// Compiles what training needs: the catalogue, and nothing that decides.
 pub fn plan_for_features(config: &Config) -> Result<Plan> {
     Plan::for_features(&catalogue(config)?, settings(config))

@@ -496,6 +496,7 @@ proptest! {
         written.extend(straight.commit());
         rewritten.extend(rolled.commit());
         prop_assert_eq!(straight.states(), rolled.states());
+        prop_assert_eq!(straight.engine.quality.ledger(), rolled.engine.quality.ledger());
         prop_assert_eq!(by_customer(written), by_customer(rewritten));
     }
 }

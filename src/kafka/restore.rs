@@ -16,6 +16,7 @@ use super::task::{Input, Task, Timing};
 use crate::error::Error;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::quality::{self, Ledger, Quality};
 use crate::pipeline::varint::get_u64;
 use crate::time::Tick;
 
@@ -139,6 +140,11 @@ impl Restoring<'_> {
         if key == marker::KEY {
             let marker = message.payload().map(Marker::decode).transpose();
             found.marker = marker.map_err(&refuse)?.or(found.marker.take());
+            return Ok(());
+        }
+        if key == quality::KEY {
+            let ledger = Ledger::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
+            engine.quality = Quality::restored(ledger);
             return Ok(());
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;

@@ -16,6 +16,7 @@ use super::outbox::{Channel, Outbox};
 use super::outcomes;
 use super::panes::Measures;
 use super::plan::{Plan, PolicyOn};
+use super::quality::Quality;
 use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
@@ -95,6 +96,8 @@ pub struct Engine {
     scratch: Scratch,
     pub outbox: Outbox,
     pub tally: Tally,
+    /// How good the scores were whose outcome is known.
+    pub quality: Quality,
     /// Customers per lifecycle and stage.
     population: Vec<Vec<i64>>,
 }
@@ -118,6 +121,7 @@ impl Engine {
             scratch,
             outbox: Outbox::default(),
             tally: Tally::default(),
+            quality: Quality::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan,
         }
@@ -311,6 +315,7 @@ impl Engine {
         outcomes::mature(&plan.head.outcomes, row, &mut kept, at, |row, outcome| {
             let number = next_number(&plan, row);
             let id = &customer.id;
+            self.quality.add(at, outcome);
             self.outbox.push(Channel::ChurnOutcomes, id, at, number, |out| emit::outcome(out, id, outcome));
         });
         customer.kept = kept;
@@ -492,6 +497,7 @@ impl Engine {
     /// The transaction is committed: its outputs are out.
     pub fn commit(&mut self) {
         self.store.commit();
+        self.quality.commit();
         self.outbox.clear();
     }
 
@@ -511,8 +517,18 @@ impl Engine {
             }
         });
         restored.into_iter().for_each(|index| self.set_timer(index));
+        self.quality.rollback();
         self.outbox.clear();
         self.tally.clear();
+    }
+
+    /// Goes on with another model. Everything else of the plan must be as it was: rows are laid out by it.
+    pub fn set_plan(&mut self, plan: Arc<Plan>) {
+        let is_same = plan.layout_id == self.plan.layout_id && plan.new_row == self.plan.new_row;
+        debug_assert!(is_same, "only the model may change");
+        if is_same {
+            self.plan = plan;
+        }
     }
 
     pub fn plan(&self) -> &Plan {

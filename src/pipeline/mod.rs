@@ -18,5 +18,6 @@ pub mod json;
 pub mod emit;
 pub mod alert;
 pub mod outcomes;
+pub mod quality;
 pub mod engine;
 pub mod codec;
