@@ -16,15 +16,16 @@ use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Reload};
 use crate::model::Model;
 use crate::pipeline::plan::Plan;
-use crate::setup::Parts;
+use crate::setup::{Parts, champion};
 use crate::time::sleep;
 
 /// How often the file is looked at, and how often whether somebody has asked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LISTEN_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells a file that was written anew from what it was.
-type Stamp = Option<(SystemTime, u64)>;
+/// Tells a file that was written anew, or another that an alias now names, from what it was.
+/// Of an alias it has both files, as far as they are there.
+type Stamp = Vec<(PathBuf, SystemTime, u64)>;
 
 /// The model in use, and the way to another.
 #[derive(Debug)]
@@ -80,16 +81,22 @@ impl Models {
             waited = Duration::ZERO;
             let stamp = self.stamp();
             // A file that is being replaced may be gone for a moment; it counts once it is there.
-            if asked || (stamp != known && stamp.is_some()) {
+            if asked || (stamp != known && !stamp.is_empty()) {
                 known = stamp;
                 self.reload();
             }
         }
     }
 
+    /// What the file is now.
     fn stamp(&self) -> Stamp {
-        let metadata = std::fs::metadata(self.path.as_ref()?).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        let champion = self.path.as_deref().and_then(|path| champion(path).ok());
+        let files = self.path.iter().cloned().chain(champion);
+        let stamp = |file: PathBuf| {
+            let metadata = std::fs::metadata(&file).ok()?;
+            Some((file, metadata.modified().ok()?, metadata.len()))
+        };
+        files.filter_map(stamp).collect()
     }
 
     /// Takes the model of the file into use, or says why not.
@@ -120,7 +127,7 @@ impl Models {
             let what = "the model that ships with the program is in use: there is no file to read again";
             return Err(Error::user(what).hint("name a model file with model.path, and start again"));
         };
-        let plan = self.parts.plan(&Model::read(path)?)?;
+        let plan = self.parts.plan(&Model::read(&champion(path)?)?)?;
         // The files of catalogue and lifecycles are not read again, so that this holds; customers' rows rely on it.
         match plan.layout_id == self.plan().layout_id {
             true => Ok(plan),
