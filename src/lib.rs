@@ -24,5 +24,6 @@ pub mod config;
 pub mod metrics;
 pub mod http;
 pub mod setup;
+pub mod reload;
 pub mod demo;
 pub mod cli;

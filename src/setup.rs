@@ -1,7 +1,7 @@
 //! From the configuration to the compiled plan: reads the files that the configuration names, or takes what
 //! ships, and checks all of it against each other.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{self, Config};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::kafka::topics::Layout;
 use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
+use crate::pipeline::outcomes::Keeping;
 use crate::pipeline::plan::{Plan, Policy, PolicyOn, Privacy, Settings};
 
 /// The model that ships with the program.
@@ -44,6 +45,25 @@ fn compile(config: &Config, model: Result<Model>) -> Result<Plan> {
 pub fn plan_of_lifecycle(config: &Config, lifecycle: (String, String)) -> Result<Plan> {
     let settings = Settings { policies: Vec::new(), ..settings(config) };
     Plan::new(&catalogue(config)?, &[lifecycle], &model(config, None)?, settings)
+}
+
+/// Everything but the model that a plan is compiled from, read once.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    catalogue: Catalogue,
+    lifecycles: Vec<(String, String)>,
+    settings: Settings,
+}
+
+impl Parts {
+    pub fn read(config: &Config) -> Result<Parts> {
+        let (catalogue, lifecycles) = (catalogue(config)?, lifecycles(config)?);
+        Ok(Parts { catalogue, lifecycles, settings: settings(config) })
+    }
+
+    pub fn plan(&self, model: &Model) -> Result<Plan> {
+        Plan::new(&self.catalogue, &self.lifecycles, model, self.settings.clone())
+    }
 }
 
 /// Compiles what training needs: the catalogue, and nothing that decides.
@@ -87,12 +107,30 @@ pub fn lifecycle_text(key: &str, name: &str) -> Result<(String, String)> {
 pub fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
     match named.or(config.model.path.as_deref()) {
         // A name that leads nowhere is a mistake in the configuration, not of the disk.
-        Some(path) => Model::from_json(
-            &read(if named.is_some() { "--model" } else { "model.path" }, path)?,
-            &path.display().to_string(),
-        ),
+        Some(path) => {
+            let path = champion(path)?;
+            let key = if named.is_some() { "--model" } else { "model.path" };
+            Model::from_json(&read(key, &path)?, &path.display().to_string())
+        }
         None => Model::from_json(SHIPPED_MODEL, "the model that ships"),
     }
+}
+
+/// The model file that a path stands for: a `.toml` file is an alias, whose `champion` names the file beside it.
+pub fn champion(path: &Path) -> Result<PathBuf> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Alias {
+        champion: PathBuf,
+    }
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        return Ok(path.to_owned());
+    }
+    let alias: Alias = toml::from_str(&read("model.path", path)?).map_err(|e| {
+        let what = format!("{}: not an alias of a model: {}", path.display(), e.message());
+        Error::user(what).hint("write one line, such as champion = \"churn-2026-03.json\"")
+    })?;
+    Ok(path.parent().unwrap_or(Path::new("")).join(alias.champion))
 }
 
 fn read(key: &str, path: &Path) -> Result<String> {
@@ -117,6 +155,7 @@ pub fn settings(config: &Config) -> Settings {
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
             consent: config.privacy.consent.clone(),
         },
+        outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }
 
@@ -192,6 +231,21 @@ mod tests {
     fn an_empty_configuration_compiles() {
         let plan = plan(&Config::default(), None).unwrap();
         assert_eq!(plan.lifecycles.len(), 1);
+    }
+
+    #[test]
+    fn an_alias_says_which_model_it_stands_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let alias = dir.path().join("model.toml");
+        std::fs::write(&alias, "champion = \"churn-7.json\"\n").unwrap();
+        assert_eq!(champion(&alias).unwrap(), dir.path().join("churn-7.json"));
+        let missing = model(&Config::default(), Some(&alias)).unwrap_err();
+        assert!(missing.what.contains("churn-7.json"), "{missing}");
+        std::fs::write(dir.path().join("churn-7.json"), SHIPPED_MODEL).unwrap();
+        assert_eq!(model(&Config::default(), Some(&alias)), model(&Config::default(), None));
+        std::fs::write(&alias, "champoin = \"x.json\"\n").unwrap();
+        let wrong = champion(&alias).unwrap_err();
+        assert!(wrong.what.contains("not an alias") && wrong.exit_code() == 2, "{wrong}");
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! lifecycle retention                     a preset, or <<, the text of a file, and >>
 //! model -2 tickets_7d 1.5                 the logit: intercept, then features and weights (default: 0)
 //! rescore_every 400d | min_change 0.1 | bands 0.3 0.7 | margin 0.5 | dedupe 24h
+//! horizon 30d | lead 2d | label no_event
+//! outcomes 24h                            keep scores so often (default: never)
 //! policy churn raise 0.7 clear 0.5 cooldown 7d control 0.1 segment tier=gold
 //! policy hello stage conversion cooldown 1d
 //! opt_out 30d                             how long an erased customer's events are dropped
@@ -36,6 +38,7 @@ use stagecast::pipeline::engine::Applied;
 use stagecast::pipeline::facts::{FeatureNames, TraitValue};
 use stagecast::pipeline::lifecycle::preset;
 use stagecast::pipeline::outbox::Channel;
+use stagecast::pipeline::outcomes::Keeping;
 use stagecast::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
 use stagecast::time::{Ts, format_rfc3339, parse_rfc3339, parse_span};
 use support::{Driver, Out};
@@ -85,7 +88,7 @@ impl<'a> Case<'a> {
         let mut case = Case {
             lifecycles: Vec::new(),
             model: support::model(0.0, &[("clicks_7d", Transform::Identity, (0.0, 1.0, 0.0))]),
-            settings: Settings { policies: Vec::new(), ..Settings::default() },
+            settings: Settings { policies: Vec::new(), outcomes: Keeping::NONE, ..Settings::default() },
             hidden: Vec::new(),
             decoder: Decoder::default(),
             steps: Vec::new(),
@@ -108,6 +111,10 @@ impl<'a> Case<'a> {
                 "policy" => case.settings.policies.push(policy(rest)),
                 "format" => case.decoder = decoder(rest),
                 "hide" => case.hidden.push(channel(rest)),
+                "horizon" => case.model.horizon = span(rest),
+                "lead" => case.model.lead = span(rest),
+                "label" => case.model.label = serde_json::from_value(rest.into()).expect("a label"),
+                "outcomes" => case.settings.outcomes = Keeping { sample: 1.0, every_ms: span(rest) },
                 "rescore_every" => case.settings.rescore_every_ms = span(rest),
                 "dedupe" => case.settings.dedupe_ms = span(rest),
                 "min_change" => case.settings.min_change = number(rest),
@@ -176,7 +183,8 @@ fn channel(name: &str) -> Channel {
         "scores" => Channel::ChurnScores,
         "alerts" => Channel::ChurnAlerts,
         "erasures" => Channel::Erasures,
-        _ => panic!("hide stages, scores or alerts, not `{name}`"),
+        "outcomes" => Channel::ChurnOutcomes,
+        _ => panic!("hide stages, scores, alerts, outcomes or erasures, not `{name}`"),
     }
 }
 
@@ -254,7 +262,7 @@ fn told(out: &Out) -> String {
     }
     let json = out.json();
     let who = if out.channel == Channel::Erasures { "customer_hash" } else { "customer_id" };
-    let mut line = format!("{} {} ", text(&json["ts"]), text(&json[who]));
+    let mut line = format!("{} {} ", format_rfc3339(out.ts).as_str(), text(&json[who]));
     let wrote = match out.channel {
         Channel::StageChanges => {
             let cause = match text(&json["trigger"]) {
@@ -293,6 +301,14 @@ fn told(out: &Out) -> String {
                 None => String::new(),
             };
             write!(line, "alert {policy} ({kind}, {group}) {p} after {previous}: {action}{way_out}")
+        }
+        Channel::ChurnOutcomes => {
+            let (at, p) = (text(&json["scored_at"]), short(&json["p_churn"]));
+            let what = if json["churned"] == true { "churned" } else { "stayed" };
+            let (stage, group, horizon) =
+                (text(&json["stage"]), text(&json["group"]), text(&json["horizon"]));
+            let model = format!("{} {}", text(&json["model"]["name"]), text(&json["model"]["version"]));
+            write!(line, "outcome {what}: {p} of {at} in {stage} ({group}) within {horizon} by {model}")
         }
     };
     wrote.expect("text grows");

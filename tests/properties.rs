@@ -14,9 +14,12 @@ use proptest::sample::{Index, select};
 use serde_json::{Value, json};
 use stagecast::event::Source;
 use stagecast::event::money::Money;
+use stagecast::model::Model;
+use stagecast::model::artifact::Label;
 use stagecast::pipeline::engine::Applied;
 use stagecast::pipeline::facts::{FeatureNames, TraitValue};
 use stagecast::pipeline::outbox::Channel;
+use stagecast::pipeline::outcomes::Keeping;
 use stagecast::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, SECOND_MS, Ts, format_rfc3339, parse_rfc3339};
 use support::{Driver, Out, plan};
@@ -136,6 +139,11 @@ fn as_json(customer: &str, output: &Output) -> Value {
     }
 }
 
+/// Outcomes have a property of their own.
+fn is_outcome(out: &Out) -> bool {
+    out.channel == Channel::ChurnOutcomes
+}
+
 /// The fields that the naive model knows about.
 fn known_to_naive(out: &Out) -> Value {
     let fields: &[&str] = match out.channel {
@@ -154,6 +162,7 @@ fn known_to_naive(out: &Out) -> Value {
         Channel::ChurnScores => &["customer_id", "ts", "p_churn", "band", "stages"],
         Channel::ChurnAlerts => &["customer_id", "ts", "p_churn", "policy"],
         Channel::Erasures => &["customer_hash", "ts", "known", "opt_out_until"],
+        Channel::ChurnOutcomes => &["customer_id", "scored_at", "churned"],
     };
     let json = out.json();
     let field = |name: &&str| match &json[*name] {
@@ -235,13 +244,82 @@ proptest! {
         let mut driver = Driver::new(&plan);
         events.iter().for_each(|event| { apply(&mut driver, "c", event); });
         driver.engine.run_until(until);
-        let got: Vec<Value> = driver.commit().iter().map(known_to_naive).collect();
+        let got: Vec<Value> = driver.commit().iter().filter(|out| !is_outcome(out)).map(known_to_naive).collect();
         let want: Vec<Value> =
             naive_outputs(&plan, &lifecycles, &events, until).iter().map(|o| as_json("c", o)).collect();
         for (got, want) in got.iter().zip(&want) {
             prop_assert_eq!(got, want);
         }
         prop_assert_eq!(got.len(), want.len());
+    }
+}
+
+/// Whether a claim made at `scored_at` came true by these events, all of them known.
+fn churned(model: &Model, events: &[Ev], scored_at: Ts) -> bool {
+    let from = scored_at + model.lead;
+    let came = |is: &dyn Fn(&Ev) -> bool| {
+        events.iter().any(|e| e.ts > from && e.ts <= from + model.horizon && is(e))
+    };
+    match model.label {
+        Label::NoOrder => !came(&|e| e.is(Kind::Purchase, "order_completed")),
+        Label::NoEvent => !came(&|e| e.is_activity()),
+        Label::Cancelled => came(&|e| e.is(Kind::Purchase, "subscription_cancelled")),
+    }
+}
+
+/// What must become known by `until` of the scores among these outputs.
+fn naive_outcomes(model: &Model, every: i64, events: &[Ev], outputs: &[Out], until: Ts) -> Vec<Value> {
+    let mut kept_at = Ts::MIN;
+    let mut known = Vec::new();
+    for out in outputs.iter().filter(|out| out.channel == Channel::ChurnScores) {
+        if kept_at != Ts::MIN && out.ts - kept_at < every {
+            continue;
+        }
+        kept_at = out.ts;
+        if out.ts + model.lead + model.horizon <= until {
+            let json = out.json();
+            let packed = (json["p_churn"].as_f64().expect("p") * 65_535.0).round();
+            known.push(json!({
+                "customer_id": out.key, "scored_at": json["ts"], "p_churn": (packed / 65_535.0 * 1e5).round() / 1e5,
+                "churned": churned(model, events, out.ts), "horizon": "9d", "stage": json["stages"]["x"],
+                "group": null, "model": { "name": "small", "version": "1" },
+            }));
+        }
+    }
+    known
+}
+
+proptest! {
+    #![proptest_config(tries(96))]
+
+    #[test]
+    fn every_kept_score_has_the_outcome_that_the_events_say(
+        events in histories(Shape { max_events: 25, late: false, ..Shape::default() }),
+        lifecycles in any_lifecycles(),
+        (label, lead) in (select(vec![Label::NoOrder, Label::NoEvent, Label::Cancelled]), select(vec![0, HOUR_MS])),
+        every in select(vec![1, DAY_MS, 3 * DAY_MS]),
+        after in 0..30 * DAY_MS,
+        stop in any::<Index>(),
+    ) {
+        let model = Model { label, lead, horizon: 9 * DAY_MS, ..support::small_model() };
+        let outcomes = Keeping { sample: 1.0, every_ms: every };
+        let settings = Settings { min_change: 0.0, policies: Vec::new(), outcomes, ..settings() };
+        let plan = support::plan_of(&lifecycles, &model, settings);
+        let until = newest(&events) + after;
+        let mut driver = Driver::new(&plan);
+        let mut outputs = Vec::new();
+        for (i, event) in events.iter().enumerate() {
+            apply(&mut driver, "c", event);
+            if i == stop.index(events.len()) {
+                outputs.extend(driver.commit());
+                driver = Driver::restored(&plan, &driver.states());
+            }
+        }
+        driver.engine.run_until(until);
+        outputs.extend(driver.commit());
+        let applied = history(&World::new(&[]).with_money(money()), &events, START).applied;
+        let got: Vec<Value> = outputs.iter().filter(|out| is_outcome(out)).map(Out::json).collect();
+        prop_assert_eq!(got, naive_outcomes(&model, every, &applied, &outputs, until));
     }
 }
 
@@ -421,6 +499,7 @@ proptest! {
         written.extend(straight.commit());
         rewritten.extend(rolled.commit());
         prop_assert_eq!(straight.states(), rolled.states());
+        prop_assert_eq!(straight.engine.quality.ledger(), rolled.engine.quality.ledger());
         prop_assert_eq!(by_customer(written), by_customer(rewritten));
     }
 }
@@ -530,7 +609,7 @@ fn stages_that_take_turns_in_silence_do_so_once_a_second_and_not_for_ever() {
         apply(&mut driver, "c", event);
     });
     driver.engine.run_until(until);
-    let outputs = driver.commit();
+    let outputs: Vec<Out> = driver.commit().into_iter().filter(|out| !is_outcome(out)).collect();
     let changes: Vec<&Out> = outputs.iter().filter(|o| o.channel == Channel::StageChanges).collect();
     let at = |i: usize| parse_rfc3339(changes[i].json()["ts"].as_str().expect("ts")).expect("ts") - START;
     assert_eq!([at(0), at(1), at(2)], [1, 1 + SECOND_MS, 1 + 2 * SECOND_MS]);

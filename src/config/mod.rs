@@ -21,7 +21,7 @@ mod print;
 pub use read::looks_like_path as is_path;
 pub use types::{
     AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Kafka, Lifecycles, ModelConfig, Money,
-    Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
 };
 
 /// The file that is read when none is named.

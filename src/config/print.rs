@@ -93,6 +93,9 @@ impl Config {
         out.key("min_change", self.scores.min_change);
         out.span("rescore_every", self.scores.rescore_every_ms);
         out.key("bands", self.scores.bands.to_vec());
+        out.section("outcomes");
+        out.key("sample", self.outcomes.sample);
+        out.span("every", self.outcomes.every_ms);
         if self.alert.is_empty() {
             // Above the first table of the list there would be no place for it; a dotted key needs none.
             out.0.insert_str(0, "alert = []\n\n");

@@ -10,8 +10,8 @@ use super::kafka;
 use super::layers::{Node, Table, Value};
 use super::read::{self, Context, Section};
 use super::types::{
-    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money, Privacy,
-    Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money,
+    Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
 };
 
 /// Kafka's limit on a topic's name, less the longest suffix that makes a topic's name from an application's.
@@ -70,6 +70,7 @@ pub fn read(tree: &Table, host: &str, context: &Context) -> Config {
         lifecycles: lifecycles(&mut root),
         model: model(&mut root),
         scores: scores(&mut root),
+        outcomes: outcomes(&mut root),
         alert: alerts(&mut root),
         money: money(&mut root),
         privacy: privacy(&mut root),
@@ -325,6 +326,17 @@ fn scores(root: &mut Section<'_>) -> Scores {
     };
     section.finish();
     scores
+}
+
+fn outcomes(root: &mut Section<'_>) -> Outcomes {
+    let mut section = root.section("outcomes");
+    let default = Outcomes::default();
+    let outcomes = Outcomes {
+        sample: section.get("sample", default.sample, read::share),
+        every_ms: section.get("every", default.every_ms, any_span()),
+    };
+    section.finish();
+    outcomes
 }
 
 fn alerts(root: &mut Section<'_>) -> Vec<AlertPolicy> {

@@ -27,6 +27,7 @@ pub struct Config {
     pub lifecycles: Lifecycles,
     pub model: ModelConfig,
     pub scores: Scores,
+    pub outcomes: Outcomes,
     pub alert: Vec<AlertPolicy>,
     pub money: Money,
     pub privacy: Privacy,
@@ -145,6 +146,15 @@ pub struct Scores {
     pub bands: [f64; 2],
 }
 
+/// Which scores are kept until it is known what became of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcomes {
+    /// Share of customers, by a hash of their id; 0: none are kept.
+    pub sample: f64,
+    /// A customer's next emitted score is kept when the last one kept is so old; 0: every one.
+    pub every_ms: i64,
+}
+
 /// When to raise an alert: about a score, or, where `stage` is named, about entering that stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AlertPolicy {
@@ -217,6 +227,7 @@ impl Default for Config {
             lifecycles: Lifecycles::default(),
             model: ModelConfig::default(),
             scores: Scores::default(),
+            outcomes: Outcomes::default(),
             alert: vec![AlertPolicy::default()],
             money: Money::default(),
             privacy: Privacy::default(),
@@ -323,6 +334,12 @@ impl Default for Lifecycles {
 impl Default for Scores {
     fn default() -> Self {
         Scores { min_change: 0.01, rescore_every_ms: DAY_MS, bands: [0.3, 0.7] }
+    }
+}
+
+impl Default for Outcomes {
+    fn default() -> Self {
+        Outcomes { sample: 1.0, every_ms: DAY_MS }
     }
 }
 

@@ -155,6 +155,7 @@ fn silent(config: &Config) -> Config {
     let mut config = config.clone();
     config.alert.clear();
     config.scores.min_change = f64::INFINITY;
+    config.outcomes.sample = 0.0;
     config
 }
 

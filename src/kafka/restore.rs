@@ -19,6 +19,7 @@ use crate::pipeline::described::Description;
 use crate::pipeline::engine::Engine;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::quality::{self, Ledger, Quality};
 use crate::pipeline::varint::get_u64;
 use crate::time::Tick;
 
@@ -184,6 +185,11 @@ impl Restoring<'_> {
             return engine
                 .restore_opt_out(hash, message.payload())
                 .map_err(|error| refuse(error.to_string()));
+        }
+        if key == quality::KEY {
+            let ledger = Ledger::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
+            engine.quality = Quality::restored(ledger);
+            return Ok(());
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = message.payload() else {

@@ -16,13 +16,14 @@ use crate::error::{Error, Result};
 use crate::http::{self, Health, Live, Queries};
 use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
+use crate::reload::Models;
 use crate::setup;
 use crate::time::{Tick, Ts};
 
 /// What the workers share.
 pub struct Shared {
     pub clients: ClientSettings,
-    pub plan: Arc<Plan>,
+    pub models: Models,
     pub inputs: Arc<[Input]>,
     pub topics: config::Topics,
     pub commit: Commit,
@@ -106,8 +107,12 @@ impl Service {
         let server =
             runtime.spawn(http::serve(listener, http, async move { stopped.until_stopping().await }));
         runtime.spawn(obey_signals(asked_to_stop));
+        runtime.spawn(obey_hangups(Arc::clone(&shared)));
+        let watcher = watch_model(&shared)?;
         let outcome = run_workers(&shared, receivers);
         shared.stop();
+        // It panics nowhere; were it to, there is nothing left to watch.
+        let _ = watcher.join();
         let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
@@ -154,6 +159,13 @@ fn end_offsets(
 }
 
 /// Runs every worker on a thread of its own; the first error stops all and is the service's.
+fn watch_model(shared: &Arc<Shared>) -> Result<std::thread::JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let watch = move || shared.models.watch(|| shared.is_stopping());
+    let spawned = std::thread::Builder::new().name("model-watch".into()).spawn(watch);
+    spawned.map_err(|e| Error::world(format!("cannot start watching the model: {e}")))
+}
+
 fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<http::Query>>) -> Result<()> {
     let mut threads = Vec::new();
     for (worker, queries) in receivers.into_iter().enumerate() {
@@ -178,6 +190,18 @@ fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<ht
         outcome = outcome.and(ended);
     }
     outcome
+}
+
+/// A hangup asks for the model to be read again.
+async fn obey_hangups(shared: Arc<Shared>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("cannot listen for SIGHUP");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        shared.models.ask();
+    }
 }
 
 /// The first signal asks to stop, the second stops at once.
@@ -224,7 +248,7 @@ impl Shared {
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         Ok(Shared {
             clients,
-            plan: Arc::clone(&http.plan),
+            models: Models::new(config, Arc::clone(&http.plan), Arc::clone(&http.metrics))?,
             inputs,
             topics: config.topics.clone(),
             commit: config.commit.clone(),

@@ -42,6 +42,7 @@ use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::outbox::Channel;
+use crate::pipeline::quality;
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
 /// How long a poll may wait when there is nothing to do.
@@ -107,6 +108,8 @@ struct Worker<'a> {
     transactions: Transactions,
     member: &'a Member,
     tasks: BTreeMap<i32, Task>,
+    /// Of the model that the tasks have.
+    generation: u64,
     local: Local,
     /// The transaction at hand, once something was sent.
     open: bool,
@@ -163,6 +166,7 @@ impl<'a> Worker<'a> {
             transactions,
             member: &member,
             tasks: BTreeMap::new(),
+            generation: shared.models.generation(),
             local: shared.metrics.local(),
             open: false,
             since: None,
@@ -211,6 +215,7 @@ impl<'a> Worker<'a> {
             if self.shared.is_stopping() {
                 return self.commit();
             }
+            self.take_model();
             self.take_in()?;
             while let Some(request) = self.member.context().next() {
                 self.answer(request)?;
@@ -225,6 +230,16 @@ impl<'a> Worker<'a> {
             if self.shared.until_end && self.finish_partitions()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Goes on with the model that is in use now, where that is another.
+    fn take_model(&mut self) {
+        let generation = self.shared.models.generation();
+        if generation != self.generation {
+            self.generation = generation;
+            let plan = self.shared.models.plan();
+            self.tasks.values_mut().for_each(|task| task.engine_mut().set_plan(Arc::clone(&plan)));
         }
     }
 
@@ -415,6 +430,7 @@ impl<'a> Worker<'a> {
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
                 Channel::ChurnAlerts => &self.shared.topics.churn_alerts,
                 Channel::Erasures => &self.shared.topics.erasures,
+                Channel::ChurnOutcomes => &self.shared.topics.churn_outcomes,
             };
             let mut record = BaseRecord::to(topic).key(key).timestamp(wall);
             if !output.is_tombstone() {
@@ -482,6 +498,7 @@ impl<'a> Worker<'a> {
         for task in self.tasks.values() {
             let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
             self.buffer.clear();
+            send_quality(&self.transactions, &self.shared.topics.state, task)?;
             let marker = task.marker(written).encode();
             let record = BaseRecord::to(&self.shared.topics.state)
                 .key(marker::KEY)
@@ -587,11 +604,13 @@ impl<'a> Worker<'a> {
         let wanted = self.shared.partitions_of(partitions).map_err(End::Stop)?;
         let new: Vec<i32> = wanted.into_iter().filter(|p| !self.tasks.contains_key(p)).collect();
         let shared = self.shared;
+        self.take_model();
+        let plan = shared.models.plan();
         let restoring = Restoring {
             clients: &shared.clients,
             worker: self.worker,
             member: self.member,
-            plan: &shared.plan,
+            plan: &plan,
             inputs: &shared.inputs,
             state_topic: &shared.topics.state,
             partitions: shared.partitions,
@@ -678,6 +697,7 @@ impl<'a> Worker<'a> {
                 customers: engine.store().len() as u64,
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
+                outcomes: engine.quality.ledger().clone(),
             };
             self.shared.metrics.set_partition(*partition, figures);
             self.shared.metrics.set_clock(task.clock());
@@ -784,6 +804,21 @@ fn send_states(
         transactions.send(record)?;
     }
     Ok(states)
+}
+
+/// Sends the counts of outcomes, if the transaction has changed them.
+fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
+    let quality = &task.engine().quality;
+    if !quality.has_changed() {
+        return Ok(());
+    }
+    let counts = quality.ledger().encode();
+    let record = BaseRecord::to(topic)
+        .key(quality::KEY)
+        .payload(&counts)
+        .partition(task.partition)
+        .timestamp(wall_now());
+    transactions.send(record)
 }
 
 /// Points at which a test may make the process die.

@@ -7,6 +7,7 @@ pub mod table;
 pub mod histogram;
 pub mod kpis;
 mod local;
+mod live;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -21,6 +22,7 @@ use crate::event::{Reason, Source};
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::quality::Ledger;
 use crate::time::Ts;
 use histogram::{Histogram, Registered};
 use kpis::Kpis;
@@ -91,6 +93,24 @@ impl Outcome {
     }
 }
 
+/// What became of a model that was read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    Ok,
+    Refused,
+}
+
+impl Reload {
+    pub const ALL: [Reload; 2] = [Reload::Ok, Reload::Refused];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Reload::Ok => "ok",
+            Reload::Refused => "refused",
+        }
+    }
+}
+
 /// What one partition adds to the gauges of state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionFigures {
@@ -98,6 +118,8 @@ pub struct PartitionFigures {
     pub bytes: u64,
     /// Customers per lifecycle and stage, as [`crate::pipeline::engine::Engine::population`] gives them.
     pub population: Vec<Vec<i64>>,
+    /// Outcomes of scores, as [`crate::pipeline::quality`] counts them.
+    pub outcomes: Ledger,
 }
 
 /// All metrics of the process.
@@ -128,6 +150,9 @@ pub struct Metrics {
     retention_ratio: GaugeVec,
     win_back_ratio: GaugeVec,
     stage_duration_median: GaugeVec,
+    live: live::Live,
+    model_info: IntGaugeVec,
+    model_reloads: IntCounterVec,
 }
 
 impl Metrics {
@@ -142,7 +167,8 @@ impl Metrics {
         let registry = Registry::new();
         let to = &registry;
         let customers = gauges(to, &table::CUSTOMERS)?;
-        gauges(to, &table::MODEL_INFO)?.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
+        let model_info = gauges(to, &table::MODEL_INFO)?;
+        model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
         gauges(to, &table::BUILD_INFO)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         register_process(to)?;
         let metrics = Metrics {
@@ -169,6 +195,9 @@ impl Metrics {
             retention_ratio: float_gauges(to, &table::RETENTION_RATIO)?,
             win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
             stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
+            live: live::Live::new(to, plan)?,
+            model_info,
+            model_reloads: counters(to, &table::MODEL_RELOADS)?,
             registry,
         };
         metrics.begin_at_zero(plan);
@@ -183,6 +212,7 @@ impl Metrics {
         }
         Outcome::ALL.iter().for_each(|o| self.transactions.with_label_values(&[o.name()]).inc_by(0));
         self.restore_records.with_label_values::<&str>(&[]).inc_by(0);
+        Reload::ALL.iter().for_each(|r| self.model_reloads.with_label_values(&[r.name()]).inc_by(0));
         for policy in &plan.settings.policies {
             for control in [false, true] {
                 self.alerts(&policy.name, control).inc_by(0);
@@ -327,6 +357,7 @@ impl Metrics {
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         self.state_customers.set(gauge(partitions.values().map(|p| p.customers).sum()));
         self.state_bytes.set(gauge(partitions.values().map(|p| p.bytes).sum()));
+        self.live.show(partitions.values().map(|p| &p.outcomes));
         for (k, stages) in self.customers.iter().enumerate() {
             for (stage, customers) in stages.iter().enumerate() {
                 let of =
@@ -353,6 +384,18 @@ impl Metrics {
         // An error says that it was not there, which is as good.
         let _ = self.lag.remove_label_values(&[topic, &partition]);
         let _ = self.event_time_lag.remove_label_values(&[topic, &partition]);
+    }
+
+    /// Another model is in use from now on.
+    pub fn set_model(&self, plan: &Plan) {
+        self.model_info.reset();
+        self.model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
+        self.live.set_model(&plan.model_name, &plan.model_version);
+    }
+
+    /// A model was read again.
+    pub fn model_reload(&self, result: Reload) {
+        self.model_reloads.with_label_values(&[result.name()]).inc();
     }
 
     /// A transaction has ended.

@@ -125,6 +125,60 @@ pub const RESTORE_DURATION: Family = family(
 );
 pub const MODEL_INFO: Family =
     family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");
+pub const LIVE_AUC: Family = family(
+    "stagecast_live_auc",
+    Kind::Gauge,
+    &[],
+    "ROC-AUC of the model in use over the outcomes of the last 30 to 60 days; within the hundredth of a score, ties.",
+);
+pub const LIVE_BRIER: Family = family(
+    "stagecast_live_brier",
+    Kind::Gauge,
+    &[],
+    "Brier score of the model in use over the same outcomes.",
+);
+pub const LIVE_LOG_LOSS: Family = family(
+    "stagecast_live_log_loss",
+    Kind::Gauge,
+    &[],
+    "Log loss of the model in use over the same outcomes.",
+);
+pub const LIVE_CALIBRATION_ERROR: Family = family(
+    "stagecast_live_calibration_error",
+    Kind::Gauge,
+    &[],
+    "Mean distance between score and share churned over ten bins, over the same outcomes.",
+);
+pub const LIVE_LIFT: Family = family(
+    "stagecast_live_lift_10",
+    Kind::Gauge,
+    &[],
+    "How many times more churners the highest tenth of scores holds than a random tenth, over the same outcomes.",
+);
+pub const LIVE_LABELS: Family = family(
+    "stagecast_live_labels_total",
+    Kind::Counter,
+    &[],
+    "Outcomes ever counted in the partitions of this instance, whichever instance counted them.",
+);
+pub const LIVE_VERSION_AUC: Family = family(
+    "stagecast_live_version_auc",
+    Kind::Gauge,
+    &["name", "version"],
+    "ROC-AUC by model, of every model that has outcomes in the last 30 to 60 days.",
+);
+pub const LIVE_STAGE_AUC: Family = family(
+    "stagecast_live_stage_auc",
+    Kind::Gauge,
+    &["stage"],
+    "ROC-AUC of the model in use by the customer's stage at scoring, in the first lifecycle.",
+);
+pub const MODEL_RELOADS: Family = family(
+    "stagecast_model_reloads_total",
+    Kind::Counter,
+    &["result"],
+    "Models read again while the service runs: ok, or refused, in which case the old one goes on.",
+);
 pub const CONVERSION_RATIO: Family = family(
     "stagecast_conversion_ratio",
     Kind::Gauge,
@@ -159,7 +213,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 23] = [
+pub const FAMILIES: [Family; 32] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -181,6 +235,15 @@ pub const FAMILIES: [Family; 23] = [
     RETENTION_RATIO,
     WIN_BACK_RATIO,
     STAGE_DURATION_MEDIAN,
+    LIVE_AUC,
+    LIVE_BRIER,
+    LIVE_LOG_LOSS,
+    LIVE_CALIBRATION_ERROR,
+    LIVE_LIFT,
+    LIVE_LABELS,
+    LIVE_VERSION_AUC,
+    LIVE_STAGE_AUC,
     MODEL_INFO,
+    MODEL_RELOADS,
     BUILD_INFO,
 ];

@@ -309,7 +309,7 @@ fn gauges_are_sums_over_the_partitions_that_are_here() {
     let figures = |customers: u64, place: usize| {
         let mut population = vec![vec![0; stages.len()]];
         population[0][place] = customers as i64;
-        PartitionFigures { customers, bytes: customers * 500, population }
+        PartitionFigures { customers, bytes: customers * 500, population, ..Default::default() }
     };
     let in_stage = |place: usize| {
         let series =

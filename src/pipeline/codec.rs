@@ -14,6 +14,7 @@ use super::facts::{TraitValue, Traits};
 use super::layout::{KeptSlot, NEVER};
 use super::lifecycle::StageState;
 use super::migrate::{LayoutMap, Layouts, LifecycleMap};
+use super::outcomes;
 use super::panes;
 use super::plan::{Plan, StageSlots};
 use super::reconcile::Due;
@@ -112,6 +113,7 @@ impl Engine {
         if plan.keeps_channels {
             put_bytes(out, &customer.channels);
         }
+        outcomes::put(&head.outcomes, row, &customer.kept, now, out);
         let checksum = xxhash_rust::xxh3::xxh3_64(&out[start..]) as u32;
         out.extend_from_slice(&checksum.to_le_bytes());
     }
@@ -129,6 +131,7 @@ impl Engine {
             customer.traits = decoded.traits;
             customer.order_days = decoded.order_days;
             customer.channels = decoded.channels;
+            customer.kept = decoded.kept;
         });
         self.reconciling.note(index, decoded.due);
         Ok(())
@@ -178,6 +181,7 @@ struct Decoded {
     channels: ThinVec<u8>,
     /// What must be done once all customers are there.
     due: Option<Due>,
+    kept: ThinVec<u8>,
 }
 
 fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -240,11 +244,15 @@ fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, C
     if !plan.keeps_channels {
         channels = &[];
     }
-    if reader.at != body.len() {
-        return Err(CodecError::Impossible("length"));
-    }
+    // States written before outcomes were kept end here.
+    let kept = match body.get(reader.at..) {
+        None => return Err(CodecError::Impossible("length")),
+        Some([]) => ThinVec::new(),
+        Some(rest) => outcomes::get(&head.outcomes, &mut row, rest, now)
+            .ok_or(CodecError::Impossible("list of kept scores"))?,
+    };
     let (sessions, channels) = (ThinVec::from(packed), ThinVec::from(channels));
-    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels, due })
+    Ok(Decoded { row, log, sessions, seen, traits, order_days, channels, kept, due })
 }
 
 /// Puts a customer into the plan's stage of the same name, or into `initial`; then returns the stage's name.
@@ -603,7 +611,7 @@ pub(super) mod tests {
         let undescribed = restore(&other_stages, &bytes);
         assert_eq!(undescribed, Err(CodecError::OtherLayout(plan_a.layout_id)), "nothing describes it");
         let longer = with_byte(&[&bytes[..bytes.len() - 4], &[0; 5]].concat(), 0, VERSION);
-        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("length")));
+        assert_eq!(restore(&plan_a, &longer), Err(CodecError::Impossible("list of kept scores")));
     }
 
     #[test]

@@ -10,10 +10,11 @@ use super::json::{
 };
 use super::layout::Layout;
 use super::lifecycle::{Lifecycle, Move};
+use super::outcomes::{Group, Outcome};
 use super::plan::Plan;
 use crate::model::Contribution;
 use crate::model::value::Value;
-use crate::time::{Rfc3339, Ts, format_rfc3339};
+use crate::time::{Rfc3339, Ts, format_rfc3339, format_span};
 
 /// What caused an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -389,6 +390,29 @@ pub fn receipt(out: &mut Vec<u8>, receipt: &Receipt) {
         None => put(out, "null"),
     }
     out.push(b'}');
+}
+
+/// What became of a score.
+pub fn outcome(out: &mut Vec<u8>, customer_id: &str, outcome: &Outcome<'_>) {
+    let (kept, claim) = (&outcome.kept, &outcome.kept.claim);
+    put(out, "{\"customer_id\":");
+    put_text(out, customer_id);
+    put(out, ",\"scored_at\":");
+    put_instant(out, kept.scored_at);
+    put(out, ",\"p_churn\":");
+    put_number(out, kept.p_churn());
+    put(out, if outcome.churned { ",\"churned\":true" } else { ",\"churned\":false" });
+    put(out, ",\"horizon\":");
+    put_text(out, &format_span(claim.horizon_ms));
+    put(out, ",\"stage\":");
+    put_optional_text(out, kept.stage);
+    put(out, ",\"group\":");
+    put_optional_text(out, kept.group.map(Group::name));
+    put(out, ",\"model\":{\"name\":");
+    put_text(out, claim.model);
+    put(out, ",\"version\":");
+    put_text(out, claim.version);
+    put(out, "}}");
 }
 
 /// A customer's features, stages and score as of an instant.

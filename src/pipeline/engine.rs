@@ -17,8 +17,10 @@ use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, StageState};
 use super::migrate::Layouts;
 use super::outbox::{Channel, Outbox};
+use super::outcomes;
 use super::panes::Measures;
 use super::plan::{Plan, PolicyOn};
+use super::quality::Quality;
 use super::reconcile::Reconciling;
 use super::sessions;
 use super::store::{Customer, Seen, Store};
@@ -102,6 +104,7 @@ pub(super) struct Scratch {
 pub struct Engine {
     /// In an `Arc` of its own: every step counts its references up and down, and engines on several threads
     /// would fight over one count.
+    #[allow(clippy::redundant_allocation)]
     pub(super) plan: Arc<Arc<Plan>>,
     pub(super) store: Store,
     pub(super) opt_outs: OptOuts,
@@ -111,6 +114,8 @@ pub struct Engine {
     pub(super) reconciling: Reconciling,
     pub outbox: Outbox,
     pub tally: Tally,
+    /// How good the scores were whose outcome is known.
+    pub quality: Quality,
     /// Customers per lifecycle and stage.
     population: Vec<Vec<i64>>,
 }
@@ -137,6 +142,7 @@ impl Engine {
             reconciling: Reconciling::default(),
             outbox: Outbox::default(),
             tally: Tally::default(),
+            quality: Quality::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
@@ -173,7 +179,9 @@ impl Engine {
         head.persisted.set(self.store.row_mut(index), now);
         self.remember(index, id, event.ts);
         self.fold(index, event, now);
-        self.evaluate(index, now, Trigger::Event, event.event_id.as_deref());
+        if self.evaluate(index, now, Trigger::Event, event.event_id.as_deref()) {
+            self.keep_score(index, now);
+        }
         self.schedule(index, now);
         if event.ts < last { Applied::Late } else { Applied::InOrder }
     }
@@ -268,6 +276,7 @@ impl Engine {
     fn fold(&mut self, index: u32, event: &Event<'_>, now: Ts) {
         let plan = Arc::clone(&self.plan);
         let (row, customer) = self.store.parts_mut(index);
+        plan.head.outcomes.note(row, event);
         if let Some(ProfileChange::Traits(changes)) = event.profile.as_deref() {
             merge_traits(customer, changes);
         }
@@ -302,7 +311,11 @@ impl Engine {
             if due > limit {
                 return;
             }
-            self.fall_silent(index, due);
+            if self.plan.head.outcomes.matures.get(self.store.row(index)) <= due {
+                self.know_outcomes(index, due);
+            } else {
+                self.fall_silent(index, due);
+            }
         }
     }
 
@@ -318,8 +331,9 @@ impl Engine {
         head.advanced.set(row, at);
         let rescore = at >= head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         let emitted = self.outbox.len();
-        if rescore || self.is_asked_for(index, at) {
-            self.evaluate(index, at, Trigger::Silence, None);
+        if (rescore || self.is_asked_for(index, at)) && self.evaluate(index, at, Trigger::Silence, None) {
+            self.store.touch_after(index, &before);
+            self.keep_score(index, at);
         }
         self.schedule_from(index, at);
         let silent_since = at - head.persisted.get(self.store.row(index));
@@ -328,6 +342,31 @@ impl Engine {
             head.persisted.set(self.store.row_mut(index), at);
         }
         self.scratch.before = before;
+    }
+
+    /// The horizon of kept scores ends: tells what became of them. Nothing else happens at such an instant; a
+    /// rule or a rescore that waits for the same one has it after.
+    fn know_outcomes(&mut self, index: u32, at: Ts) {
+        let plan = Arc::clone(&self.plan);
+        self.store.touch(index, false);
+        let (row, customer) = self.store.parts_mut(index);
+        let mut kept = std::mem::take(&mut customer.kept);
+        outcomes::mature(&plan.head.outcomes, row, &mut kept, at, |row, outcome| {
+            let number = next_number(&plan, row);
+            let id = &customer.id;
+            self.quality.add(at, outcome);
+            self.outbox.push(Channel::ChurnOutcomes, id, at, number, |out| emit::outcome(out, id, outcome));
+        });
+        customer.kept = kept;
+        let next = plan.head.outcomes.matures.get(row);
+        plan.head.due.set(row, plan.head.asked.get(row).min(next));
+    }
+
+    /// Keeps the score that was emitted just now until its outcome is known.
+    fn keep_score(&mut self, index: u32, now: Ts) {
+        let (row, customer) = self.store.parts_mut(index);
+        let p = self.plan.head.p.get(row);
+        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, p);
     }
 
     /// Whether a lifecycle asks for this instant.
@@ -346,7 +385,8 @@ impl Engine {
     }
 
     /// Scores the customer as of `now`, settles its lifecycles and emits what is due. The windows are at `now`.
-    pub(super) fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) {
+    /// Returns whether the score was emitted.
+    pub(super) fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) -> bool {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
@@ -405,13 +445,13 @@ impl Engine {
                 head.emitted_p.set(row, f64::NAN);
                 self.outbox.push_tombstone(Channel::ChurnScores, &customer.id, now);
             }
-            return;
+            return false;
         }
         let moved = (p - emitted_p).abs() >= plan.settings.min_change;
         let due = emitted_p.is_nan() || moved || emit::band(&plan, p) != emit::band(&plan, emitted_p);
         let fired = fired_policies(&plan, row, traits, now, p, entered);
         if !due && fired == 0 {
-            return;
+            return false;
         }
         plan.scorer.contributions(features, contributions);
         let clv_to_date = plan.clv_to_date.map(|id| {
@@ -472,6 +512,7 @@ impl Engine {
             self.outbox
                 .push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
         }
+        due
     }
 
     /// Notes when silence will matter next, after an evaluation at `now`, and sees to it that a timer fires.
@@ -500,7 +541,8 @@ impl Engine {
             let next = lifecycle.next_candidate(lifecycle.variant(traits), state, from, &facts, &silence);
             due = due.min(next.unwrap_or(Ts::MAX));
         }
-        head.due.set(row, due);
+        head.asked.set(row, due);
+        head.due.set(row, due.min(head.outcomes.matures.get(row)));
     }
 
     /// The transaction is committed: its outputs are out.
@@ -508,6 +550,7 @@ impl Engine {
         self.store.commit();
         self.reconciling.commit();
         self.opt_outs.commit();
+        self.quality.commit();
         self.outbox.clear();
     }
 
@@ -534,8 +577,18 @@ impl Engine {
         });
         restored.into_iter().for_each(|index| self.set_timer(index));
         self.reconciling.rollback();
+        self.quality.rollback();
         self.outbox.clear();
         self.tally.clear();
+    }
+
+    /// Goes on with another model. Everything else of the plan must be as it was: rows are laid out by it.
+    pub fn set_plan(&mut self, plan: Arc<Plan>) {
+        let is_same = plan.layout_id == self.plan.layout_id && plan.new_row == self.plan.new_row;
+        debug_assert!(is_same, "only the model may change");
+        if is_same {
+            self.plan = Arc::new(plan);
+        }
     }
 
     pub fn plan(&self) -> &Plan {

@@ -19,6 +19,8 @@ pub mod json;
 pub mod emit;
 pub mod consent;
 pub mod alert;
+pub mod outcomes;
+pub mod quality;
 pub mod engine;
 pub mod described;
 pub mod migrate;

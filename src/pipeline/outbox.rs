@@ -10,13 +10,19 @@ pub enum Channel {
     StageChanges,
     ChurnScores,
     ChurnAlerts,
+    ChurnOutcomes,
     /// Receipts of erasures, keyed by the customer's hash.
     Erasures,
 }
 
 impl Channel {
-    pub const ALL: [Channel; 4] =
-        [Channel::StageChanges, Channel::ChurnScores, Channel::ChurnAlerts, Channel::Erasures];
+    pub const ALL: [Channel; 5] = [
+        Channel::StageChanges,
+        Channel::ChurnScores,
+        Channel::ChurnAlerts,
+        Channel::ChurnOutcomes,
+        Channel::Erasures,
+    ];
 
     /// The CloudEvents type.
     pub fn event_type(self) -> &'static str {
@@ -24,6 +30,7 @@ impl Channel {
             Channel::StageChanges => "io.stagecast.stage.changed.v1",
             Channel::ChurnScores => "io.stagecast.score.updated.v1",
             Channel::ChurnAlerts => "io.stagecast.alert.raised.v1",
+            Channel::ChurnOutcomes => "io.stagecast.outcome.known.v1",
             Channel::Erasures => "io.stagecast.customer.erased.v1",
         }
     }

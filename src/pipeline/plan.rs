@@ -10,6 +10,7 @@ use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
 use super::lifecycle::{Lifecycle, StageState};
+use super::outcomes::{Judging, Keeping, OutcomeSlots};
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
@@ -33,6 +34,8 @@ pub struct Settings {
     pub margin: f64,
     pub money: Money,
     pub policies: Vec<Policy>,
+    /// Which scores are kept until their outcome is known.
+    pub outcomes: Keeping,
     pub privacy: Privacy,
 }
 
@@ -64,6 +67,7 @@ impl Default for Settings {
             money: Money::default(),
             policies: vec![Policy::default()],
             privacy: Privacy::default(),
+            outcomes: Keeping::default(),
         }
     }
 }
@@ -120,6 +124,8 @@ pub struct HeadSlots {
     pub advanced: Slot<i64>,
     /// The next instant at which silence may mean something.
     pub due: Slot<i64>,
+    /// The same without the outcomes that become known.
+    pub asked: Slot<i64>,
     /// The instant for which its timer stands in the wheel; entries for other instants are stale.
     pub timer: Slot<i64>,
     /// The instant up to which the state topic knows this customer.
@@ -134,6 +140,7 @@ pub struct HeadSlots {
     /// The transaction that touched it last, and the one that must write it.
     pub touched: Slot<u32>,
     pub dirty: Slot<u32>,
+    pub outcomes: OutcomeSlots,
 }
 
 /// Where one lifecycle keeps a customer's [`StageState`].
@@ -203,6 +210,8 @@ pub struct Plan {
     /// What customers are worth, where the model tells.
     pub valuer: Option<Valuer>,
     pub actionable: Vec<Actionable>,
+    /// What the model's scores claim.
+    pub judging: Judging,
     pub model_name: String,
     pub model_version: String,
     /// The features that an evaluation reads: the model's and the lifecycles'.
@@ -250,8 +259,9 @@ impl Plan {
                 layout.valuer = Valuer::of(model, &layout)?;
                 check_foretold(&layout, &lifecycles, model)?;
                 let valuer = layout.valuer.clone();
+                let judging = Judging::new(model, &settings);
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { valuer, ..parts.assemble(settings, (&model.name, &model.version)) })
+                Ok(Plan { valuer, judging, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -268,6 +278,7 @@ impl Plan {
             policies: Vec::new(),
             rescore_every_ms: Ts::MAX,
             min_change: f64::INFINITY,
+            outcomes: Keeping::NONE,
             ..settings
         };
         Ok(parts.assemble(settings, ("", "")))
@@ -300,6 +311,7 @@ impl Parts {
             actionable: self.scorer.actionable(&self.layout),
             scorer: self.scorer,
             valuer: None,
+            judging: Judging::default(),
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
             needed: needed.into_iter().collect(),
@@ -333,6 +345,7 @@ fn head_slots(row: &mut RowBuilder) -> HeadSlots {
         newest: row.slot(NEVER),
         advanced: row.slot(NEVER),
         due: row.slot(Ts::MAX),
+        asked: row.slot(Ts::MAX),
         timer: row.slot(Ts::MAX),
         persisted: row.slot(NEVER),
         p: row.slot(f64::NAN),
@@ -341,6 +354,7 @@ fn head_slots(row: &mut RowBuilder) -> HeadSlots {
         emitted: row.slot(0u32),
         touched: row.slot(0u32),
         dirty: row.slot(0u32),
+        outcomes: OutcomeSlots::new(row),
     }
 }
 

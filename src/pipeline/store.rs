@@ -34,6 +34,8 @@ pub struct Customer {
     pub order_days: OrderDays,
     /// See [`super::channels`].
     pub channels: ThinVec<u8>,
+    /// See [`super::outcomes`].
+    pub kept: ThinVec<u8>,
 }
 
 /// The UTC days of orders between the first and the last, without which a late order could count its day
@@ -76,7 +78,7 @@ impl OrderDays {
 struct Undo {
     customer: u32,
     born: bool,
-    lens: [u32; 5],
+    lens: [u32; 6],
     traits: Option<Box<Traits>>,
 }
 
@@ -273,12 +275,13 @@ impl Store {
         let (chunk, place) = at(index);
         let width = self.new_row.len();
         let customer = &self.customers[chunk][place];
-        let mut undo = Undo { customer: index, born, lens: [0; 5], traits: None };
+        let mut undo = Undo { customer: index, born, lens: [0; 6], traits: None };
         if !born {
             self.undo_rows.extend_from_slice(before.unwrap_or(&self.rows[chunk][place * width..][..width]));
             self.undo_bytes.extend_from_slice(&customer.log);
             self.undo_bytes.extend_from_slice(&customer.sessions);
             self.undo_bytes.extend_from_slice(&customer.channels);
+            self.undo_bytes.extend_from_slice(&customer.kept);
             self.undo_seen.extend_from_slice(&customer.seen);
             self.undo_order_days.extend_from_slice(&customer.order_days.0);
             let lens = [
@@ -287,6 +290,7 @@ impl Store {
                 customer.seen.len(),
                 customer.order_days.0.len(),
                 customer.channels.len(),
+                customer.kept.len(),
             ];
             undo.lens = lens.map(|len| len as u32);
             undo.traits = customer.traits.clone();
@@ -339,13 +343,15 @@ impl Store {
             let (chunk, place) = at(undo.customer);
             self.rows[chunk][place * width..][..width].copy_from_slice(&self.undo_rows[row_at..]);
             self.undo_rows.truncate(row_at);
-            let [log, sessions, seen, order_days, channels] = undo.lens.map(|n| n as usize);
+            let [log, sessions, seen, order_days, channels, kept] = undo.lens.map(|n| n as usize);
             let customer = &mut self.customers[chunk][place];
             let order_days_at = self.undo_order_days.len() - order_days;
             customer.order_days.0 = ThinVec::from(&self.undo_order_days[order_days_at..]);
             self.undo_order_days.truncate(order_days_at);
             customer.seen = ThinVec::from(&self.undo_seen[self.undo_seen.len() - seen..]);
             self.undo_seen.truncate(self.undo_seen.len() - seen);
+            customer.kept = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - kept..]);
+            self.undo_bytes.truncate(self.undo_bytes.len() - kept);
             customer.channels = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - channels..]);
             self.undo_bytes.truncate(self.undo_bytes.len() - channels);
             customer.sessions = ThinVec::from(&self.undo_bytes[self.undo_bytes.len() - sessions..]);
@@ -376,6 +382,7 @@ impl Customer {
             + thin(self.seen.capacity() * size_of::<Seen>())
             + thin(self.order_days.0.capacity() * 4)
             + thin(self.channels.capacity())
+            + thin(self.kept.capacity())
             + traits
     }
 }

@@ -14,10 +14,11 @@ use crate::pipeline::outbox::{Channel, Outbox};
 use crate::time::Ts;
 
 /// The files of a replay.
-pub const FILES: [&str; 6] = [
+pub const FILES: [&str; 7] = [
     "stage-changes.ndjson",
     "churn-scores.ndjson",
     "churn-alerts.ndjson",
+    "churn-outcomes.ndjson",
     "erasures.ndjson",
     "dlq.ndjson",
     "features.ndjson",

@@ -200,6 +200,37 @@ fn model() -> Vec<Panel> {
             vec![(promised("stagecast_live_brier", "job"), "{{job}}")],
         ),
         panel(
+            "Live AUC by model",
+            "timeseries",
+            "short",
+            8,
+            vec![(promised("stagecast_live_version_auc", "name, version"), "{{name}} {{version}}")],
+        ),
+        panel(
+            "Live AUC by stage",
+            "timeseries",
+            "short",
+            8,
+            vec![(promised("stagecast_live_stage_auc", "stage"), "{{stage}}")],
+        ),
+        panel(
+            "Live log loss and calibration error",
+            "timeseries",
+            "short",
+            8,
+            vec![
+                (promised("stagecast_live_log_loss", "job"), "log loss"),
+                (promised("stagecast_live_calibration_error", "job"), "calibration error"),
+            ],
+        ),
+        panel(
+            "Live lift of the highest tenth",
+            "timeseries",
+            "short",
+            8,
+            vec![(promised("stagecast_live_lift_10", "job"), "{{job}}")],
+        ),
+        panel(
             "Drift of features (PSI)",
             "timeseries",
             "short",

@@ -1,8 +1,11 @@
 //! The whole service on a real broker: exactly once through crashes, rebalances, zombies and poison.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use stagecast::event::Source;
+use stagecast::model::Model;
+use stagecast::pipeline::quality::{self, Ledger};
 use stagecast::simulate::START;
 use stagecast::time::{DAY_MS, HOUR_MS, sleep};
 
@@ -29,6 +32,18 @@ fn a_backlog_gives_what_replay_gives() {
     world.simulate(150, 120, 1);
     world.load(0.0, 1.0);
     world.finish_and_check();
+    let outcomes = world.written(Isolation::Committed).remove("churn-outcomes").unwrap_or_default();
+    assert!(outcomes.len() > 100, "only {} customers have outcomes", outcomes.len());
+    let mut counted: BTreeMap<i32, u64> = BTreeMap::new();
+    for read in world.kafka.read(&[&world.topic("state")], Isolation::Committed) {
+        if read.key == quality::KEY {
+            let ledger = Ledger::decode(read.value.as_deref().unwrap_or_default()).unwrap();
+            counted.insert(read.partition, ledger.labels);
+        }
+    }
+    let (counted, known) =
+        (counted.values().sum::<u64>(), outcomes.values().map(Vec::len).sum::<usize>() as u64);
+    assert!(counted > known / 4 && counted <= known, "{counted} of {known} outcomes are counted");
 }
 
 #[test]
@@ -299,4 +314,33 @@ fn it_answers_over_http_and_ends_on_a_signal() {
 
 pub fn free_address() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_model_that_is_replaced_while_the_service_runs_scores_what_comes_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("churn.json");
+    std::fs::write(&path, stagecast::setup::SHIPPED_MODEL).unwrap();
+    let extra = format!("[model]\npath = {:?}\n", path.display().to_string());
+    let mut world = World::new("reload", 2, &extra);
+    world.simulate(40, 60, 8);
+    world.load(0.0, 0.5);
+    let mut process = world.start("box-0", &["run"], &[]);
+    until("the service to be at work", || committed(&world) > 0);
+    std::fs::write(&path, "not a model").unwrap();
+    process.line_with("the new model is refused", SOON);
+    let mut model = Model::from_json(stagecast::setup::SHIPPED_MODEL, "shipped").unwrap();
+    model.version = "another".into();
+    model.write(&path).unwrap();
+    process.line_with("the model was reloaded", SOON);
+    world.load(0.5, 1.0);
+    let versions = || -> BTreeSet<String> {
+        let scores = world.written(Isolation::Committed).remove("churn-scores").unwrap_or_default();
+        let version = |score: serde_json::Value| score["model"]["version"].as_str().unwrap().to_owned();
+        scores.into_values().flatten().map(version).collect()
+    };
+    until("scores by the new model", || versions().contains("another"));
+    assert_eq!(versions().len(), 2, "what came before was scored by the old one");
+    process.terminate();
+    assert_eq!(process.exit_code(SOON), Some(0), "{}", process.stderr());
 }

@@ -17,7 +17,7 @@ use crate::records::{Isolation, Record, fresh};
 
 /// Long after the last event of any world.
 pub const UNTIL: &str = "2025-12-01T00:00:00Z";
-const OUTPUTS: [&str; 3] = ["stage-changes", "churn-scores", "churn-alerts"];
+const OUTPUTS: [&str; 4] = ["stage-changes", "churn-scores", "churn-alerts", "churn-outcomes"];
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct World {

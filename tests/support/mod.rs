@@ -24,13 +24,18 @@ use stagecast::time::{DAY_MS, Ts};
 
 /// A plan over the shipped catalogue with the model of [`small_model`].
 pub fn plan(lifecycles: &[String], settings: Settings) -> Arc<Plan> {
+    plan_of(lifecycles, &small_model(), settings)
+}
+
+/// The same with another model.
+pub fn plan_of(lifecycles: &[String], model: &Model, settings: Settings) -> Arc<Plan> {
     let files: Vec<(String, String)> = lifecycles
         .iter()
         .enumerate()
         .map(|(i, text)| (format!("lifecycle-{i}.toml"), text.clone()))
         .collect();
     let catalogue = Catalogue::shipped();
-    let plan = Plan::new(&catalogue, &files, &small_model(), settings);
+    let plan = Plan::new(&catalogue, &files, model, settings);
     Arc::new(plan.unwrap_or_else(|error| panic!("{error}")))
 }
 

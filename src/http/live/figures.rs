@@ -135,7 +135,7 @@ impl Figures {
         let seen = Seen {
             ready,
             version: env!("CARGO_PKG_VERSION"),
-            model: format!("{} {}", plan.model_name, plan.model_version),
+            model: model(&found),
             event_time: kpis.as_of,
             events: found.by(&table::EVENTS, "result"),
             dead_letters: found.by(&table::DEAD_LETTERS, "reason"),
@@ -308,6 +308,12 @@ fn flows(found: &Found<'_>, lifecycle: &str) -> Vec<Flow> {
     moves.into_iter().map(flow).collect()
 }
 
+/// The model in use; it may be another than at start.
+fn model(found: &Found<'_>) -> String {
+    let info = found.metrics(table::MODEL_INFO.name).first();
+    info.map_or_else(String::new, |info| format!("{} {}", label(info, "name"), label(info, "version")))
+}
+
 fn quality(found: &Found<'_>) -> Quality {
     let drift = found.metrics("stagecast_feature_drift_psi").iter();
     let mut drift: Vec<Drift> = drift
@@ -370,7 +376,12 @@ mod tests {
     fn stages_and_flows_are_those_of_their_lifecycle() {
         let plan = plan();
         let metrics = Metrics::new(&plan).unwrap();
-        let figures = PartitionFigures { customers: 3, bytes: 9, population: vec![vec![0, 1, 0, 0, 2, 0]] };
+        let figures = PartitionFigures {
+            customers: 3,
+            bytes: 9,
+            population: vec![vec![0, 1, 0, 0, 2, 0]],
+            ..Default::default()
+        };
         metrics.set_partition(0, figures.clone());
         metrics.set_partition(1, figures);
         let seen = look(&mut Figures::default(), &metrics, &plan, Tick::now());
@@ -380,7 +391,8 @@ mod tests {
         assert_eq!(of, [0.0, 2.0, 0.0, 0.0, 4.0, 0.0]);
         assert!(retention.flows.is_empty());
         assert_eq!((seen.customers, seen.score_distribution.len()), (6.0, 21));
-        assert_eq!(seen.quality, Quality::default(), "not measured is not shown");
+        let unmeasured = Quality { labels: Some(0.0), ..Quality::default() };
+        assert_eq!(seen.quality, unmeasured, "not measured is not shown");
     }
 
     #[test]

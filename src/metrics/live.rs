@@ -1,0 +1,98 @@
+//! The model judged on the stream itself: the counts of all partitions of this instance, as gauges.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use prometheus::{Gauge, GaugeVec, IntCounter, Registry};
+
+use super::kpis::or_nan;
+use super::{counters, float_gauges, table};
+use crate::pipeline::plan::Plan;
+use crate::pipeline::quality::{Counts, Ledger};
+
+/// The families that are called live.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Name and version of the model in use.
+    model: Mutex<(String, String)>,
+    /// Of the first lifecycle.
+    stages: Vec<Box<str>>,
+    auc: Gauge,
+    brier: Gauge,
+    log_loss: Gauge,
+    calibration_error: Gauge,
+    lift: Gauge,
+    labels: IntCounter,
+    by_version: GaugeVec,
+    by_stage: GaugeVec,
+}
+
+impl Live {
+    pub fn new(registry: &Registry, plan: &Plan) -> prometheus::Result<Live> {
+        let gauge = |family| -> prometheus::Result<Gauge> {
+            let gauge = float_gauges(registry, family)?.with_label_values::<&str>(&[]);
+            // Unknown is not 0.
+            gauge.set(f64::NAN);
+            Ok(gauge)
+        };
+        Ok(Live {
+            model: Mutex::new((plan.model_name.clone(), plan.model_version.clone())),
+            stages: plan.lifecycles.first().map_or_else(Vec::new, |(lifecycle, _)| {
+                lifecycle.stages().iter().map(|stage| (&*stage.name).into()).collect()
+            }),
+            auc: gauge(&table::LIVE_AUC)?,
+            brier: gauge(&table::LIVE_BRIER)?,
+            log_loss: gauge(&table::LIVE_LOG_LOSS)?,
+            calibration_error: gauge(&table::LIVE_CALIBRATION_ERROR)?,
+            lift: gauge(&table::LIVE_LIFT)?,
+            labels: counters(registry, &table::LIVE_LABELS)?.with_label_values::<&str>(&[]),
+            by_version: float_gauges(registry, &table::LIVE_VERSION_AUC)?,
+            by_stage: float_gauges(registry, &table::LIVE_STAGE_AUC)?,
+        })
+    }
+
+    /// Shows what these partitions have counted.
+    pub fn show<'l>(&self, ledgers: impl Iterator<Item = &'l Ledger>) {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut labels = 0u64;
+        let mut by_model: BTreeMap<(&str, &str), Counts> = BTreeMap::new();
+        let mut by_stage: BTreeMap<&str, Counts> = BTreeMap::new();
+        // What is known of from the start is shown from the start, as unknown.
+        by_model.entry((&model.0, &model.1)).or_default();
+        self.stages.iter().for_each(|stage| {
+            by_stage.entry(stage).or_default();
+        });
+        for ledger in ledgers {
+            labels = labels.saturating_add(ledger.labels);
+            for (key, counts) in &ledger.counts {
+                by_model.entry((&key.model, &key.version)).or_default().merge(counts);
+                if (&key.model, &key.version) == (&model.0, &model.1) && !key.stage.is_empty() {
+                    by_stage.entry(&key.stage).or_default().merge(counts);
+                }
+            }
+        }
+        self.labels.reset();
+        self.labels.inc_by(labels);
+        let current = by_model.get(&(model.0.as_str(), model.1.as_str())).and_then(Counts::figures);
+        self.auc.set(or_nan(current.and_then(|f| f.auc)));
+        self.brier.set(or_nan(current.map(|f| f.brier)));
+        self.log_loss.set(or_nan(current.map(|f| f.log_loss)));
+        self.calibration_error.set(or_nan(current.map(|f| f.calibration_error)));
+        self.lift.set(or_nan(current.and_then(|f| f.lift_10)));
+        self.by_version.reset();
+        for ((name, version), counts) in &by_model {
+            let auc = counts.figures().and_then(|f| f.auc);
+            self.by_version.with_label_values(&[*name, *version]).set(or_nan(auc));
+        }
+        self.by_stage.reset();
+        for (stage, counts) in &by_stage {
+            let auc = counts.figures().and_then(|f| f.auc);
+            self.by_stage.with_label_values(&[*stage]).set(or_nan(auc));
+        }
+    }
+
+    /// Another model is in use from now on.
+    pub fn set_model(&self, name: &str, version: &str) {
+        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = (name.to_owned(), version.to_owned());
+    }
+}
