@@ -461,6 +461,8 @@ mod tests {
         let told = plan(&model).unwrap();
         assert!(told.layout.valuer.is_some());
         model.value = None;
+        let used: BTreeSet<String> = model.features().into_iter().map(str::to_owned).collect();
+        model.catalogue.retain(|name, _| used.contains(name));
         let error = plan(&model).unwrap_err();
         assert!(error.what.contains("the lifecycle `worth` asks for `p_no_order`"), "{error}");
     }
