@@ -558,6 +558,8 @@ proptest! {
         // Every evaluated instant evaluates all; only one that would have moved anyway is not left alone.
         prop_assume!(!alone.restless);
         let alone = alone.stage_changes();
+        // Who has moved so often in silence moves on only where it is scored anyway, which the scores decide.
+        prop_assume!(alone.len() < 1_000);
         prop_assume!(alone.windows(2).all(|pair| pair[1].ts == pair[0].ts || pair[1].ts - pair[0].ts > SECOND_MS));
         let world = World::new(&[&other, &lifecycle]).with_money(money()).with_scoring(Scoring::new(&some_score));
         let mut beside = history(&world, &events, until).stage_changes();
