@@ -121,7 +121,12 @@ async function everyPanelShowsTrueNumbers(browser) {
     assert.equal(bin, upTo - below, `scores up to ${(i + 1) / 20}`);
     below = upTo;
   }
-  assert.ok(await page.isHidden("#quality"), "what is not measured is not shown");
+  assert.ok(await page.isVisible("#quality"), "75 days are enough for outcomes of 30");
+  for (const name of ["auc", "brier", "labels"]) {
+    const value = metrics(name === "labels" ? "stagecast_live_labels_total" : `stagecast_live_${name}`);
+    assert.ok(value > 0, name);
+    assert.equal(await figure(page, name), value, name);
+  }
   await aCustomerCanBeLookedUp(page, demo.address);
   assert.deepEqual(page.problems, []);
   const { code, said } = await demo.end();
