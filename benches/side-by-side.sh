@@ -36,7 +36,7 @@ for round in $(seq "$rounds"); do
       *) command=("$peers/$engine/run.sh") ;;
     esac
     "$peers/bin/measure.py" "$label-$engine" timeout 600 "${command[@]}" >/dev/null
-    topics --list | grep -F -- "-$RUN" | while read -r topic; do topics --delete --topic "$topic"; done
+    topics --list | { grep -F -- "-$RUN" || true; } | while read -r topic; do topics --delete --topic "$topic"; done
   done
 done
 
