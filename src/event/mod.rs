@@ -21,6 +21,7 @@ use std::fmt;
 
 use compact_str::CompactString;
 
+use crate::pipeline::channels;
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -169,7 +170,7 @@ impl From<Event<'_>> for KeptEvent {
             event_id: event.event_id.map(CompactString::new),
             numbers: event.numbers,
             profile: event.profile,
-            channel: event.channel.map(CompactString::new),
+            channel: event.channel.map(|channel| CompactString::new(channels::counted(&channel))),
         }
     }
 }
