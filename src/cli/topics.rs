@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::kafka::topics;
+use crate::kafka::{acls, topics};
 use crate::setup;
 
 #[derive(Clone, Debug, PartialEq, clap::Args)]
@@ -21,13 +21,20 @@ pub enum Action {
     },
     /// Compares the topics of the cluster with what stagecast needs
     Check,
+    /// Prints the kafka-acls commands that grant what is needed, and grants nothing itself
+    Acls {
+        /// For whom, such as User:alice [default: the configured "sasl.username"]
+        #[arg(long, value_name = "TYPE:NAME")]
+        principal: Option<String>,
+    },
 }
 
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let (settings, layout) = (setup::clients(config), setup::topics(config));
     let mut out = std::io::stdout().lock();
-    match args.action {
-        Action::Create { inputs } => topics::create(&settings, &layout, inputs, &mut out),
+    match &args.action {
+        Action::Create { inputs } => topics::create(&settings, &layout, *inputs, &mut out),
         Action::Check => topics::report(&settings, &layout, &mut out),
+        Action::Acls { principal } => acls::print(&settings, &layout, principal.as_deref(), &mut out),
     }
 }

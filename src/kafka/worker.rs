@@ -27,7 +27,8 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::answer::{Answer, Call, classify};
+use super::acls;
+use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
@@ -134,6 +135,9 @@ struct Worker<'a> {
 impl From<TxnError> for End {
     fn from(error: TxnError) -> Self {
         match error.answer {
+            Answer::Stop if is_unauthorized(&error.error) => {
+                End::Stop(Error::world(error.to_string()).hint(acls::HINT))
+            }
             Answer::Stop => End::Stop(Error::world(error.to_string())),
             _ => End::Anew(error.to_string()),
         }
@@ -270,7 +274,11 @@ impl<'a> Worker<'a> {
                 Ok(())
             }
             Answer::Stop if !matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                Err(End::Stop(Error::world(format!("cannot consume: {error}"))))
+                let stop = match self.member.context().forbidden() {
+                    Some(why) => Error::world(format!("cannot consume: {why}")).hint(acls::HINT),
+                    None => Error::world(format!("cannot consume: {error}")),
+                };
+                Err(End::Stop(stop))
             }
             _ => Err(End::Anew(format!("the consumer failed: {error}"))),
         }
@@ -623,6 +631,10 @@ impl<'a> Worker<'a> {
         };
         let (tasks, restored) = match restoring.restore(&new, &cancelled) {
             Ok(restored) => restored,
+            Err(Interrupted::Kafka(error)) if is_unauthorized(&error) => {
+                let what = format!("cannot restore from topic `{}`: {error}", shared.topics.state);
+                return Err(End::Stop(Error::world(what).hint(acls::HINT)));
+            }
             Err(Interrupted::Kafka(error)) => return Err(End::Anew(format!("restoring: {error}"))),
             Err(Interrupted::Refused(error)) => return Err(End::Stop(error)),
             Err(Interrupted::Cancelled) => return Ok(()),

@@ -45,6 +45,11 @@ impl RealKafka {
 
     /// Starts `brokers` brokers with nothing in them and returns when all of them answer.
     pub fn start(brokers: usize) -> RealKafka {
+        RealKafka::start_with(brokers, &Extras::default())
+    }
+
+    /// The same with more listeners, whose ports stand in `extras`.
+    pub fn start_with(brokers: usize, extras: &Extras) -> RealKafka {
         let dir =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&dir).unwrap();
@@ -52,7 +57,7 @@ impl RealKafka {
         let alive = keeper.stdin.take();
         let ports = free_ports(2 * brokers);
         for id in 1..=brokers {
-            let properties = properties(&dir, id, brokers, &ports);
+            let properties = properties(&dir, id, brokers, &ports) + &extras.properties(id, brokers, &ports);
             fs::write(dir.join(format!("{id}.properties")), properties).unwrap();
         }
         let cluster = RealKafka {
@@ -62,7 +67,7 @@ impl RealKafka {
             keeper,
             alive,
         };
-        (1..=brokers).for_each(|id| cluster.format(id));
+        (1..=brokers).for_each(|id| cluster.format(id, &extras.users));
         (1..=brokers).for_each(|id| cluster.launch(id));
         cluster.until_all_answer();
         cluster
@@ -103,11 +108,12 @@ impl RealKafka {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn format(&self, id: usize) {
+    fn format(&self, id: usize, users: &[String]) {
         let properties = self.dir.join(format!("{id}.properties"));
         let output = java()
             .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&properties)
+            .args(users.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .unwrap();
         assert!(output.status.success(), "formatting failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -191,6 +197,37 @@ impl Drop for RealKafka {
     }
 }
 
+/// What a broker has besides a plain listener for everybody.
+#[derive(Default)]
+pub struct Extras {
+    /// Name, protocol and port of more listeners.
+    pub listeners: Vec<(&'static str, &'static str, u16)>,
+    /// SCRAM users, as the storage tool takes them.
+    pub users: Vec<String>,
+    /// More lines of `server.properties`.
+    pub properties: String,
+}
+
+impl Extras {
+    /// Of two lines about one property the last one counts.
+    fn properties(&self, id: usize, brokers: usize, ports: &[u16]) -> String {
+        if self.listeners.is_empty() {
+            return self.properties.clone();
+        }
+        let of = |(name, _, port): &(&str, &str, u16)| format!(",{name}://localhost:{port}");
+        let more: String = self.listeners.iter().map(of).collect();
+        let of = |(name, protocol, _): &(&str, &str, u16)| format!(",{name}:{protocol}");
+        let protocols: String = self.listeners.iter().map(of).collect();
+        let (port, controller) = (ports[id - 1], ports[brokers + id - 1]);
+        format!(
+            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n{}",
+            self.properties
+        )
+    }
+}
+
 /// A number no other caller in this process gets.
 pub fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -228,7 +265,7 @@ fn keeper(dir: &Path) -> Child {
 }
 
 /// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

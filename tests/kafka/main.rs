@@ -19,3 +19,6 @@ mod changes;
 mod rights;
 mod formats;
 mod training;
+mod security;
+#[cfg(feature = "tls")]
+mod tls;
