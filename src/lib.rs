@@ -19,6 +19,7 @@ pub mod kafka;
 pub mod replay;
 pub mod training;
 pub mod evaluate;
+pub mod campaign;
 pub mod simulate;
 pub mod config;
 pub mod metrics;
