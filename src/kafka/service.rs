@@ -9,8 +9,9 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
+use super::faults::Faults;
 use super::task::{Input, Timing};
-use super::worker::{Faults, work};
+use super::worker::work;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
 use crate::http::{self, Health, Live, Queries};
@@ -264,7 +265,7 @@ impl Shared {
             metrics: Arc::clone(&http.metrics),
             health: Arc::clone(&http.health),
             live: Arc::clone(&http.live),
-            faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
+            faults: Faults::from_env(),
             ends,
             through: Mutex::new(BTreeSet::new()),
             stopping: AtomicBool::new(false),

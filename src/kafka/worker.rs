@@ -28,6 +28,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::answer::{Answer, Call, classify};
+use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
@@ -194,6 +195,7 @@ impl<'a> Worker<'a> {
     /// Fences whoever had this name before, before anything is read. `None`: told to stop meanwhile.
     fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
         let transactions = Transactions::new(&shared.clients, worker)?;
+        let transactions = transactions.with_faults(&shared.clients, &shared.faults)?;
         loop {
             shared.health.beat(worker, Tick::now());
             if shared.is_stopping() {
@@ -493,7 +495,7 @@ impl<'a> Worker<'a> {
 
     fn try_commit(&mut self) -> Result<(), TxnError> {
         self.begin()?;
-        self.shared.faults.at("before_states");
+        self.shared.faults.at("before_states")?;
         let mut positions = TopicPartitionList::new();
         for task in self.tasks.values() {
             let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
@@ -506,6 +508,9 @@ impl<'a> Worker<'a> {
                 .partition(task.partition)
                 .timestamp(wall_now());
             self.transactions.send(record)?;
+            if self.shared.faults.lack(Guard::SilentPositions) && !task.has_moved() {
+                continue;
+            }
             // Every task's position, moved or not: it is what fences a transaction that only silence filled.
             for (lane, input) in task.inputs().iter().enumerate() {
                 let offset = Offset::Offset(task.position(lane).next);
@@ -513,14 +518,13 @@ impl<'a> Worker<'a> {
                 added.map_err(|e| TxnError::new(Call::Offsets, e))?;
             }
         }
-        self.shared.faults.at("before_commit");
+        self.shared.faults.at("before_commit")?;
         let group = self.member.group_metadata();
         let group = group.ok_or_else(|| TxnError::new(Call::Offsets, KafkaError::Canceled))?;
         self.transactions.commit(&positions, &group)?;
         let again = self.shared.clients.broker.after_commit(self.member, &positions);
         again.map_err(|e| TxnError { answer: Answer::RebuildProducer, ..TxnError::new(Call::Offsets, e) })?;
-        self.shared.faults.at("after_commit");
-        Ok(())
+        self.shared.faults.at("after_commit")
     }
 
     fn committed(&mut self, took: Duration) {
@@ -570,7 +574,10 @@ impl<'a> Worker<'a> {
         self.pending.clear();
         self.forget_transaction();
         for task in self.tasks.values_mut() {
-            task.rollback();
+            match self.shared.faults.lack(Guard::Rollback) {
+                true => task.rewind(),
+                false => task.rollback(),
+            }
             for (lane, input) in task.inputs().iter().enumerate() {
                 let next = Offset::Offset(task.committed()[lane].next);
                 self.member.seek(&input.topic, task.partition, next, Duration::from_secs(10))?;
@@ -615,6 +622,7 @@ impl<'a> Worker<'a> {
             state_topic: &shared.topics.state,
             partitions: shared.partitions,
             timing: shared.timing,
+            faults: &shared.faults,
         };
         let worker = self.worker;
         let cancelled = || {
@@ -819,29 +827,4 @@ fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result
         .partition(task.partition)
         .timestamp(wall_now());
     transactions.send(record)
-}
-
-/// Points at which a test may make the process die.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    point: Option<(String, u32)>,
-    seen: Arc<std::sync::atomic::AtomicU32>,
-}
-
-impl Faults {
-    /// `NAME:N` dies the Nth time that point is reached. Set by `STAGECAST_FAULT`, in debug builds only.
-    pub fn parse(text: Option<&str>) -> Faults {
-        let point = text.filter(|_| cfg!(debug_assertions)).and_then(|t| {
-            let (name, n) = t.split_once(':')?;
-            Some((name.to_owned(), n.parse().ok()?))
-        });
-        Faults { point, seen: Arc::default() }
-    }
-
-    fn at(&self, name: &str) {
-        let Some((point, nth)) = &self.point else { return };
-        if point == name && self.seen.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == *nth {
-            std::process::abort();
-        }
-    }
 }

@@ -74,6 +74,11 @@ impl RealKafka {
         addresses.join(",")
     }
 
+    /// The same, for programs under test.
+    pub fn bootstrap_of_programs(&self) -> String {
+        self.bootstrap()
+    }
+
     /// Pulls the plug on broker `id` (from 1).
     pub fn kill(&self, id: usize) {
         self.end(id, Signal::KILL);
