@@ -24,6 +24,7 @@ pub mod simulate;
 pub mod config;
 pub mod metrics;
 pub mod http;
+pub mod schema;
 pub mod setup;
 pub mod reload;
 pub mod demo;

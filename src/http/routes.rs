@@ -22,6 +22,9 @@ const BODY_BYTES_MOST: u64 = 16 * 1024;
 /// Of a customer id (CONTRACT section 1).
 const ID_BYTES_MOST: usize = 256;
 
+/// Every address, as errors and documents name them.
+pub const PATHS: [&str; 7] = ["/", "/live", "/kpis", "/metrics", "/healthz", "/readyz", "/customers/{id}"];
+
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(page))
@@ -123,10 +126,7 @@ async fn customer(State(shared): State<Arc<Shared>>, id: Result<Path<String>, Pa
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let what = format!(
-        "nothing is at {}; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{{id}}",
-        uri.path()
-    );
+    let what = format!("nothing is at {}; there are {}", uri.path(), PATHS.join(", "));
     error(StatusCode::NOT_FOUND, &what)
 }
 

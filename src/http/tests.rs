@@ -169,7 +169,7 @@ async fn what_is_not_there_is_said_in_json() {
     assert_eq!(answer.status, 404);
     assert_eq!(
         answer.json()["error"],
-        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{id}"
+        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz, /customers/{id}"
     );
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -348,4 +348,53 @@ async fn key_figures_are_those_of_the_committed_changes() {
     assert_eq!(kpis["as_of"], "2026-01-01T00:00:00.000Z");
     let conversion = &kpis["lifecycles"][0]["conversions"][0];
     assert_eq!((&conversion["from"], &conversion["rate"]), (&json!("reach"), &json!(1.0)));
+}
+
+/// Answers are what the OpenAPI document says: each address under a service that is well, and one that is not.
+#[tokio::test]
+async fn answers_keep_to_the_documents() {
+    let mut service = start(1).await;
+    service.shared.health.ended(0, Some("fenced".into()));
+    check_answers(&service, &[("/healthz", 503), ("/readyz", 503), ("/customers/%FF", 400)]).await;
+    service.shared.health.set_ready(0, true);
+    answering(service.workers.remove(0), &[]);
+    let well = [("/kpis", 200), ("/healthz", 200), ("/readyz", 200), ("/customers/nobody", 404)];
+    check_answers(&service, &well).await;
+    let plain = routes::PATHS.into_iter().filter(|path| !path.contains('{') && *path != "/live");
+    for path in plain {
+        assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    let (_, news) = read_news(&service, &["event: figures", "\n\n"]).await;
+    let figures = news.split("data: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    let schema = of_openapi("/components/schemas/figures");
+    assert_valid(&schema, &serde_json::from_str(figures).unwrap());
+}
+
+fn of_openapi(pointer: &str) -> Value {
+    let documents = crate::schema::documents(&Config::default());
+    let openapi = documents.into_iter().find(|d| d.file == "openapi.json").unwrap().content;
+    let found = openapi.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not documented"));
+    match found["$ref"].as_str() {
+        Some(reference) => openapi.pointer(&reference[1..]).unwrap().clone(),
+        None => found.clone(),
+    }
+}
+
+fn assert_valid(schema: &Value, value: &Value) {
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?} in {value}");
+}
+
+async fn check_answers(service: &Service, asked: &[(&str, u16)]) {
+    for (path, status) in asked {
+        let answer = service.get(path).await;
+        assert_eq!(answer.status, *status, "{path}");
+        let documented = if path.starts_with("/customers/") { "/customers/{id}" } else { *path };
+        let documented = documented.replace('/', "~1");
+        let schema = of_openapi(&format!(
+            "/paths/{documented}/get/responses/{status}/content/application~1json/schema"
+        ));
+        assert_valid(&schema, &answer.json());
+    }
 }
