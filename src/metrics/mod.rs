@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod kpis;
 mod local;
 mod live;
+mod drift;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,6 +20,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 
 use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
+use crate::pipeline::drift::Census;
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
@@ -120,6 +122,8 @@ pub struct PartitionFigures {
     pub population: Vec<Vec<i64>>,
     /// Outcomes of scores, as [`crate::pipeline::quality`] counts them.
     pub outcomes: Ledger,
+    /// Customers by the bins of training, as [`crate::pipeline::drift`] counts them.
+    pub census: Census,
 }
 
 /// All metrics of the process.
@@ -151,6 +155,7 @@ pub struct Metrics {
     win_back_ratio: GaugeVec,
     stage_duration_median: GaugeVec,
     live: live::Live,
+    drift: drift::Drifts,
     model_info: IntGaugeVec,
     model_reloads: IntCounterVec,
 }
@@ -196,6 +201,7 @@ impl Metrics {
             win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
             stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
             live: live::Live::new(to, plan)?,
+            drift: drift::Drifts::new(to, plan)?,
             model_info,
             model_reloads: counters(to, &table::MODEL_RELOADS)?,
             registry,
@@ -358,6 +364,7 @@ impl Metrics {
         self.state_customers.set(gauge(partitions.values().map(|p| p.customers).sum()));
         self.state_bytes.set(gauge(partitions.values().map(|p| p.bytes).sum()));
         self.live.show(partitions.values().map(|p| &p.outcomes));
+        self.drift.show(partitions.values().map(|p| &p.census));
         for (k, stages) in self.customers.iter().enumerate() {
             for (stage, customers) in stages.iter().enumerate() {
                 let of =
@@ -391,6 +398,7 @@ impl Metrics {
         self.model_info.reset();
         self.model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
         self.live.set_model(&plan.model_name, &plan.model_version);
+        self.drift.set_model(plan);
     }
 
     /// A model was read again.

@@ -173,6 +173,18 @@ pub const LIVE_STAGE_AUC: Family = family(
     &["stage"],
     "ROC-AUC of the model in use by the customer's stage at scoring, in the first lifecycle.",
 );
+pub const FEATURE_DRIFT: Family = family(
+    "stagecast_feature_drift_psi",
+    Kind::Gauge,
+    &["feature"],
+    "Population stability index of a feature of the model, customers of the last 30 to 40 days against those of training.",
+);
+pub const SCORE_DRIFT: Family = family(
+    "stagecast_score_drift_psi",
+    Kind::Gauge,
+    &[],
+    "Population stability index of the score, customers of the last 30 to 40 days against those of training.",
+);
 pub const MODEL_RELOADS: Family = family(
     "stagecast_model_reloads_total",
     Kind::Counter,
@@ -213,7 +225,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 32] = [
+pub const FAMILIES: [Family; 34] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -243,6 +255,8 @@ pub const FAMILIES: [Family; 32] = [
     LIVE_LABELS,
     LIVE_VERSION_AUC,
     LIVE_STAGE_AUC,
+    FEATURE_DRIFT,
+    SCORE_DRIFT,
     MODEL_INFO,
     MODEL_RELOADS,
     BUILD_INFO,

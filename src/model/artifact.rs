@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::metrics::Report;
+use super::reference::Reference;
 pub use super::transform::Transform;
 use super::transform::VALUE_MOST;
 use super::value::{self, ValueModel};
@@ -57,6 +58,9 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<ValueModel>,
     pub training: Training,
+    /// How features and score were spread in training; without it drift cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
     /// Feature → hash of its definition at training time.
     pub catalogue: BTreeMap<String, String>,
     pub golden: Vec<Golden>,
@@ -220,6 +224,8 @@ impl Model {
         self.check_terms().map_err(edited)?;
         self.value.as_ref().map_or(Ok(()), ValueModel::check).map_err(edited)?;
         self.check_catalogue().map_err(edited)?;
+        let reference = |reference: &Reference| reference.check(self.features().into_iter());
+        self.reference.as_ref().map_or(Ok(()), reference).map_err(edited)?;
         self.check_golden().map_err(edited)
     }
 
@@ -471,6 +477,7 @@ pub(crate) mod tests {
             calibration: None,
             value: None,
             training: training(),
+            reference: None,
             catalogue: BTreeMap::new(),
             golden: Vec::new(),
         };

@@ -218,7 +218,7 @@ impl OutcomeSlots {
     }
 
     /// Whether training would take this customer for an example now: active of late, and not gone already.
-    fn is_example(&self, row: &[u32], judging: &Judging, now: Ts) -> bool {
+    pub(super) fn is_example(&self, row: &[u32], judging: &Judging, now: Ts) -> bool {
         let newest = |kind: usize| self.newest[kind].get(row);
         let gone = || newest(CANCELLED) != NEVER && newest(CANCELLED) >= newest(STARTED);
         newest(ACTIVITY) >= now.saturating_sub(judging.active_within_ms)

@@ -2,10 +2,12 @@
 //! the settings, compiled against each other. Shared by all partitions and never changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::catalogue::{Agg, Catalogue};
 use super::channels::MAIN_CHANNEL;
 use super::described::Description;
+use super::drift::Watch;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
@@ -212,6 +214,8 @@ pub struct Plan {
     pub actionable: Vec<Actionable>,
     /// What the model's scores claim.
     pub judging: Judging,
+    /// What customers are compared with, where the model says who it learned from.
+    pub watch: Option<Arc<Watch>>,
     pub model_name: String,
     pub model_version: String,
     /// The features that an evaluation reads: the model's and the lifecycles'.
@@ -260,8 +264,9 @@ impl Plan {
                 check_foretold(&layout, &lifecycles, model)?;
                 let valuer = layout.valuer.clone();
                 let judging = Judging::new(model, &settings);
+                let watch = Watch::of(model, &layout).map(Arc::new);
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { valuer, judging, ..parts.assemble(settings, (&model.name, &model.version)) })
+                Ok(Plan { valuer, judging, watch, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
@@ -312,6 +317,7 @@ impl Parts {
             scorer: self.scorer,
             valuer: None,
             judging: Judging::default(),
+            watch: None,
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
             needed: needed.into_iter().collect(),

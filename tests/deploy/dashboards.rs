@@ -231,11 +231,14 @@ fn model() -> Vec<Panel> {
             vec![(promised("stagecast_live_lift_10", "job"), "{{job}}")],
         ),
         panel(
-            "Drift of features (PSI)",
+            "Drift of features and score (PSI)",
             "timeseries",
             "short",
             8,
-            vec![(promised("stagecast_feature_drift_psi", "feature"), "{{feature}}")],
+            vec![
+                (largest(&m::FEATURE_DRIFT, "feature"), "{{feature}}"),
+                (largest(&m::SCORE_DRIFT, "job"), "the score"),
+            ],
         ),
         panel(
             "Scores computed",

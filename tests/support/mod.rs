@@ -80,6 +80,7 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         calibration: None,
         value: None,
         training: training(),
+        reference: None,
         catalogue: terms.iter().map(|(name, ..)| ((*name).to_owned(), hash(name))).collect(),
         golden: Vec::new(),
     };
