@@ -24,6 +24,7 @@ pub mod config;
 pub mod metrics;
 pub mod http;
 pub mod setup;
+pub mod registry;
 pub mod reload;
 pub mod demo;
 pub mod cli;

@@ -32,6 +32,7 @@ fn the_definition_holds_together() {
     One::<simulate::Args>::command().debug_assert();
     One::<train::Args>::command().debug_assert();
     One::<evaluate::Args>::command().debug_assert();
+    One::<models::Args>::command().debug_assert();
     One::<explain::Args>::command().debug_assert();
 }
 

@@ -99,15 +99,18 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
     Ok,
+    /// It was the one in use.
+    Unchanged,
     Refused,
 }
 
 impl Reload {
-    pub const ALL: [Reload; 2] = [Reload::Ok, Reload::Refused];
+    pub const ALL: [Reload; 3] = [Reload::Ok, Reload::Unchanged, Reload::Refused];
 
     pub fn name(self) -> &'static str {
         match self {
             Reload::Ok => "ok",
+            Reload::Unchanged => "unchanged",
             Reload::Refused => "refused",
         }
     }
@@ -133,6 +136,7 @@ pub struct Metrics {
     scoring: Arc<Histogram>,
     end_to_end: Arc<Histogram>,
     churn_score: Arc<Histogram>,
+    challenger_difference: Arc<Histogram>,
     transaction_duration: Arc<Histogram>,
     restore_duration: Arc<Histogram>,
     events: IntCounterVec,
@@ -180,6 +184,11 @@ impl Metrics {
             scoring: histogram(to, &table::SCORING, histogram::latency_bounds())?,
             end_to_end: histogram(to, &table::END_TO_END, histogram::latency_bounds())?,
             churn_score: histogram(to, &table::CHURN_SCORE, histogram::score_bounds())?,
+            challenger_difference: histogram(
+                to,
+                &table::CHALLENGER_DIFFERENCE,
+                histogram::difference_bounds(),
+            )?,
             transaction_duration: histogram(to, &table::TRANSACTION_DURATION, histogram::latency_bounds())?,
             restore_duration: histogram(to, &table::RESTORE_DURATION, histogram::restore_bounds())?,
             events: counters(to, &table::EVENTS)?,
@@ -397,7 +406,7 @@ impl Metrics {
     pub fn set_model(&self, plan: &Plan) {
         self.model_info.reset();
         self.model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
-        self.live.set_model(&plan.model_name, &plan.model_version);
+        self.live.set_model(plan);
         self.drift.set_model(plan);
     }
 

@@ -167,6 +167,24 @@ pub const LIVE_VERSION_AUC: Family = family(
     &["name", "version"],
     "ROC-AUC by model, of every model that has outcomes in the last 30 to 60 days.",
 );
+pub const LIVE_VERSION_BRIER: Family = family(
+    "stagecast_live_version_brier",
+    Kind::Gauge,
+    &["name", "version"],
+    "Brier score by model, of every model that has outcomes in the last 30 to 60 days.",
+);
+pub const CHALLENGER_INFO: Family = family(
+    "stagecast_challenger_info",
+    Kind::Gauge,
+    &["name", "version"],
+    "The model that scores in the shadow of the one in use: 1; nameless and 0 where there is none.",
+);
+pub const CHALLENGER_DIFFERENCE: Family = family(
+    "stagecast_challenger_difference",
+    Kind::Histogram,
+    &[],
+    "The challenger's churn probability less that of the model in use, at every score computed.",
+);
 pub const LIVE_STAGE_AUC: Family = family(
     "stagecast_live_stage_auc",
     Kind::Gauge,
@@ -189,7 +207,7 @@ pub const MODEL_RELOADS: Family = family(
     "stagecast_model_reloads_total",
     Kind::Counter,
     &["result"],
-    "Models read again while the service runs: ok, or refused, in which case the old one goes on.",
+    "Models read again while the service runs: ok, unchanged, or refused, in which case the old one goes on.",
 );
 pub const CONVERSION_RATIO: Family = family(
     "stagecast_conversion_ratio",
@@ -225,7 +243,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 34] = [
+pub const FAMILIES: [Family; 37] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -254,10 +272,13 @@ pub const FAMILIES: [Family; 34] = [
     LIVE_LIFT,
     LIVE_LABELS,
     LIVE_VERSION_AUC,
+    LIVE_VERSION_BRIER,
     LIVE_STAGE_AUC,
     FEATURE_DRIFT,
     SCORE_DRIFT,
     MODEL_INFO,
+    CHALLENGER_INFO,
+    CHALLENGER_DIFFERENCE,
     MODEL_RELOADS,
     BUILD_INFO,
 ];

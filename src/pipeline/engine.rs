@@ -66,13 +66,26 @@ pub struct Tally {
     /// Scores computed, by twentieths; a score on a bound belongs below it.
     pub scores: [u32; 20],
     pub score_sum: f64,
+    /// By how much the challenger's probability was above the champion's, under each of [`DIFFERENCES`] but not
+    /// under the one before.
+    pub differences: [u32; DIFFERENCES.len() + 1],
+    pub difference_sum: f64,
 }
+
+/// Upper bounds of differences between two models' probabilities.
+pub const DIFFERENCES: [f64; 13] =
+    [-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 impl Tally {
     fn score(&mut self, p: f64) {
         let bin = ((p * 20.0).ceil() as usize).saturating_sub(1).min(19);
         self.scores[bin] += 1;
         self.score_sum += p;
+    }
+
+    fn difference(&mut self, difference: f64) {
+        self.differences[DIFFERENCES.partition_point(|bound| *bound < difference)] += 1;
+        self.difference_sum += difference;
     }
 
     pub fn clear(&mut self) {
@@ -96,6 +109,8 @@ pub(super) struct Scratch {
     pub(super) states: Vec<StageState>,
     entered: Vec<alert::Entered>,
     contributions: Vec<Contribution>,
+    /// The challenger's score of the evaluation at hand.
+    challenger_p: Option<f64>,
     before: Vec<u32>,
     due: Vec<u32>,
 }
@@ -133,6 +148,7 @@ impl Engine {
             states: plan.scratch_states(),
             entered: Vec::new(),
             contributions: Vec::new(),
+            challenger_p: None,
             before: Vec::new(),
             due: Vec::new(),
         };
@@ -372,8 +388,8 @@ impl Engine {
     /// Keeps the score that was emitted just now until its outcome is known.
     fn keep_score(&mut self, index: u32, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
-        let p = self.plan.head.p.get(row);
-        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, p);
+        let scores = (self.plan.head.p.get(row), self.scratch.challenger_p);
+        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, scores);
     }
 
     /// Counts the customer at the census's instants up to `now`, before an evaluation there takes its last
@@ -435,12 +451,17 @@ impl Engine {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
-        let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
+        let Scratch { features, states, entered, contributions, challenger_p, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
         let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
         let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         if !refused {
             self.tally.score(p);
+        }
+        let shadow = plan.challenger.as_ref().filter(|_| !refused);
+        *challenger_p = shadow.map(|challenger| challenger.scorer.p(challenger.scorer.logit(features)));
+        if let Some(challenger_p) = challenger_p {
+            self.tally.difference(*challenger_p - p);
         }
         let previous = head.p.get(row);
         head.now.set(row, now);

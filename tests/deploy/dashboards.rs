@@ -207,6 +207,33 @@ fn model() -> Vec<Panel> {
             vec![(promised("stagecast_live_version_auc", "name, version"), "{{name}} {{version}}")],
         ),
         panel(
+            "Live Brier score by model",
+            "timeseries",
+            "short",
+            8,
+            vec![(largest(&m::LIVE_VERSION_BRIER, "name, version"), "{{name}} {{version}}")],
+        ),
+        panel(
+            "Challenger",
+            "table",
+            "short",
+            8,
+            vec![(sum(&m::CHALLENGER_INFO, "instance, name, version"), "")],
+        ),
+        panel(
+            "Challenger's score less the champion's",
+            "heatmap",
+            "short",
+            8,
+            vec![(
+                format!(
+                    "sum by (le) (increase({}_bucket{{{OURS}}}[$__rate_interval]))",
+                    m::CHALLENGER_DIFFERENCE.name
+                ),
+                "{{le}}",
+            )],
+        ),
+        panel(
             "Live AUC by stage",
             "timeseries",
             "short",
