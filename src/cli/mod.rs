@@ -18,6 +18,7 @@ pub mod topics;
 pub mod simulate;
 pub mod train;
 pub mod evaluate;
+pub mod recalibrate;
 pub mod models;
 pub mod explain;
 pub mod check;
@@ -87,6 +88,8 @@ pub enum Command {
     Train(train::Args),
     /// How good a model is on time it has not seen: figures, JSON and a page with plots
     Evaluate(evaluate::Args),
+    /// Makes a new version of a model whose probabilities are set right by what became of its scores
+    Recalibrate(recalibrate::Args),
     /// Versions of a model: which one serves, which one is tried in its shadow, promotion and rollback
     Models(models::Args),
     /// Asks a running instance why a customer has its stage and score
@@ -121,6 +124,7 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Simulate(args) => simulate::run(&args, &config),
         Command::Train(args) => train::run(&args, &config),
         Command::Evaluate(args) => evaluate::run(&args, &config),
+        Command::Recalibrate(args) => recalibrate::run(&args, &config),
         Command::Models(args) => models::run(&args, &config),
         Command::Explain(args) => explain::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),

@@ -7,15 +7,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::clients::{ClientSettings, LogContext};
+use super::bounded;
+use super::clients::ClientSettings;
 use super::dead_letter;
 use super::sender::{Outgoing, OwnedHeader, Sender};
 use crate::config::{Clock, Config};
@@ -25,12 +22,8 @@ use crate::event::money::Money;
 use crate::event::native::Envelope;
 use crate::event::{Reject, Source};
 use crate::setup;
-use crate::time::{Tick, Ts, wall_now};
+use crate::time::{Ts, wall_now};
 
-/// How long the brokers may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing may come before the end of a partition.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Headers that a dead letter has on top of its record's own.
 const ADDED: [&str; 5] = [
     dead_letter::TOPIC,
@@ -83,7 +76,8 @@ pub struct Summary {
 /// Sends the dead letters of the configured topic back.
 pub fn replay_topic(clients: &ClientSettings, config: &Config, request: &Request) -> Result<Summary> {
     let mut back = WayBack::new(clients, config, request)?;
-    read_topic(clients, &config.topics.dlq, &mut |letter| back.take(letter))?;
+    let mut take = |message: &BorrowedMessage<'_>| back.take(Letter::from_message(message));
+    bounded::read_topic(clients, &config.topics.dlq, "topics.dlq", &mut take)?;
     back.finish()
 }
 
@@ -260,66 +254,6 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
     let pairs = digits.filter(|digits| digits.len().is_multiple_of(2))?;
     Some(pairs.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
-/// Reads the whole topic, up to where it ends now.
-fn read_topic(
-    clients: &ClientSettings,
-    topic: &str,
-    take: &mut dyn FnMut(Letter) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: KafkaError| Error::world(format!("cannot read the dead letters of {topic}: {e}"));
-    let reader = clients.restore_consumer(0).map_err(failed)?;
-    let metadata = reader.fetch_metadata(Some(topic), PATIENCE).map_err(failed)?;
-    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-    if partitions.is_empty() {
-        return Err(Error::user(format!("there is no topic {topic}"))
-            .hint("`stagecast topics create` makes it; topics.dlq names it"));
-    }
-    for partition in partitions {
-        let (low, high) = reader.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(failed)?;
-        if low < high {
-            read_partition(&reader, topic, partition.id(), (low, high), take)?;
-        }
-    }
-    Ok(())
-}
-
-fn read_partition(
-    reader: &BaseConsumer<LogContext>,
-    topic: &str,
-    partition: i32,
-    (low, high): (i64, i64),
-    take: &mut dyn FnMut(Letter) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: KafkaError| Error::world(format!("cannot read the dead letters of {topic}: {e}"));
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
-    reader.assign(&assignment).map_err(failed)?;
-    let mut heard = Tick::now();
-    loop {
-        match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if message.offset() >= high => return Ok(()),
-            Some(Ok(message)) => {
-                heard = Tick::now();
-                let is_last = message.offset() + 1 == high;
-                take(Letter::from_message(&message))?;
-                if is_last {
-                    return Ok(());
-                }
-            }
-            // The end of what is committed.
-            Some(Err(KafkaError::PartitionEOF(of))) if of == partition => return Ok(()),
-            // The client tries again by itself.
-            Some(Err(error)) if heard.elapsed() < STALLED_AFTER => tracing::debug!("{error}"),
-            None if heard.elapsed() < STALLED_AFTER => {}
-            Some(Err(error)) => return Err(failed(error)),
-            None => {
-                let what = format!("partition {partition} of {topic} does not come to its end");
-                return Err(Error::world(what).hint("look whether all brokers are up, and run it again"));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

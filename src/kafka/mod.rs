@@ -26,3 +26,4 @@ pub mod feed;
 pub mod letters;
 pub mod embedded;
 pub mod history;
+pub mod bounded;

@@ -57,6 +57,9 @@ pub struct Model {
     /// What a customer is still worth, where the input held enough orders to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<ValueModel>,
+    /// Where its probabilities were set right after training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalibrated: Option<Recalibration>,
     pub training: Training,
     /// How features and score were spread in training; without it drift cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,6 +110,17 @@ pub struct Factor {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
+    pub slope: f64,
+    pub intercept: f64,
+}
+
+/// What `recalibrate` made of another version: slope and intercept on top of that one's logit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recalibration {
+    /// The version it was.
+    pub from: String,
+    pub outcomes: usize,
     pub slope: f64,
     pub intercept: f64,
 }
@@ -476,6 +490,7 @@ pub(crate) mod tests {
             ],
             calibration: None,
             value: None,
+            recalibrated: None,
             training: training(),
             reference: None,
             catalogue: BTreeMap::new(),

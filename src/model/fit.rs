@@ -223,6 +223,7 @@ impl FitValidParams {
             terms,
             calibration,
             value: None,
+            recalibrated: None,
             training: Training {
                 examples: rows.len(),
                 customers: rows.iter().map(|i| dataset.customer[*i]).collect::<BTreeSet<_>>().len(),
