@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod http;
 pub mod schema;
 pub mod setup;
+pub mod registry;
 pub mod reload;
 pub mod demo;
 pub mod cli;

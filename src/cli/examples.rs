@@ -6,7 +6,7 @@ use clap::Command;
 pub type Example = (&'static str, &'static str);
 
 /// By command, subcommands with their parent's name in front.
-pub const EXAMPLES: [(&str, &[Example]); 16] = [
+pub const EXAMPLES: [(&str, &[Example]); 22] = [
     (
         "demo",
         &[
@@ -89,6 +89,27 @@ pub const EXAMPLES: [(&str, &[Example]); 16] = [
             ("stagecast evaluate --from-kafka --json", "the configured model on the topics"),
         ],
     ),
+    (
+        "campaign-report",
+        &[
+            (
+                "stagecast campaign-report --input out --input data",
+                "what replay wrote, and the events it read",
+            ),
+            ("stagecast campaign-report --from-kafka --json", "from the topics, as JSON"),
+        ],
+    ),
+    (
+        "recalibrate",
+        &[(
+            "stagecast recalibrate --from-kafka --output models/churn-set-right.json",
+            "a new version, fitted to what became of the scores",
+        )],
+    ),
+    ("models list", &[("stagecast models list", "the versions in the folder, and what each is for")]),
+    ("models promote", &[("stagecast models promote churn-2026-03", "this one serves from now on")]),
+    ("models rollback", &[("stagecast models rollback", "the champion of before serves again")]),
+    ("models challenge", &[("stagecast models challenge churn-2026-04", "scores in the champion's shadow")]),
     (
         "explain",
         &[

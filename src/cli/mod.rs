@@ -19,6 +19,8 @@ pub mod simulate;
 pub mod train;
 pub mod evaluate;
 pub mod campaign_report;
+pub mod recalibrate;
+pub mod models;
 pub mod explain;
 pub mod check;
 pub mod dlq;
@@ -92,6 +94,10 @@ pub enum Command {
     Evaluate(evaluate::Args),
     /// Whether the customers who were alerted about came back, against those who were left alone
     CampaignReport(campaign_report::Args),
+    /// Makes a new version of a model whose probabilities are set right by what became of its scores
+    Recalibrate(recalibrate::Args),
+    /// Versions of a model: which one serves, which one is tried in its shadow, promotion and rollback
+    Models(models::Args),
     /// Asks a running instance why a customer has its stage and score
     Explain(explain::Args),
     /// Validates the configuration and everything it names
@@ -147,6 +153,8 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args, &config),
         Command::Evaluate(args) => evaluate::run(&args, &config),
         Command::CampaignReport(args) => campaign_report::run(&args, &config),
+        Command::Recalibrate(args) => recalibrate::run(&args, &config),
+        Command::Models(args) => models::run(&args, &config),
         Command::Explain(args) => explain::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
         Command::Dlq(args) => dlq::run(&args, &config),

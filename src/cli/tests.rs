@@ -33,6 +33,8 @@ fn the_definition_holds_together() {
     One::<train::Args>::command().debug_assert();
     One::<evaluate::Args>::command().debug_assert();
     One::<campaign_report::Args>::command().debug_assert();
+    One::<models::Args>::command().debug_assert();
+    One::<recalibrate::Args>::command().debug_assert();
     One::<explain::Args>::command().debug_assert();
 }
 

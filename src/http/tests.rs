@@ -24,16 +24,23 @@ struct Service {
 }
 
 async fn start(workers: usize) -> Service {
-    let plan = Arc::new(crate::setup::plan(&Config::default(), None).unwrap());
+    start_as(workers, &Config::default()).await
+}
+
+async fn start_as(workers: usize, config: &Config) -> Service {
+    let plan = Arc::new(crate::setup::plan(config, None).unwrap());
+    let metrics = Metrics::new(&plan).unwrap();
+    let models = crate::reload::Models::new(config, Arc::clone(&plan), Arc::clone(&metrics)).unwrap();
     let (queries, receivers) = Queries::new(workers);
     let health = Arc::new(Health::new(workers, Tick::now()));
     (0..workers).for_each(|w| health.set_ready(w, true));
     let shared = Arc::new(Shared {
-        metrics: Metrics::new(&plan).unwrap(),
+        metrics,
         plan,
         health,
         queries,
         live: Arc::default(),
+        reloading: config.http.token.as_deref().map(|token| reload::Reloading::new(token, Arc::new(models))),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,6 +100,52 @@ async fn metrics_are_valid_exposition_text() {
     assert_eq!(answer.status, 200);
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"));
     assert_eq!(Scrape::parse(&answer.body).value("stagecast_state_customers"), 0.0);
+}
+
+#[tokio::test]
+async fn a_reload_needs_the_token_and_says_what_came_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("churn.json");
+    std::fs::write(&path, crate::setup::SHIPPED_MODEL).unwrap();
+    let mut config = Config::default();
+    config.model.path = Some(path.clone());
+    config.http.token = Some("open-sesame".into());
+    let service = start_as(1, &config).await;
+    let ask = |authorization: &str| {
+        format!(
+            "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n{authorization}\r\n"
+        )
+    };
+    for wrong in ["", "authorization: Bearer open-sesam\r\n", "authorization: Basic open-sesame\r\n"] {
+        let answer = service.send(&ask(wrong)).await;
+        assert_eq!(answer.status, 401, "{wrong}");
+        assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+    }
+    let right = ask("authorization: Bearer open-sesame\r\n");
+    assert_eq!(service.send(&right).await.json()["result"], "unchanged");
+    let mut other = crate::model::Model::read(&path).unwrap();
+    other.version = "another".into();
+    other.write(&path).unwrap();
+    let answer = service.send(&right).await;
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some("ok")));
+    assert_eq!(answer.json()["model"]["version"], "another");
+    std::fs::write(&path, "{}").unwrap();
+    let answer = service.send(&right).await;
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (422, Some("refused")));
+    assert!(answer.json()["error"].as_str().unwrap().contains("churn.json:1: not a churn model"));
+    assert_eq!(answer.json()["model"]["version"], "another", "the old one goes on");
+    let got = service.get("/-/reload").await;
+    assert_eq!(got.status, 405);
+    assert!(got.json()["error"].as_str().unwrap().contains("POST"));
+}
+
+#[tokio::test]
+async fn a_reload_is_off_without_a_token() {
+    let service = start(1).await;
+    let request = "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer \r\n\r\n";
+    let answer = service.send(request).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.json()["error"].as_str().unwrap().contains("set http.token"));
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ use super::task::{Input, Task, Timing};
 use crate::error::Error;
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::described::Description;
+use crate::pipeline::drift::{self, Census, Drift};
 use crate::pipeline::engine::Engine;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
@@ -196,6 +197,11 @@ impl Restoring<'_> {
         if key == quality::KEY {
             let ledger = Ledger::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
             engine.quality = Quality::restored(ledger);
+            return Ok(());
+        }
+        if key == drift::KEY {
+            let census = Census::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
+            engine.drift = Drift::restored(census);
             return Ok(());
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;

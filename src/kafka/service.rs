@@ -24,7 +24,7 @@ use crate::time::{Tick, Ts};
 /// What the workers share.
 pub struct Shared {
     pub clients: ClientSettings,
-    pub models: Models,
+    pub models: Arc<Models>,
     pub inputs: Arc<[Input]>,
     pub topics: config::Topics,
     pub commit: Commit,
@@ -79,14 +79,18 @@ impl Service {
         let (runtime, listener) = listen(config)?;
         let (queries, receivers) = Queries::new(workers);
         let plan = Arc::new(plan);
+        let metrics = Metrics::new(&plan)?;
+        let models = Arc::new(Models::new(config, Arc::clone(&plan), Arc::clone(&metrics))?);
+        let token = config.http.token.as_deref();
         let http = Arc::new(http::Shared {
-            metrics: Metrics::new(&plan)?,
+            metrics,
             plan,
             health: Arc::new(Health::new(workers, Tick::now())),
             queries,
             live: Arc::default(),
+            reloading: token.map(|token| http::reload::Reloading::new(token, Arc::clone(&models))),
         });
-        let shared = Arc::new(Shared::new(config, request, clients, partitions, &http)?);
+        let shared = Arc::new(Shared::new(config, request, clients, models, partitions, &http)?);
         tracing::info!(workers, partitions, address = %config.http.listen, "starting");
         Ok(Service { shared, http, receivers, runtime, listener })
     }
@@ -235,6 +239,7 @@ impl Shared {
         config: &Config,
         request: Request,
         clients: ClientSettings,
+        models: Arc<Models>,
         partitions: i32,
         http: &http::Shared,
     ) -> Result<Shared> {
@@ -249,7 +254,7 @@ impl Shared {
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         Ok(Shared {
             clients,
-            models: Models::new(config, Arc::clone(&http.plan), Arc::clone(&http.metrics))?,
+            models,
             inputs,
             topics: config.topics.clone(),
             commit: config.commit.clone(),

@@ -43,7 +43,7 @@ use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::outbox::Channel;
-use crate::pipeline::quality;
+use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
 /// How long a poll may wait when there is nothing to do.
@@ -500,7 +500,7 @@ impl<'a> Worker<'a> {
         for task in self.tasks.values() {
             let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
             self.buffer.clear();
-            send_quality(&self.transactions, &self.shared.topics.state, task)?;
+            send_counts(&self.transactions, &self.shared.topics.state, task)?;
             let marker = task.marker(written).encode();
             let record = BaseRecord::to(&self.shared.topics.state)
                 .key(marker::KEY)
@@ -706,6 +706,7 @@ impl<'a> Worker<'a> {
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
+                census: engine.drift.census().clone(),
             };
             self.shared.metrics.set_partition(*partition, figures);
             self.shared.metrics.set_clock(task.clock());
@@ -814,17 +815,16 @@ fn send_states(
     Ok(states)
 }
 
-/// Sends the counts of outcomes, if the transaction has changed them.
-fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
-    let quality = &task.engine().quality;
-    if !quality.has_changed() {
-        return Ok(());
+/// Sends the counts of outcomes and the census of customers, where the transaction has changed them.
+fn send_counts(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
+    let engine = task.engine();
+    let quality = engine.quality.has_changed().then(|| engine.quality.ledger().encode());
+    let census = engine.drift.has_changed().then(|| engine.drift.census().encode());
+    for (key, counts) in [(quality::KEY, quality), (drift::KEY, census)] {
+        let Some(counts) = counts else { continue };
+        let record =
+            BaseRecord::to(topic).key(key).payload(&counts).partition(task.partition).timestamp(wall_now());
+        transactions.send(record)?;
     }
-    let counts = quality.ledger().encode();
-    let record = BaseRecord::to(topic)
-        .key(quality::KEY)
-        .payload(&counts)
-        .partition(task.partition)
-        .timestamp(wall_now());
-    transactions.send(record)
+    Ok(())
 }

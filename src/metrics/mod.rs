@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod kpis;
 mod local;
 mod live;
+mod drift;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,6 +20,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 
 use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
+use crate::pipeline::drift::Census;
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
@@ -97,15 +99,18 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
     Ok,
+    /// It was the one in use.
+    Unchanged,
     Refused,
 }
 
 impl Reload {
-    pub const ALL: [Reload; 2] = [Reload::Ok, Reload::Refused];
+    pub const ALL: [Reload; 3] = [Reload::Ok, Reload::Unchanged, Reload::Refused];
 
     pub fn name(self) -> &'static str {
         match self {
             Reload::Ok => "ok",
+            Reload::Unchanged => "unchanged",
             Reload::Refused => "refused",
         }
     }
@@ -120,6 +125,8 @@ pub struct PartitionFigures {
     pub population: Vec<Vec<i64>>,
     /// Outcomes of scores, as [`crate::pipeline::quality`] counts them.
     pub outcomes: Ledger,
+    /// Customers by the bins of training, as [`crate::pipeline::drift`] counts them.
+    pub census: Census,
 }
 
 /// All metrics of the process.
@@ -129,6 +136,7 @@ pub struct Metrics {
     scoring: Arc<Histogram>,
     end_to_end: Arc<Histogram>,
     churn_score: Arc<Histogram>,
+    challenger_difference: Arc<Histogram>,
     transaction_duration: Arc<Histogram>,
     restore_duration: Arc<Histogram>,
     events: IntCounterVec,
@@ -151,6 +159,7 @@ pub struct Metrics {
     win_back_ratio: GaugeVec,
     stage_duration_median: GaugeVec,
     live: live::Live,
+    drift: drift::Drifts,
     model_info: IntGaugeVec,
     model_reloads: IntCounterVec,
 }
@@ -175,6 +184,11 @@ impl Metrics {
             scoring: histogram(to, &table::SCORING, histogram::latency_bounds())?,
             end_to_end: histogram(to, &table::END_TO_END, histogram::latency_bounds())?,
             churn_score: histogram(to, &table::CHURN_SCORE, histogram::score_bounds())?,
+            challenger_difference: histogram(
+                to,
+                &table::CHALLENGER_DIFFERENCE,
+                histogram::difference_bounds(),
+            )?,
             transaction_duration: histogram(to, &table::TRANSACTION_DURATION, histogram::latency_bounds())?,
             restore_duration: histogram(to, &table::RESTORE_DURATION, histogram::restore_bounds())?,
             events: counters(to, &table::EVENTS)?,
@@ -196,6 +210,7 @@ impl Metrics {
             win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
             stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
             live: live::Live::new(to, plan)?,
+            drift: drift::Drifts::new(to, plan)?,
             model_info,
             model_reloads: counters(to, &table::MODEL_RELOADS)?,
             registry,
@@ -358,6 +373,7 @@ impl Metrics {
         self.state_customers.set(gauge(partitions.values().map(|p| p.customers).sum()));
         self.state_bytes.set(gauge(partitions.values().map(|p| p.bytes).sum()));
         self.live.show(partitions.values().map(|p| &p.outcomes));
+        self.drift.show(partitions.values().map(|p| &p.census));
         for (k, stages) in self.customers.iter().enumerate() {
             for (stage, customers) in stages.iter().enumerate() {
                 let of =
@@ -390,7 +406,8 @@ impl Metrics {
     pub fn set_model(&self, plan: &Plan) {
         self.model_info.reset();
         self.model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
-        self.live.set_model(&plan.model_name, &plan.model_version);
+        self.live.set_model(plan);
+        self.drift.set_model(plan);
     }
 
     /// A model was read again.

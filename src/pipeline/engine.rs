@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::alert;
 use super::channels::{self, with_main_channel};
 use super::consent;
+use super::drift::{self, Drift};
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
 use super::facts::Traits;
@@ -65,13 +66,26 @@ pub struct Tally {
     /// Scores computed, by twentieths; a score on a bound belongs below it.
     pub scores: [u32; 20],
     pub score_sum: f64,
+    /// By how much the challenger's probability was above the champion's, under each of [`DIFFERENCES`] but not
+    /// under the one before.
+    pub differences: [u32; DIFFERENCES.len() + 1],
+    pub difference_sum: f64,
 }
+
+/// Upper bounds of differences between two models' probabilities.
+pub const DIFFERENCES: [f64; 13] =
+    [-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 impl Tally {
     fn score(&mut self, p: f64) {
         let bin = ((p * 20.0).ceil() as usize).saturating_sub(1).min(19);
         self.scores[bin] += 1;
         self.score_sum += p;
+    }
+
+    fn difference(&mut self, difference: f64) {
+        self.differences[DIFFERENCES.partition_point(|bound| *bound < difference)] += 1;
+        self.difference_sum += difference;
     }
 
     pub fn clear(&mut self) {
@@ -95,6 +109,8 @@ pub(super) struct Scratch {
     pub(super) states: Vec<StageState>,
     entered: Vec<alert::Entered>,
     contributions: Vec<Contribution>,
+    /// The challenger's score of the evaluation at hand.
+    challenger_p: Option<f64>,
     before: Vec<u32>,
     due: Vec<u32>,
 }
@@ -116,6 +132,8 @@ pub struct Engine {
     pub tally: Tally,
     /// How good the scores were whose outcome is known.
     pub quality: Quality,
+    /// How customers compare with those that the model learned from.
+    pub drift: Drift,
     /// Customers per lifecycle and stage.
     population: Vec<Vec<i64>>,
 }
@@ -130,6 +148,7 @@ impl Engine {
             states: plan.scratch_states(),
             entered: Vec::new(),
             contributions: Vec::new(),
+            challenger_p: None,
             before: Vec::new(),
             due: Vec::new(),
         };
@@ -143,6 +162,7 @@ impl Engine {
             outbox: Outbox::default(),
             tally: Tally::default(),
             quality: Quality::default(),
+            drift: Drift::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
@@ -177,6 +197,7 @@ impl Engine {
         let last = head.now.get(self.store.row(index));
         let now = event.ts.max(last);
         head.persisted.set(self.store.row_mut(index), now);
+        self.take_census(index, now);
         self.remember(index, id, event.ts);
         self.fold(index, event, now);
         if self.evaluate(index, now, Trigger::Event, event.event_id.as_deref()) {
@@ -331,13 +352,15 @@ impl Engine {
         head.advanced.set(row, at);
         let rescore = at >= head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         let emitted = self.outbox.len();
-        if (rescore || self.is_asked_for(index, at)) && self.evaluate(index, at, Trigger::Silence, None) {
+        let evaluated = rescore || self.is_asked_for(index, at);
+        let counted = evaluated && self.take_census(index, at);
+        if evaluated && self.evaluate(index, at, Trigger::Silence, None) {
             self.store.touch_after(index, &before);
             self.keep_score(index, at);
         }
         self.schedule_from(index, at);
         let silent_since = at - head.persisted.get(self.store.row(index));
-        if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
+        if counted || self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
             self.store.touch_after(index, &before);
             head.persisted.set(self.store.row_mut(index), at);
         }
@@ -365,8 +388,46 @@ impl Engine {
     /// Keeps the score that was emitted just now until its outcome is known.
     fn keep_score(&mut self, index: u32, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
-        let p = self.plan.head.p.get(row);
-        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, p);
+        let scores = (self.plan.head.p.get(row), self.scratch.challenger_p);
+        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, scores);
+    }
+
+    /// Counts the customer at the census's instants up to `now`, before an evaluation there takes its last
+    /// evaluated instant past them. Returns whether it was counted: its state then goes out with the count.
+    fn take_census(&mut self, index: u32, now: Ts) -> bool {
+        let head = self.plan.head;
+        let last = head.now.get(self.store.row(index));
+        if self.plan.watch.is_none() || last == NEVER || !drift::spans_an_hour(last, now) {
+            return false;
+        }
+        let plan = Arc::clone(&self.plan);
+        let (row, customer) = self.store.parts_mut(index);
+        let Some(watch) = &plan.watch else { return false };
+        if consent::is_refused(&plan.settings.privacy, customer.traits.as_deref()) {
+            return false;
+        }
+        let features = &mut self.scratch.features;
+        let mut counted = false;
+        for at in drift::instants(&customer.id, last, now) {
+            if !head.outcomes.is_example(row, &plan.judging, at) {
+                continue;
+            }
+            let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
+            if at < head.advanced.get(windows.row) {
+                windows.recount(at)
+            } else {
+                windows.advance(at)
+            }
+            head.advanced.set(row, at);
+            features::read_into(&plan.layout, row, at, plan.settings.margin, &watch.ids, features);
+            self.drift.count(watch, at, features, plan.scorer.p(plan.scorer.logit(features)));
+            counted = true;
+        }
+        if counted {
+            Windows { layout: &plan.layout, row, log: &mut customer.log }.advance(now);
+            head.advanced.set(row, now);
+        }
+        counted
     }
 
     /// Whether a lifecycle asks for this instant.
@@ -390,12 +451,17 @@ impl Engine {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
-        let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
+        let Scratch { features, states, entered, contributions, challenger_p, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
         let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
         let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         if !refused {
             self.tally.score(p);
+        }
+        let shadow = plan.challenger.as_ref().filter(|_| !refused);
+        *challenger_p = shadow.map(|challenger| challenger.scorer.p(challenger.scorer.logit(features)));
+        if let Some(challenger_p) = challenger_p {
+            self.tally.difference(*challenger_p - p);
         }
         let previous = head.p.get(row);
         head.now.set(row, now);
@@ -551,6 +617,7 @@ impl Engine {
         self.reconciling.commit();
         self.opt_outs.commit();
         self.quality.commit();
+        self.drift.commit();
         self.outbox.clear();
     }
 
@@ -578,6 +645,7 @@ impl Engine {
         restored.into_iter().for_each(|index| self.set_timer(index));
         self.reconciling.rollback();
         self.quality.rollback();
+        self.drift.rollback();
         self.outbox.clear();
         self.tally.clear();
     }

@@ -79,7 +79,9 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         terms: terms.iter().map(term).collect(),
         calibration: None,
         value: None,
+        recalibrated: None,
         training: training(),
+        reference: None,
         catalogue: terms.iter().map(|(name, ..)| ((*name).to_owned(), hash(name))).collect(),
         golden: Vec::new(),
     };
