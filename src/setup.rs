@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
 use crate::pipeline::outcomes::Keeping;
-use crate::pipeline::plan::{Plan, Policy, PolicyOn, Privacy, Settings};
+use crate::pipeline::plan::{Identity, Plan, Policy, PolicyOn, Privacy, Settings};
 
 /// The model that ships with the program.
 pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
@@ -155,6 +155,7 @@ pub fn settings(config: &Config) -> Settings {
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
             consent: config.privacy.consent.clone(),
         },
+        identity: Identity { follow_ms: config.identity.follow_ms },
         outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }
@@ -198,6 +199,7 @@ pub fn topics(config: &Config) -> Layout {
         erasures: topics.erasures.clone(),
         dlq: topics.dlq.clone(),
         state: topics.state.clone(),
+        identity: topics.identity.clone(),
         partitions: topics.partitions as i32,
         replication: i32::from(topics.replication),
     }

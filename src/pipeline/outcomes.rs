@@ -452,6 +452,30 @@ pub fn mature(
     slots.matures.set(row, next);
 }
 
+/// Takes in what is kept of somebody who is the same customer. What there is no room for is not judged.
+pub(super) fn join(slots: &OutcomeSlots, row: &mut [u32], list: &mut ThinVec<u8>, other: (&[u32], &[u8])) {
+    for slot in slots.newest.iter().chain([&slots.kept_at]) {
+        slot.set(row, slot.get(row).max(slot.get(other.0)));
+    }
+    let before = std::mem::take(list);
+    let mut all: Vec<Kept<'_>> = Scan::new(&before).chain(Scan::new(other.1)).collect();
+    all.sort_by_key(|kept| kept.scored_at);
+    let mut tail = Tail { time: NEVER, claim_id: 0, stage_id: 0, list };
+    let mut next = Ts::MAX;
+    for kept in all {
+        if tail.list.len() > KEPT_BYTES_MOST {
+            break;
+        }
+        next = next.min(kept.claim.matures(kept.scored_at));
+        let claim = (kept.claim_bytes, id_of(kept.claim_bytes));
+        tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed_p, kept.flags);
+    }
+    let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
+    slots.claim.set(row, claim_id);
+    slots.stage.set(row, stage_id);
+    slots.matures.set(row, next);
+}
+
 /// Appends what the state topic keeps for outcomes.
 pub(super) fn put(slots: &OutcomeSlots, row: &[u32], list: &[u8], now: Ts, out: &mut Vec<u8>) {
     for slot in slots.newest.iter().chain([&slots.kept_at]) {
