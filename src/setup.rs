@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
 use crate::pipeline::outcomes::Keeping;
-use crate::pipeline::plan::{Plan, Policy, PolicyOn, Privacy, Settings};
+use crate::pipeline::plan::{Identity, Plan, Policy, PolicyOn, Privacy, Settings};
 use crate::registry;
 
 /// The model that ships with the program.
@@ -187,6 +187,7 @@ pub fn settings(config: &Config) -> Settings {
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
             consent: config.privacy.consent.clone(),
         },
+        identity: Identity { follow_ms: config.identity.follow_ms },
         outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }
@@ -230,6 +231,7 @@ pub fn topics(config: &Config) -> Layout {
         erasures: topics.erasures.clone(),
         dlq: topics.dlq.clone(),
         state: topics.state.clone(),
+        identity: topics.identity.clone(),
         partitions: topics.partitions as i32,
         replication: i32::from(topics.replication),
     }

@@ -29,6 +29,8 @@ impl Config {
         out.span("opt_out", self.privacy.opt_out_ms);
         out.text("salt", &mask::masked("salt", self.privacy.salt.as_deref().unwrap_or_default()));
         out.text("consent", &self.privacy.consent);
+        out.section("identity");
+        out.span("follow", self.identity.follow_ms);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
         out.text("token", &mask::masked("token", self.http.token.as_deref().unwrap_or_default()));
@@ -65,6 +67,7 @@ impl Config {
         out.text("erasures", &topics.erasures);
         out.text("dlq", &topics.dlq);
         out.text("state", &topics.state);
+        out.text("identity", &topics.identity);
         out.key("partitions", i64::from(topics.partitions));
         out.key("replication", i64::from(topics.replication));
         out.section("commit");

@@ -10,8 +10,8 @@ use super::kafka;
 use super::layers::{Node, Table, Value};
 use super::read::{self, Context, Section};
 use super::types::{
-    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money,
-    Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Identity, Lifecycles, ModelConfig,
+    Money, Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
 };
 
 /// Kafka's limit on a topic's name, less the longest suffix that makes a topic's name from an application's.
@@ -75,6 +75,7 @@ pub fn read(tree: &Table, host: &str, context: &Context) -> Config {
         alert: alerts(&mut root),
         money: money(&mut root),
         privacy: privacy(&mut root),
+        identity: identity(&mut root),
         http: http(&mut root),
     };
     root.finish();
@@ -200,6 +201,7 @@ fn topics(root: &mut Section<'_>, app_id: &str, topics_in_use: &mut TopicsInUse)
         erasures: name("erasures", default.erasures),
         dlq: name("dlq", default.dlq),
         state: name("state", default.state),
+        identity: name("identity", default.identity),
         ..default
     };
     let partitions = |node: &Node| read::whole(1..=MAX_PARTITIONS)(node).map(|n| n as u32);
@@ -444,6 +446,13 @@ fn check_currency(code: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{code}` is not a currency code: three capital letters such as EUR"))
+}
+
+fn identity(root: &mut Section<'_>) -> Identity {
+    let mut section = root.section("identity");
+    let identity = Identity { follow_ms: section.get("follow", Identity::default().follow_ms, any_span()) };
+    section.finish();
+    identity
 }
 
 fn privacy(root: &mut Section<'_>) -> Privacy {

@@ -31,6 +31,7 @@ pub struct Config {
     pub alert: Vec<AlertPolicy>,
     pub money: Money,
     pub privacy: Privacy,
+    pub identity: Identity,
     pub http: Http,
 }
 
@@ -82,6 +83,8 @@ pub struct Topics {
     pub erasures: String,
     pub dlq: String,
     pub state: String,
+    /// What passes between the partitions of two ids of one customer.
+    pub identity: String,
     /// Partitions of the topics that `topics create` makes.
     pub partitions: u32,
     /// Replicas of the topics that `topics create` makes; -1: as many as the broker's default says.
@@ -198,6 +201,13 @@ pub struct Privacy {
     pub consent: String,
 }
 
+/// How customers of several ids are followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// How long, in event time, events under a merged id follow its customer, since the last that did.
+    pub follow_ms: i64,
+}
+
 impl fmt::Debug for Privacy {
     /// The salt stays out of logs and panics.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -243,6 +253,7 @@ impl Default for Config {
             alert: vec![AlertPolicy::default()],
             money: Money::default(),
             privacy: Privacy::default(),
+            identity: Identity::default(),
             http: Http::default(),
         }
     }
@@ -292,7 +303,7 @@ impl Default for Sources {
 }
 
 impl Topics {
-    /// The default names, of which three follow the application's id.
+    /// The default names, of which four follow the application's id.
     pub fn of_app(app_id: &str) -> Self {
         Topics {
             stage_changes: "stage-changes".into(),
@@ -302,6 +313,7 @@ impl Topics {
             erasures: format!("{app_id}-erasures"),
             dlq: format!("{app_id}-dlq"),
             state: format!("{app_id}-state"),
+            identity: format!("{app_id}-identity"),
             partitions: 12,
             replication: -1,
         }
@@ -390,6 +402,12 @@ impl Default for Money {
 impl Default for Privacy {
     fn default() -> Self {
         Privacy { opt_out_ms: 30 * DAY_MS, salt: None, consent: "consent".into() }
+    }
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { follow_ms: 365 * DAY_MS }
     }
 }
 

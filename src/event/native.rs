@@ -11,16 +11,15 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
-use super::{Event, Field, MAX_RECORD_BYTES, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, MAX_RECORD_BYTES, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
-/// Why a merge is a dead letter.
-pub(super) const NO_MERGE: &str = "this version cannot merge customers; `stagecast dlq replay --reason unsupported_type` \
-    sends the record through again once it can";
+/// The profile event by which two customers become one.
+pub(super) const MERGE: &str = "customers_merged";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
 
@@ -83,6 +82,10 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
                 numbers.set(Field::Sentiment, mood);
             }
         }
+        Source::Profile if name == MERGE => {
+            let from_id = from_id(raw.from_id)?;
+            profile = Some(Box::new(merge(&customer_id, &from_id, "/from_id")?));
+        }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
     }
     Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
@@ -94,6 +97,8 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
 struct Raw<'a> {
     #[serde(borrow)]
     customer_id: Scalar<'a>,
+    #[serde(borrow)]
+    from_id: Scalar<'a>,
     #[serde(borrow, rename = "type")]
     kind: Scalar<'a>,
     #[serde(borrow)]
@@ -424,10 +429,33 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
     if value <= MAX_AMOUNT { Ok(Some(value)) } else { Err(invalid("larger than 1e12 in the base currency")) }
 }
 
+fn from_id(field: Scalar<'_>) -> Result<Cow<'_, str>, Reject> {
+    let id = match field {
+        Scalar::Text(text) => text,
+        Scalar::Integer(n) => Cow::Owned(n.to_string()),
+        Scalar::Unsigned(n) => Cow::Owned(n.to_string()),
+        Scalar::Absent => return Err(Reject::new(Reason::MissingCustomerId, "/from_id is absent")),
+        Scalar::Float(_) | Scalar::Flag(_) | Scalar::Nested => Cow::Borrowed(""),
+    };
+    if (1..=MAX_CUSTOMER_ID_BYTES).contains(&id.len()) {
+        return Ok(id);
+    }
+    let what = format!("/from_id: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
+    Err(Reject::new(Reason::InvalidCustomerId, what))
+}
+
+/// What `customers_merged` asks for.
+pub(super) fn merge(customer_id: &str, from_id: &str, at: &str) -> Result<ProfileChange, Reject> {
+    if from_id == customer_id {
+        let message = format!("{at}: a customer cannot be merged into itself");
+        return Err(Reject::new(Reason::InvalidMerge, message));
+    }
+    Ok(ProfileChange::Merged(Merge { from_id: from_id.into(), origin: None }))
+}
+
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
         "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
-        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -522,12 +550,13 @@ mod tests {
                 r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#,
                 InvalidField,
             ),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"c"}"#, InvalidMerge),
             (
                 Profile,
-                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
-                UnsupportedType,
+                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":[]}"#,
+                InvalidCustomerId,
             ),
-            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, MissingCustomerId),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),
@@ -564,6 +593,11 @@ mod tests {
 
         let event = read(Source::Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":5}"#).unwrap();
         assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
+
+        let json = r#"{"customer_id":"c","type":"customers_merged","ts":5,"from_id":7}"#;
+        let event = read(Source::Profile, json).unwrap();
+        let merge = Merge { from_id: "7".into(), origin: None };
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Merged(merge)));
 
         let event =
             read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();

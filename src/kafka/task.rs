@@ -11,9 +11,10 @@ use super::marker::{Done, Marker};
 use crate::config::Clock;
 use crate::event::decoder::{Decoder, Headers};
 use crate::event::native::Envelope;
-use crate::event::{KeptEvent, Reject, Source};
+use crate::event::{KeptEvent, Reason, Reject, Source};
 use crate::merge::{Merger, Position};
 use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::identity::is_merge;
 use crate::pipeline::outbox::hash_customer;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::varint::put_u64;
@@ -160,6 +161,12 @@ impl Task {
         let Input { source, decoder, .. } = &self.inputs[lane];
         let envelope = Envelope { source: *source, key: record.key, timestamp: record.timestamp, latest };
         match decoder.decode(record.value, &envelope, record.headers, &self.engine.plan().settings.money) {
+            Ok(event) if is_merge(&event) => {
+                self.merger.skip(lane, record.offset);
+                self.changed = true;
+                let what = "the service cannot merge customers yet; `stagecast replay` can";
+                Intake::DeadLetter(Reject::new(Reason::UnsupportedType, what))
+            }
             Ok(mut event) => {
                 if !self.engine.plan().keeps_channels {
                     event.channel = None;

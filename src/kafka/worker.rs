@@ -382,6 +382,8 @@ impl<'a> Worker<'a> {
                         Applied::Late => EventResult::Late,
                         Applied::Duplicate => EventResult::Duplicate,
                         Applied::OptedOut => EventResult::Erased,
+                        Applied::Moved => EventResult::Moved,
+                        Applied::Refused => EventResult::DeadLetter,
                     },
                 );
                 self.timestamps.extend(step.timestamp);

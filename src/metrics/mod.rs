@@ -49,15 +49,18 @@ pub enum EventResult {
     DeadLetter,
     /// Dropped: its customer was erased.
     Erased,
+    /// Its customer goes by another id now, under which it counts once more when it is applied.
+    Moved,
 }
 
 impl EventResult {
-    pub const ALL: [EventResult; 5] = [
+    pub const ALL: [EventResult; 6] = [
         EventResult::Ok,
         EventResult::Late,
         EventResult::Duplicate,
         EventResult::DeadLetter,
         EventResult::Erased,
+        EventResult::Moved,
     ];
 
     pub fn name(self) -> &'static str {
@@ -67,6 +70,7 @@ impl EventResult {
             EventResult::Duplicate => "duplicate",
             EventResult::DeadLetter => "dead_letter",
             EventResult::Erased => "erased",
+            EventResult::Moved => "moved",
         }
     }
 }

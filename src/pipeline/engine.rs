@@ -14,6 +14,7 @@ use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
 use super::facts::Traits;
 use super::features::{self, Silence};
+use super::identity::{self, Identities};
 use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, StageState};
 use super::migrate::Layouts;
@@ -49,6 +50,10 @@ pub enum Applied {
     Duplicate,
     /// Its customer was erased, and it is too old to begin a new one.
     OptedOut,
+    /// Its customer is another one now; it follows.
+    Moved,
+    /// It is a merge of customers who cannot be one.
+    Refused,
 }
 
 /// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
@@ -124,6 +129,7 @@ pub struct Engine {
     pub(super) plan: Arc<Arc<Plan>>,
     pub(super) store: Store,
     pub(super) opt_outs: OptOuts,
+    pub(super) identities: Identities,
     timers: Timers,
     pub(super) scratch: Scratch,
     pub(super) layouts: Layouts,
@@ -155,6 +161,7 @@ impl Engine {
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal),
             opt_outs: OptOuts::default(),
+            identities: Identities::default(),
             timers: Timers::default(),
             scratch,
             layouts: Layouts::of(&plan),
@@ -168,9 +175,17 @@ impl Engine {
         }
     }
 
-    /// Applies one event.
+    /// Applies one event. What other customers must be told of it waits in [`Engine::identities`].
     pub fn step(&mut self, event: &Event<'_>) -> Applied {
+        self.step_via(event, &[])
+    }
+
+    /// The same for an event that came through other ids of its customer.
+    pub(super) fn step_via(&mut self, event: &Event<'_>, path: &[Box<str>]) -> Applied {
         let known = self.store.find(&event.customer_id);
+        if known.is_none() && self.follows(event, path) {
+            return Applied::Moved;
+        }
         if known.is_none() && self.is_opted_out(event) {
             return Applied::OptedOut;
         }
@@ -183,6 +198,14 @@ impl Engine {
         if erasure::is_erasure(event) {
             return self.erase(known, event);
         }
+        if identity::is_merge(event) {
+            return self.ask(event);
+        }
+        self.take_in(known, event, id)
+    }
+
+    /// Folds an event into its customer, who may be new, and evaluates it. `id` is the hash of the event's.
+    pub(super) fn take_in(&mut self, known: Option<u32>, event: &Event<'_>, id: Option<u64>) -> Applied {
         let (index, born) = match known {
             Some(index) => (index, false),
             None => self.store.find_or_create(&event.customer_id),
@@ -213,6 +236,7 @@ impl Engine {
     /// absence everybody may be due at once.
     pub fn tick(&mut self, limit: Ts) -> bool {
         self.opt_outs.expire(limit);
+        self.identities.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
             let (store, timer) = (&self.store, self.plan.head.timer);
@@ -278,7 +302,7 @@ impl Engine {
         self.store.customer(index).seen.iter().any(|seen| seen.id == id && inside(seen))
     }
 
-    fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
+    pub(super) fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
         let (head, horizon) = (self.plan.head, self.plan.settings.dedupe_ms);
         let (row, customer) = self.store.parts_mut(index);
         let newest = head.newest.get(row).max(ts);
@@ -386,7 +410,7 @@ impl Engine {
     }
 
     /// Keeps the score that was emitted just now until its outcome is known.
-    fn keep_score(&mut self, index: u32, now: Ts) {
+    pub(super) fn keep_score(&mut self, index: u32, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
         let scores = (self.plan.head.p.get(row), self.scratch.challenger_p);
         outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, scores);
@@ -616,6 +640,7 @@ impl Engine {
         self.store.commit();
         self.reconciling.commit();
         self.opt_outs.commit();
+        self.identities.commit();
         self.quality.commit();
         self.drift.commit();
         self.outbox.clear();
@@ -630,6 +655,7 @@ impl Engine {
             }
         }
         self.opt_outs.rollback();
+        self.identities.rollback();
         let (population, mut restored) = (&mut self.population, Vec::new());
         self.store.rollback(|index, row, before| {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -674,7 +700,7 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes()
+        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes() + self.identities.bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant

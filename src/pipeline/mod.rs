@@ -26,5 +26,7 @@ pub mod engine;
 pub mod described;
 pub mod migrate;
 pub mod erasure;
+pub mod identity;
+pub mod join;
 pub mod codec;
 pub mod reconcile;

@@ -311,6 +311,10 @@ impl Kept<'_> {
         let millionths = (u64::from(self.packed_p) * 100_000 + u64::from(P_MOST) / 2) / u64::from(P_MOST);
         millionths as f64 / 1e5
     }
+
+    fn packed(&self) -> Packed {
+        Packed { p: self.packed_p, challenger_p: self.challenger_p, flags: self.flags }
+    }
 }
 
 /// A kept score whose time has come.
@@ -498,9 +502,32 @@ pub fn mature(
         } else {
             next = next.min(at);
             let claim = (kept.claim_bytes, id_of(kept.claim_bytes));
-            let packed = Packed { p: kept.packed_p, challenger_p: kept.challenger_p, flags: kept.flags };
-            tail.push(kept.scored_at, claim, kept.stage_bytes, packed);
+            tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed());
         }
+    }
+    let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
+    slots.claim.set(row, claim_id);
+    slots.stage.set(row, stage_id);
+    slots.matures.set(row, next);
+}
+
+/// Takes in what is kept of somebody who is the same customer. What there is no room for is not judged.
+pub(super) fn join(slots: &OutcomeSlots, row: &mut [u32], list: &mut ThinVec<u8>, other: (&[u32], &[u8])) {
+    for slot in slots.newest.iter().chain([&slots.kept_at]) {
+        slot.set(row, slot.get(row).max(slot.get(other.0)));
+    }
+    let before = std::mem::take(list);
+    let mut all: Vec<Kept<'_>> = Scan::new(&before).chain(Scan::new(other.1)).collect();
+    all.sort_by_key(|kept| kept.scored_at);
+    let mut tail = Tail { time: NEVER, claim_id: 0, stage_id: 0, list };
+    let mut next = Ts::MAX;
+    for kept in all {
+        if tail.list.len() > KEPT_BYTES_MOST {
+            break;
+        }
+        next = next.min(kept.claim.matures(kept.scored_at));
+        let claim = (kept.claim_bytes, id_of(kept.claim_bytes));
+        tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed());
     }
     let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
     slots.claim.set(row, claim_id);

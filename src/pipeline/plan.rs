@@ -39,6 +39,20 @@ pub struct Settings {
     /// Which scores are kept until their outcome is known.
     pub outcomes: Keeping,
     pub privacy: Privacy,
+    pub identity: Identity,
+}
+
+/// How customers of several ids are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// How long, in event time, events under a merged id follow its customer, since the last that did.
+    pub follow_ms: i64,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { follow_ms: 365 * DAY_MS }
+    }
 }
 
 /// What customers may ask for.
@@ -69,6 +83,7 @@ impl Default for Settings {
             money: Money::default(),
             policies: vec![Policy::default()],
             privacy: Privacy::default(),
+            identity: Identity::default(),
             outcomes: Keeping::default(),
         }
     }

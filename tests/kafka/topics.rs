@@ -16,6 +16,7 @@ fn layout() -> Layout {
         erasures: fresh("erasures"),
         dlq: fresh("dlq"),
         state: fresh("state"),
+        identity: fresh("identity"),
         partitions: 3,
         replication: 1,
     }

@@ -159,7 +159,7 @@ impl Driver {
         let money = self.engine.plan().settings.money.clone();
         let event = decode(json, &envelope, &money);
         let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
-        self.engine.step(&event)
+        self.engine.step_alone(&event)
     }
 
     /// The same for a record of another format.
@@ -168,7 +168,7 @@ impl Driver {
         let money = self.engine.plan().settings.money.clone();
         let event = decoder.decode(json, &envelope, &(), &money);
         let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
-        self.engine.step(&event)
+        self.engine.step_alone(&event)
     }
 
     /// What is due and not committed yet, in order.
