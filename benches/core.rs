@@ -17,7 +17,6 @@ use stagecast::event::decoder::{Decoder, Format};
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::model::artifact::Transform;
-use stagecast::model::reference::{Bins, Reference};
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::lifecycle::preset;
@@ -117,8 +116,8 @@ fn segment_call((_, _, json): &Record) -> Vec<u8> {
 #[derive(Clone, Copy, PartialEq)]
 enum Beside {
     Nothing,
-    /// Bins of training, so that a census is taken.
-    Reference,
+    /// What training saw, so that a census is taken.
+    Census,
     /// As large a model in its shadow.
     Challenger,
 }
@@ -145,10 +144,8 @@ fn plan(beside: Beside) -> Arc<Plan> {
     ];
     let lifecycle = ("retention.toml".to_owned(), preset("retention").expect("a preset").to_owned());
     let mut model = support::model(0.0, &terms);
-    if beside == Beside::Reference {
-        let bins = || Bins::of((0..1_000).map(|i| f64::from(i % 60)).collect()).expect("values");
-        let features = model.features().into_iter().map(|name| (name.to_owned(), bins())).collect();
-        model.reference = Some(Reference { features, score: bins() });
+    if beside != Beside::Census {
+        model.reference = None;
     }
     let plan = Plan::new(&Catalogue::shipped(), &[lifecycle], &model, Settings::default()).expect("a plan");
     if beside != Beside::Challenger {
@@ -220,7 +217,7 @@ fn core(c: &mut Criterion) {
     });
     drop(calls);
     group.bench_function("decode_and_step", |b| b.iter_with_large_drop(|| run_all(&records, &plan)));
-    for (name, beside) in [("with_census", Beside::Reference), ("with_challenger", Beside::Challenger)] {
+    for (name, beside) in [("with_census", Beside::Census), ("with_challenger", Beside::Challenger)] {
         let plan = self::plan(beside);
         group.bench_function(format!("decode_and_step_{name}"), |b| {
             b.iter_with_large_drop(|| run_all(&records, &plan));

@@ -389,7 +389,7 @@ proptest! {
     #[test]
     fn a_challenger_is_judged_as_if_it_had_served(
         events in histories(Shape { max_events: 25, late: false, ..Shape::default() }),
-        lifecycle in lifecycles_over("x", Vocabulary { traits: true, p_churn: false }),
+        lifecycles in lifecycles_over("x", Vocabulary { traits: true, p_churn: false }).prop_map(|x| vec![x]),
         after in 9 * DAY_MS..30 * DAY_MS,
         stop in any::<Index>(),
     ) {
@@ -399,8 +399,8 @@ proptest! {
         let champion = Model { horizon: 9 * DAY_MS, ..support::small_model() };
         let challenger = challenger(&champion);
         let (stop, until) = (stop.index(events.len()), newest(&events) + after);
-        let served = lived(compiled(&[lifecycle.clone()], &challenger, &settings), &events, stop, until).1;
-        let plan = compiled(&[lifecycle], &champion, &settings).with_challenger(&champion, &challenger).unwrap();
+        let served = lived(compiled(&lifecycles, &challenger, &settings), &events, stop, until).1;
+        let plan = compiled(&lifecycles, &champion, &settings).with_challenger(&champion, &challenger).unwrap();
         let mut shadowed = lived(plan, &events, stop, until).1;
         shadowed.counts.retain(|key, _| key.version == "2");
         prop_assert_eq!(shadowed, served);

@@ -5,6 +5,8 @@
 //! held, so that the figures are about the last 30 to 60 days. A partition's counts are one record of the state
 //! topic, written with the outcomes that they count: no restart and no rebalance loses any.
 //!
+//! A challenger's score of the same instant is counted by the same outcome, under its own name.
+//!
 //! Brier score and log loss are sums over the scores as they were kept, and exact to that. Within a hundredth,
 //! ROC-AUC counts all pairs as ties: it is off by at most [`Figures::auc_error`], in practice by less than 0.005.
 //! Calibration takes the middle of a hundredth for every score in it, which is off by at most 0.005.
