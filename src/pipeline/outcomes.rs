@@ -15,7 +15,7 @@ use thin_vec::ThinVec;
 use super::alert;
 use super::layout::NEVER;
 use super::plan::{Plan, PolicyOn, Settings};
-use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use super::varint::{Packed, get_i64, get_u64, put_i64, put_u64};
 use super::words::{RowBuilder, Slot};
 use crate::event::{Event, Source};
 use crate::model::Model;
@@ -75,12 +75,12 @@ pub struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    fn put(&self, out: &mut impl Extend<u8>) {
+    fn put(&self, out: &mut impl Packed) {
         for text in [self.model, self.version] {
             put_u64(out, text.len() as u64);
-            out.extend(text.bytes());
+            out.put(text.as_bytes());
         }
-        out.extend([match self.label {
+        out.put(&[match self.label {
             Label::NoOrder => 0,
             Label::NoEvent => 1,
             Label::Cancelled => 2,
