@@ -28,15 +28,15 @@ impl Engine {
     /// Joins a state to that of `target`, as of `at` or the target's last instant, and evaluates what comes of
     /// it. `merge` is when that was asked for, and the id of the event that did.
     pub(super) fn join(&mut self, target: &str, moved: Decoded, at: Ts, merge: (Ts, Option<&str>)) {
-        let plan = Arc::clone(&self.plan);
+        let plan = &*Arc::clone(&self.plan);
         let head = plan.head;
         let index = match self.store.find(target) {
             Some(index) => {
-                self.live_through(index, at - 1);
+                self.live_through(plan, index, at - 1);
                 self.store.touch(index, false);
                 let now = at.max(head.now.get(self.store.row(index)));
                 let (row, customer) = self.store.parts_mut(index);
-                join_states(&plan, row, customer, moved, now);
+                join_states(plan, row, customer, moved, now);
                 head.now.set(row, now);
                 index
             }
@@ -48,10 +48,10 @@ impl Engine {
         let (merged_at, event_id) = merge;
         let hash = event_id.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
         self.remember(index, hash, merged_at);
-        if self.evaluate(index, now, Trigger::Event, event_id) {
-            self.keep_score(index, now);
+        if self.evaluate(plan, index, now, Trigger::Event, event_id) {
+            self.keep_score(plan, index, now);
         }
-        self.schedule(index, now);
+        self.schedule(plan, index, now);
     }
 
     /// A customer nobody knew begins where the other was. What was written about the other was not about it: it

@@ -18,7 +18,7 @@ use thin_vec::ThinVec;
 use super::alert;
 use super::layout::NEVER;
 use super::plan::{Plan, PolicyOn, Settings};
-use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use super::varint::{Packed, get_i64, get_u64, put_i64, put_u64};
 use super::words::{RowBuilder, Slot};
 use crate::event::{Event, Source};
 use crate::model::Model;
@@ -82,12 +82,12 @@ pub struct Claim<'a> {
 }
 
 impl<'a> Claim<'a> {
-    fn put(&self, out: &mut impl Extend<u8>) {
+    fn put(&self, out: &mut impl Packed) {
         for text in [self.model, self.version] {
             put_u64(out, text.len() as u64);
-            out.extend(text.bytes());
+            out.put(text.as_bytes());
         }
-        out.extend([match self.label {
+        out.put(&[match self.label {
             Label::NoOrder => 0,
             Label::NoEvent => 1,
             Label::Cancelled => 2,
@@ -96,7 +96,7 @@ impl<'a> Claim<'a> {
         put_u64(out, self.lead_ms.max(0) as u64);
         for text in self.challenger.iter().flat_map(|(model, version)| [model, version]) {
             put_u64(out, text.len() as u64);
-            out.extend(text.bytes());
+            out.put(text.as_bytes());
         }
     }
 
@@ -312,8 +312,8 @@ impl Kept<'_> {
         millionths as f64 / 1e5
     }
 
-    fn packed(&self) -> Packed {
-        Packed { p: self.packed_p, challenger_p: self.challenger_p, flags: self.flags }
+    fn packed(&self) -> PackedScore {
+        PackedScore { p: self.packed_p, challenger_p: self.challenger_p, flags: self.flags }
     }
 }
 
@@ -393,7 +393,7 @@ impl<'a> Iterator for Scan<'a> {
 
 /// What is packed of one kept score.
 #[derive(Clone, Copy)]
-struct Packed {
+struct PackedScore {
     p: u16,
     challenger_p: Option<u16>,
     flags: u8,
@@ -413,7 +413,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    fn push(&mut self, at: Ts, claim: (&[u8], u32), stage: &[u8], packed: Packed) {
+    fn push(&mut self, at: Ts, claim: (&[u8], u32), stage: &[u8], packed: PackedScore) {
         if self.list.is_empty() {
             put_i64(self.list, at);
             self.time = at;
@@ -473,7 +473,7 @@ pub fn keep(
         now,
         claim,
         stage.unwrap_or(b""),
-        Packed { p, challenger_p, flags: Group::bits(group) | example },
+        PackedScore { p, challenger_p, flags: Group::bits(group) | example },
     );
     let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
     slots.claim.set(row, claim_id);
@@ -601,7 +601,7 @@ mod tests {
         for (distance, p, newer, stage) in entries {
             at += distance;
             let bytes = if *newer { &new } else { &old };
-            let packed = Packed { p: *p, challenger_p: newer.then_some(!*p), flags: EXAMPLE | 1 };
+            let packed = PackedScore { p: *p, challenger_p: newer.then_some(!*p), flags: EXAMPLE | 1 };
             tail.push(at, (bytes, id_of(bytes)), stage.as_bytes(), packed);
         }
         list
