@@ -498,18 +498,13 @@ impl<'a> Worker<'a> {
     fn try_commit(&mut self) -> Result<(), TxnError> {
         self.begin()?;
         self.shared.faults.at("before_states")?;
-        let mut positions = TopicPartitionList::new();
+        let (mut positions, wall) = (TopicPartitionList::new(), wall_now());
         for task in self.tasks.values() {
-            let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
-            self.buffer.clear();
-            send_counts(&self.transactions, &self.shared.topics.state, task)?;
-            let marker = task.marker(written).encode();
-            let record = BaseRecord::to(&self.shared.topics.state)
-                .key(marker::KEY)
-                .payload(&marker)
-                .partition(task.partition)
-                .timestamp(wall_now());
-            self.transactions.send(record)?;
+            let (transactions, topic) = (&self.transactions, &self.shared.topics.state);
+            write_states(task, &mut self.buffer, |key, value| {
+                let record = BaseRecord::to(topic).partition(task.partition).timestamp(wall);
+                transactions.send(BaseRecord::<[u8], [u8]> { payload: value, ..record.key(key) })
+            })?;
             if self.shared.faults.lack(Guard::SilentPositions) && !task.has_moved() {
                 continue;
             }
@@ -777,56 +772,39 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed, what describes their layout where that is new
-/// to the log, a tombstone for those it erases, and what is remembered of them; returns how many states.
-fn send_states(
-    transactions: &Transactions,
-    topic: &str,
+/// Hands `send` the keys and values of what the transaction at hand writes to the state topic: the state of every
+/// customer that it changed, what describes their layout where that is new to the log, a tombstone for those it
+/// erases and what is remembered of them, the counts of outcomes and the
+/// census of customers if they changed, and last the marker.
+pub fn write_states<E>(
     task: &Task,
     buffer: &mut Vec<u8>,
-) -> Result<u64, TxnError> {
-    let store = task.engine().store();
-    let wall = wall_now();
+    mut send: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (engine, store) = (task.engine(), task.engine().store());
     for (layout, description) in task.undescribed() {
-        let key = marker::layout_key(*layout);
-        let record =
-            BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
-        transactions.send(record)?;
+        send(&marker::layout_key(*layout), Some(description))?;
     }
     let mut states = 0;
     for customer in store.dirty() {
-        let key = store.customer(*customer).id.as_str();
         buffer.clear();
         let is_erased = store.is_erased(*customer);
         if !is_erased {
             task.encode(*customer, buffer);
             states += 1;
         }
-        let mut record: BaseRecord<'_, str, [u8]> =
-            BaseRecord::to(topic).key(key).partition(task.partition).timestamp(wall);
-        record.payload = (!is_erased).then_some(buffer.as_slice());
-        transactions.send(record)?;
+        let id = store.customer(*customer).id.as_bytes();
+        send(id, (!is_erased).then_some(buffer.as_slice()))?;
     }
-    for (hash, opt_out) in task.engine().opt_outs().changes() {
-        let (key, value) = (OptOut::key(hash), opt_out.map(OptOut::encode));
-        let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
-        record.payload = value.as_deref();
-        transactions.send(record)?;
+    buffer.clear();
+    for (hash, opt_out) in engine.opt_outs().changes() {
+        send(&OptOut::key(hash), opt_out.map(OptOut::encode).as_deref())?;
     }
-    Ok(states)
-}
-
-/// Sends the counts of outcomes and the census of customers, where the transaction has changed them.
-fn send_counts(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
-    let engine = task.engine();
-    let quality = engine.quality.has_changed().then(|| engine.quality.ledger().encode());
-    let census = engine.drift.has_changed().then(|| engine.drift.census().encode());
-    for (key, counts) in [(quality::KEY, quality), (drift::KEY, census)] {
-        let Some(counts) = counts else { continue };
-        let record =
-            BaseRecord::to(topic).key(key).payload(&counts).partition(task.partition).timestamp(wall_now());
-        transactions.send(record)?;
+    if engine.quality.has_changed() {
+        send(quality::KEY, Some(&engine.quality.ledger().encode()))?;
     }
-    Ok(())
+    if engine.drift.has_changed() {
+        send(drift::KEY, Some(&engine.drift.census().encode()))?;
+    }
+    send(marker::KEY, Some(&task.marker(states).encode()))
 }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use stagecast::config::{Config, Layers};
 use stagecast::event::{Reject, Source};
+use stagecast::kafka::restore::Reading;
 use stagecast::pipeline::engine::Engine;
-use stagecast::pipeline::varint::get_u64;
+use stagecast::pipeline::plan::Plan;
 use stagecast::replay::{Inputs, Merged, RawRecord, Rejected};
 use stagecast::setup;
 use stagecast::time::parse_rfc3339;
@@ -184,21 +185,24 @@ fn look_for_open_transactions(world: &World, violations: &mut Vec<Violation>) {
     }
 }
 
-/// Compares each customer's last state in the log with what one engine makes of all input, byte for byte.
+/// Compares each customer's state, restored and run on to [`UNTIL`], with what one engine makes of all input, byte
+/// for byte.
 pub fn of_states(world: &World) -> Vec<Violation> {
-    let expected = states_by_oracle(world);
+    let config = config_of(world);
+    let plan = Arc::new(setup::plan(&config, None).unwrap());
+    let expected = by_oracle(world, &config, &plan);
+    let topic = world.topic("state");
+    let read = world.kafka.read(&[&topic], Isolation::Committed);
     let mut found: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-    for read in world.kafka.read(&[&world.topic("state")], Isolation::Committed) {
-        // Other keys are no customers'.
-        let Ok(id) = String::from_utf8(read.key) else { continue };
-        match read.value {
-            None => drop(found.remove(&id)),
-            Some(value) => {
-                let mut at = 0;
-                get_u64(&value, &mut at);
-                found.insert(id, value[at..].to_vec());
-            }
+    for partition in 0..world.partitions {
+        let mut reading = Reading::new(&plan, &topic, partition);
+        for record in read.iter().filter(|record| record.partition == partition) {
+            reading.take(record.offset, &record.key, record.value.as_deref()).expect("a state");
         }
+        // States are written as of the last instant at which something came of them.
+        let (mut engine, _) = reading.finish().expect("states");
+        engine.run_until(parse_rfc3339(UNTIL).unwrap());
+        found.extend(states_of(&engine));
     }
     let ids: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
     let differs = ids.into_iter().filter(|id| expected.get(*id) != found.get(*id));
@@ -213,23 +217,30 @@ impl Rejected for Ignored {
     }
 }
 
-fn states_by_oracle(world: &World) -> BTreeMap<String, Vec<u8>> {
+fn config_of(world: &World) -> Config {
     let text = world.config("oracle");
     let layers = Layers { file: Some(("stagecast.toml".into(), text)), ..Layers::default() };
-    let config = Config::from_layers(&layers).unwrap();
-    let mut engine = Engine::new(Arc::new(setup::plan(&config, None).unwrap()), false);
-    let mut events = Merged::new(Inputs::open(&world.input(), &config).unwrap(), &config);
+    Config::from_layers(&layers).unwrap()
+}
+
+fn by_oracle(world: &World, config: &Config, plan: &Arc<Plan>) -> BTreeMap<String, Vec<u8>> {
+    let mut engine = Engine::new(Arc::clone(plan), false);
+    let mut events = Merged::new(Inputs::open(&world.input(), config).unwrap(), config);
     while let Some(line) = events.next(&mut Ignored).unwrap() {
         engine.step(line.event());
         engine.outbox.clear();
     }
     engine.run_until(parse_rfc3339(UNTIL).unwrap());
+    states_of(&engine).collect()
+}
+
+fn states_of(engine: &Engine) -> impl Iterator<Item = (String, Vec<u8>)> {
     let state = |index: u32| {
         let mut bytes = Vec::new();
         engine.encode(index, &mut bytes);
         (engine.store().customer(index).id.to_string(), bytes)
     };
-    engine.store().indices().map(state).collect()
+    engine.store().indices().map(state)
 }
 
 fn by_customer(path: &Path) -> BTreeMap<String, Vec<Value>> {

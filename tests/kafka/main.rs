@@ -6,6 +6,7 @@
 //! [`world`] has an application with its topics, and [`checker`] says all that is wrong in it.
 
 mod broker;
+mod proxy;
 mod records;
 mod process;
 mod world;
@@ -22,3 +23,4 @@ mod rights;
 mod formats;
 mod training;
 mod guards;
+mod faults;

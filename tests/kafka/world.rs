@@ -62,6 +62,7 @@ impl World {
     /// The configuration of one instance.
     pub fn config(&self, instance: &str) -> String {
         let Self { app, partitions, extra, bootstrap, .. } = self;
+        let replication = self.kafka.size();
         let sources: String = Source::ALL
             .map(|s| format!("[source.{0}]\ntopic = \"{app}-{0}\"\nenabled = true\n", s.name()))
             .concat();
@@ -69,7 +70,7 @@ impl World {
             "[app]\nid = \"{app}\"\ninstance = \"{instance}\"\nworkers = 2\n\
              [kafka]\n\"bootstrap.servers\" = \"{bootstrap}\"\n\
              [kafka.consumer]\n\"session.timeout.ms\" = 3000\n\"heartbeat.interval.ms\" = 500\n\
-             [topics]\npartitions = {partitions}\nreplication = 1\nstage_changes = \"{app}-stage-changes\"\n\
+             [topics]\npartitions = {partitions}\nreplication = {replication}\nstage_changes = \"{app}-stage-changes\"\n\
              churn_scores = \"{app}-churn-scores\"\nchurn_alerts = \"{app}-churn-alerts\"\n\
              churn_outcomes = \"{app}-churn-outcomes\"\n\
              {sources}\n[time]\nclock = \"events\"\n[http]\nlisten = \"127.0.0.1:0\"\n{extra}\n"
@@ -113,6 +114,19 @@ impl World {
             let records = events.map(|(key, value)| Record::new(key.as_str(), value.as_str()));
             self.kafka.produce(&self.topic(source.name()), records);
         }
+    }
+
+    /// How many events lie before this place in time (0 to 1).
+    pub fn count(&self, to: f64) -> i64 {
+        let (first, last) = (self.instant(0.0), self.instant(1.0));
+        let end = first + ((last - first) as f64 * to) as i64;
+        let before = |(_, json): &&(String, String)| to >= 1.0 || time_of(json) < end;
+        self.events.iter().flatten().filter(before).count() as i64
+    }
+
+    /// Puts events that were added by hand in the order of time.
+    pub fn sort(&mut self) {
+        self.events.iter_mut().for_each(|events| events.sort_by_key(|(_, json)| time_of(json)));
     }
 
     /// The first (0) or last (1) event time.
