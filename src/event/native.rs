@@ -22,6 +22,10 @@ pub const MAX_EVENT_ID_BYTES: usize = 128;
 pub(super) const MERGE: &str = "customers_merged";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
+/// Of a trait's name, and of its value where that is text: a customer's traits are in its state, which is written
+/// whole whenever it changes.
+pub const MAX_TRAIT_NAME_BYTES: usize = 256;
+pub const MAX_TRAIT_TEXT_BYTES: usize = 4_096;
 
 /// What a record brings along besides its value.
 #[derive(Clone, Copy, Debug)]
@@ -397,7 +401,10 @@ impl<'de> Visitor<'de> for TraitMapVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((Key(key), value)) = map.next_entry::<Key<'de>, Scalar<'de>>()? {
-            entries.push((key, value));
+            // One more than may be, so that it shows.
+            if entries.len() <= MAX_TRAITS {
+                entries.push((key, value));
+            }
         }
         Ok(TraitMap::Entries(entries))
     }
@@ -657,12 +664,31 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
+/// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
+pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
+    if name.len() > MAX_TRAIT_NAME_BYTES {
+        return Err(long_trait_name(at));
+    }
+    if text.len() > MAX_TRAIT_TEXT_BYTES {
+        let message = format!("{at}/{name}: the text of a trait has at most {MAX_TRAIT_TEXT_BYTES} bytes");
+        return Err(Reject::new(Reason::InvalidField, message));
+    }
+    Ok(())
+}
+
+pub(super) fn long_trait_name(at: &str) -> Reject {
+    let message = format!("{at}: the name of a trait has at most {MAX_TRAIT_NAME_BYTES} bytes");
+    Reject::new(Reason::InvalidField, message)
+}
+
 fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChange, Reject> {
     if entries.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("/traits: more than {MAX_TRAITS} entries")));
     }
     let mut changes = Vec::with_capacity(entries.len());
     for (name, value) in entries {
+        let text = if let Scalar::Text(text) = &value { text } else { "" };
+        check_trait(&name, text, "/traits")?;
         let value = match value {
             Scalar::Absent => None,
             Scalar::Text(text) => Some(TraitValue::Text(text.into())),

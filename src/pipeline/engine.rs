@@ -12,7 +12,7 @@ use super::consent;
 use super::drift::{self, Drift};
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
-use super::facts::Traits;
+use super::facts::{TraitValue, Traits};
 use super::features::{self, Silence};
 use super::identity::{self, Identities};
 use super::layout::{NEVER, Touch};
@@ -36,6 +36,12 @@ use crate::time::{DAY_MS, Ts};
 /// After so much silence a customer is written to the state topic even if nothing was emitted, so that a
 /// restart does not have to live through all of it again.
 const PERSIST_SILENCE_MS: i64 = 7 * DAY_MS;
+
+/// Event ids that are remembered of one customer within the dedupe horizon; of more, the oldest quarter is let go. A
+/// customer's state is one record, which must stay far below the 1 MiB that brokers take, whoever it is of.
+pub const SEEN_MOST: usize = 16 * 1024;
+/// Names and values of one customer's traits, for the same reason.
+pub const TRAITS_BYTES_MOST: usize = 64 * 1024;
 
 /// Outputs that may wait before silence stops adding to them.
 pub const OUTBOX_BYTES: usize = 4 << 20;
@@ -316,6 +322,13 @@ impl Engine {
         let seen = &mut customer.seen;
         if seen.len() == seen.capacity() || seen.first().is_some_and(|oldest| newest - oldest.ts > horizon) {
             seen.retain(|seen| newest - seen.ts <= horizon);
+        }
+        if seen.len() >= SEEN_MOST {
+            // What is outside the horizon must not count, or the outcome would depend on when it was dropped.
+            seen.retain(|seen| newest - seen.ts <= horizon);
+            if seen.len() >= SEEN_MOST {
+                seen.drain(..SEEN_MOST / 4);
+            }
         }
         if newest - ts <= horizon {
             seen.push(Seen { id, ts });
@@ -820,17 +833,28 @@ fn fired_policies(
     fired
 }
 
-fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
+/// Sets and removes traits; one for which there is no room is not taken.
+fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<TraitValue>)]) {
     let traits = customer.traits.get_or_insert_with(Box::default);
+    let mut bytes: usize = traits.iter().map(|(name, value)| bytes_of(name, value)).sum();
     for (name, value) in changes {
-        match value {
-            Some(value) => traits.insert(name.clone(), value.clone()),
-            None => traits.remove(name),
-        };
+        if let Some(replaced) = traits.remove(name) {
+            bytes -= bytes_of(name, &replaced);
+        }
+        if let Some(value) = value
+            && bytes + bytes_of(name, value) <= TRAITS_BYTES_MOST
+        {
+            bytes += bytes_of(name, value);
+            traits.insert(name.clone(), value.clone());
+        }
     }
     if traits.is_empty() {
         customer.traits = None;
     }
+}
+
+fn bytes_of(name: &str, value: &TraitValue) -> usize {
+    name.len() + if let TraitValue::Text(text) = value { text.len() } else { size_of::<f64>() }
 }
 
 #[allow(clippy::too_many_arguments)]
