@@ -186,6 +186,10 @@ impl Restoring<'_> {
                 .restore_opt_out(hash, message.payload())
                 .map_err(|error| refuse(error.to_string()));
         }
+        let is_identity = engine.restore_identity(key, message.payload());
+        if is_identity.map_err(|error| refuse(error.to_string()))? {
+            return Ok(());
+        }
         if key == quality::KEY {
             let ledger = Ledger::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
             engine.quality = Quality::restored(ledger);

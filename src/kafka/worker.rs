@@ -32,15 +32,16 @@ use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
-use super::task::{Incoming, Input, Intake, Task};
+use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{Transactions, TxnError};
-use super::{dead_letter, marker};
+use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
-use crate::event::Reject;
+use crate::event::{Reject, Source};
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
+use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
 use crate::pipeline::quality;
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
@@ -373,17 +374,9 @@ impl<'a> Worker<'a> {
                 let ended = Tick::now();
                 self.local.scoring(ended.since(began));
                 began = ended;
-                self.local.event(
-                    step.source,
-                    match step.applied {
-                        Applied::InOrder => EventResult::Ok,
-                        Applied::Late => EventResult::Late,
-                        Applied::Duplicate => EventResult::Duplicate,
-                        Applied::OptedOut => EventResult::Erased,
-                        Applied::Moved => EventResult::Moved,
-                        Applied::Refused => EventResult::DeadLetter,
-                    },
-                );
+                if let Some((source, result)) = step.applied.and_then(result_of) {
+                    self.local.event(source, result);
+                }
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
             }
@@ -391,9 +384,56 @@ impl<'a> Worker<'a> {
             if task.changed && self.since.is_none() {
                 self.since = Some(Tick::now());
             }
+            self.send_moves(partition)?;
             self.send_outputs(partition)?;
         }
         Ok(())
+    }
+
+    /// Sends what a partition has to tell others, and merges that cannot be.
+    fn send_moves(&mut self, partition: i32) -> Result<(), End> {
+        let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
+        let identities = task.engine_mut().identities_mut();
+        let (messages, refused) = (identities.take_outgoing(), identities.take_refused());
+        if messages.is_empty() && refused.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        for message in messages {
+            let value = message.encode();
+            let record = BaseRecord::to(&self.shared.topics.identity)
+                .key(message.to.as_bytes())
+                .payload(&value)
+                .partition(partitioner::partition(message.to.as_bytes(), self.shared.partitions))
+                .timestamp(wall_now());
+            self.sent_bytes += value.len();
+            self.transactions.send(record)?;
+        }
+        for refused in refused {
+            self.local.event(refused.source, EventResult::DeadLetter);
+            self.local.dead_letter(refused.source, refused.reject.reason);
+            self.send_refused(&refused)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on the record of a merge that cannot be.
+    fn send_refused(&mut self, refused: &Refused) -> Result<(), End> {
+        let Some(origin) = &refused.origin else { return Ok(()) };
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &origin.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        for (key, value) in &reasons {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&self.shared.topics.dlq).headers(headers).timestamp(wall_now());
+        record.key = origin.key.as_deref();
+        record.payload = Some(&origin.value);
+        self.sent_bytes += origin.value.len();
+        self.transactions.send(record).map_err(End::from)
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
@@ -649,6 +689,7 @@ impl<'a> Worker<'a> {
 
     fn let_go(&mut self, partition: i32) {
         if let Some(task) = self.tasks.remove(&partition) {
+            self.shared.set_quiet(partition, None);
             self.shared.metrics.drop_partition(partition);
             for (lane, input) in task.inputs().iter().enumerate() {
                 self.shared.metrics.drop_lag(&input.topic, partition);
@@ -729,6 +770,15 @@ impl<'a> Worker<'a> {
 
     /// With `--until-end`: closes partitions that are through, and says whether all of the process are.
     fn finish_partitions(&mut self) -> Result<bool, End> {
+        for (partition, task) in &self.tasks {
+            let moves = task.inputs().iter().position(|input| input.reading == Reading::Moves);
+            let read_to = moves.map_or(0, |lane| task.merger().read_to(lane));
+            let is_quiet = !self.open && task.is_quiet();
+            self.shared.set_quiet(*partition, is_quiet.then_some(read_to));
+        }
+        if !self.shared.is_drained() {
+            return Ok(false);
+        }
         let through: Vec<i32> = self
             .tasks
             .iter()
@@ -798,8 +848,9 @@ fn send_states(
         record.payload = (!is_erased).then_some(buffer.as_slice());
         transactions.send(record)?;
     }
-    for (hash, opt_out) in task.engine().opt_outs().changes() {
-        let (key, value) = (OptOut::key(hash), opt_out.map(OptOut::encode));
+    let opt_outs = task.engine().opt_outs().changes();
+    let opt_outs = opt_outs.into_iter().map(|(hash, out)| (OptOut::key(hash), out.map(OptOut::encode)));
+    for (key, value) in task.engine().identities().changes().into_iter().chain(opt_outs) {
         let mut record: BaseRecord<'_, [u8], [u8]> =
             BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
         record.payload = value.as_deref();
@@ -821,6 +872,19 @@ fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result
         .partition(task.partition)
         .timestamp(wall_now());
     transactions.send(record)
+}
+
+/// How an event counts; a merge that cannot be counts where its dead letter is sent.
+fn result_of((source, applied): (Source, Applied)) -> Option<(Source, EventResult)> {
+    let result = match applied {
+        Applied::InOrder => EventResult::Ok,
+        Applied::Late => EventResult::Late,
+        Applied::Duplicate => EventResult::Duplicate,
+        Applied::OptedOut => EventResult::Erased,
+        Applied::Moved => EventResult::Moved,
+        Applied::Refused => return None,
+    };
+    Some((source, result))
 }
 
 /// Points at which a test may make the process die.

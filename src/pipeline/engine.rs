@@ -123,7 +123,7 @@ pub struct Engine {
     /// How good the scores were whose outcome is known.
     pub quality: Quality,
     /// Customers per lifecycle and stage.
-    population: Vec<Vec<i64>>,
+    pub(super) population: Vec<Vec<i64>>,
 }
 
 impl Engine {

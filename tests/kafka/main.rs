@@ -17,5 +17,6 @@ mod transactions;
 mod service;
 mod changes;
 mod rights;
+mod identity;
 mod formats;
 mod training;
