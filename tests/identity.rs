@@ -4,14 +4,17 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use stagecast::event::Source;
+use stagecast::event::money::Money;
+use stagecast::event::native::{Envelope, decode};
 use stagecast::pipeline::engine::{Applied, Engine};
+use stagecast::pipeline::identity::Message;
 use stagecast::pipeline::lifecycle::preset;
 use stagecast::pipeline::plan::{Plan, Privacy, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts, format_rfc3339};
@@ -186,7 +189,7 @@ fn by_customer(outputs: Vec<Out>) -> BTreeMap<String, Vec<Out>> {
 }
 
 proptest! {
-    #![proptest_config(tries(128))]
+    #![proptest_config(tries(48))]
 
     #[test]
     fn merged_customers_have_the_features_of_one_who_did_everything(steps in histories(false)) {
@@ -274,5 +277,139 @@ proptest! {
         rewritten.extend(broken.commit());
         prop_assert_eq!(straight.states(), broken.states());
         prop_assert_eq!(by_customer(written), by_customer(rewritten));
+    }
+}
+
+/// Three partitions that are read at different speeds, each with a state topic of its own, and what passes
+/// between them.
+struct Partitions {
+    plan: Arc<Plan>,
+    drivers: Vec<Driver>,
+    logs: Vec<Log>,
+    inboxes: Vec<VecDeque<Vec<u8>>>,
+    events: Vec<VecDeque<Step>>,
+    taken: usize,
+}
+
+impl Partitions {
+    const COUNT: usize = 3;
+
+    fn of(id: &str) -> usize {
+        usize::from(id.as_bytes()[0]) % Self::COUNT
+    }
+
+    fn new(plan: &Arc<Plan>, steps: &[Step]) -> Self {
+        let mut events = vec![VecDeque::new(); Self::COUNT];
+        steps.iter().for_each(|step| events[Self::of(step.customer)].push_back(step.clone()));
+        Partitions {
+            plan: Arc::clone(plan),
+            drivers: (0..Self::COUNT).map(|_| Driver::new(plan)).collect(),
+            logs: vec![Log::default(); Self::COUNT],
+            inboxes: vec![VecDeque::new(); Self::COUNT],
+            events,
+            taken: 0,
+        }
+    }
+
+    /// Lets a partition do one thing in a transaction: take in what another says, or an event of its own; may
+    /// take it back first, and may be restarted after.
+    fn advance(&mut self, partition: usize, listens: bool, fails: bool, restarts: bool) {
+        let engine = &mut self.drivers[partition].engine;
+        let message = if listens { self.inboxes[partition].pop_front() } else { None };
+        let event = if message.is_none() { self.events[partition].pop_front() } else { None };
+        for attempt in 0..=usize::from(fails) {
+            let mut applied = None;
+            if let Some(message) = &message {
+                let message = Message::decode(message).expect("a message");
+                engine.check_message(&message).expect("a state");
+                applied = engine.receive(message).map(|(_, applied)| applied);
+            }
+            if let Some(event) = &event {
+                let json = event.json_of(event.customer);
+                let envelope = Envelope { source: event.source, key: None, timestamp: None, latest: None };
+                let event = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                applied = Some(engine.step(&event));
+            }
+            if attempt < usize::from(fails) {
+                engine.rollback();
+            } else {
+                self.taken += usize::from(matches!(applied, Some(Applied::InOrder | Applied::Late)));
+            }
+        }
+        for message in engine.identities_mut().take_outgoing() {
+            self.inboxes[Self::of(&message.to)].push_back(message.encode());
+        }
+        self.logs[partition].write(engine);
+        engine.commit();
+        if restarts {
+            *engine = self.logs[partition].restored(&self.plan);
+        }
+        assert_eq!(self.drivers[partition].engine.population(), self.drivers[partition].recount());
+    }
+
+    fn run(&mut self, schedule: &[(u8, u8)]) {
+        for (who, how) in schedule {
+            self.advance(usize::from(*who) % Self::COUNT, how & 1 == 0, how & 6 == 6, how & 24 == 24);
+        }
+        let is_left = |p: &Partitions, i: usize| !p.inboxes[i].is_empty() || !p.events[i].is_empty();
+        let mut steps = 0;
+        while let Some(partition) = (0..Self::COUNT).find(|i| is_left(self, *i)) {
+            self.advance(partition, true, false, false);
+            steps += 1;
+            assert!(steps < 10_000, "they talk for ever");
+        }
+    }
+
+    fn features(&self, id: &str, at: Ts) -> Option<Vec<(String, f64)>> {
+        features(&self.drivers[Self::of(id)].engine, id, at)
+    }
+}
+
+proptest! {
+    #![proptest_config(tries(48))]
+
+    #[test]
+    fn partitions_read_at_any_speed_agree_on_the_features(
+        steps in histories(false),
+        schedule in vec((any::<u8>(), any::<u8>()), 0..200),
+    ) {
+        // Each id goes into a later one, once: which merges can be does not depend on what is read first.
+        let mut gone = BTreeSet::new();
+        let steps: Vec<Step> = steps
+            .into_iter()
+            .filter(|step| step.merged().is_none_or(|from| from < step.customer && gone.insert(from)))
+            .collect();
+        let plan = a_plan();
+        let mut partitions = Partitions::new(&plan, &steps);
+        partitions.run(&schedule);
+        let mut alone = Driver::new(&plan);
+        for step in &steps {
+            apply(&mut alone, step, step.customer);
+            alone.commit();
+        }
+        let at = end(&steps);
+        for id in IDS {
+            prop_assert_eq!(partitions.features(id, at), features(&alone.engine, id, at), "{}", id);
+        }
+    }
+
+    #[test]
+    fn no_event_is_lost_or_counted_twice_however_merges_contradict_each_other(
+        steps in histories(false),
+        schedule in vec((any::<u8>(), any::<u8>()), 0..300),
+    ) {
+        let plan = a_plan();
+        let mut partitions = Partitions::new(&plan, &steps);
+        partitions.run(&schedule);
+        let at = end(&steps);
+        let happened = steps.iter().filter(|step| Source::ACTIVITY.contains(&step.source)).count();
+        let counted: f64 = IDS
+            .iter()
+            .filter_map(|id| partitions.features(id, at))
+            .flat_map(|features| features.into_iter().find(|(name, _)| name == "events_lifetime"))
+            .map(|(_, n)| n)
+            .sum();
+        prop_assert_eq!(counted, happened as f64);
+        prop_assert!(partitions.taken >= happened);
     }
 }

@@ -213,6 +213,9 @@ impl<'a> Reading<'a> {
         if let Some(hash) = OptOut::of_key(key) {
             return engine.restore_opt_out(hash, value).map_err(|error| refuse(error.to_string()));
         }
+        if engine.restore_identity(key, value).map_err(|error| refuse(error.to_string()))? {
+            return Ok(());
+        }
         if key == quality::KEY {
             let ledger = Ledger::decode(value.unwrap_or(b"")).map_err(&refuse)?;
             engine.quality = Quality::restored(ledger);

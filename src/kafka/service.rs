@@ -10,10 +10,11 @@ use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
 use super::faults::Faults;
-use super::task::{Input, Timing};
+use super::task::{Input, Reading, Timing};
 use super::worker::work;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
+use crate::event::Source;
 use crate::http::{self, Health, Live, Queries};
 use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
@@ -40,6 +41,9 @@ pub struct Shared {
     pub faults: Faults,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
+    /// By partition that has nothing left to do or to commit, how far it has read what others tell it.
+    quiet: Mutex<BTreeMap<i32, i64>>,
+    drained: AtomicBool,
     through: Mutex<BTreeSet<i32>>,
     stopping: AtomicBool,
 }
@@ -144,7 +148,7 @@ fn worker_count(config: &Config, partitions: i32) -> usize {
     wanted.clamp(1, partitions.max(1) as usize)
 }
 
-/// Where each input ends now.
+/// Where each input ends now. What passes between the ids of a customer ends when nobody has anything to tell.
 fn end_offsets(
     clients: &ClientSettings,
     inputs: &[Input],
@@ -153,7 +157,8 @@ fn end_offsets(
     let failed = |e| Error::world(format!("cannot ask for the end of the inputs: {e}"));
     let reader = clients.end_offsets(0).map_err(failed)?;
     let mut ends = BTreeMap::new();
-    for (lane, input) in inputs.iter().enumerate() {
+    let events = inputs.iter().enumerate().filter(|(_, input)| input.reading != Reading::Moves);
+    for (lane, input) in events {
         for partition in 0..partitions {
             let (_, high) =
                 reader.fetch_watermarks(&input.topic, partition, Duration::from_secs(10)).map_err(failed)?;
@@ -243,13 +248,14 @@ impl Shared {
         partitions: i32,
         http: &http::Shared,
     ) -> Result<Shared> {
-        let inputs: Arc<[Input]> = setup::enabled_sources(config)
-            .map(|(source, section)| Input {
-                source,
-                topic: section.topic.clone(),
-                decoder: setup::decoder(section),
-            })
-            .collect();
+        let events = setup::enabled_sources(config).map(|(source, section)| Input {
+            source,
+            topic: section.topic.clone(),
+            reading: Reading::Events(setup::decoder(section)),
+        });
+        let topic = config.topics.identity.clone();
+        let moves = Input { source: Source::Profile, topic, reading: Reading::Moves };
+        let inputs: Arc<[Input]> = events.chain([moves]).collect();
         let ends =
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         Ok(Shared {
@@ -272,6 +278,8 @@ impl Shared {
             live: Arc::clone(&http.live),
             faults: Faults::from_env(),
             ends,
+            quiet: Mutex::new(BTreeMap::new()),
+            drained: AtomicBool::new(false),
             through: Mutex::new(BTreeSet::new()),
             stopping: AtomicBool::new(false),
         })
@@ -325,6 +333,38 @@ impl Shared {
 
     pub fn is_beyond_end(&self, lane: usize, partition: i32, offset: i64) -> bool {
         self.end_of(lane, partition).is_some_and(|end| offset >= end)
+    }
+
+    /// Says whether a partition has nothing left to do, and how far it has read what others tell it.
+    pub fn set_quiet(&self, partition: i32, read_to: Option<i64>) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        match read_to {
+            Some(read_to) => drop(quiet.insert(partition, read_to)),
+            None => drop(quiet.remove(&partition)),
+        }
+    }
+
+    /// Whether no partition will ever tell another anything again: all are quiet, and nothing stands in the topic
+    /// between them that is not read. Between the two looks nobody can have begun to speak, since for that one
+    /// must have been told something.
+    pub fn is_drained(&self) -> bool {
+        if self.drained.load(Ordering::Acquire) {
+            return true;
+        }
+        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let drained = quiet.len() == self.partitions.max(0) as usize && self.is_read(&quiet);
+        if drained {
+            self.drained.store(true, Ordering::Release);
+        }
+        drained
+    }
+
+    fn is_read(&self, read_to: &BTreeMap<i32, i64>) -> bool {
+        let Ok(reader) = self.clients.end_offsets(0) else { return false };
+        read_to.iter().all(|(partition, read_to)| {
+            let ends = reader.fetch_watermarks(&self.topics.identity, *partition, Duration::from_secs(10));
+            ends.is_ok_and(|(_, high)| high <= *read_to)
+        })
     }
 
     pub fn is_through(&self, partition: i32) -> bool {

@@ -33,15 +33,16 @@ use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
-use super::task::{Incoming, Input, Intake, Task};
+use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{Transactions, TxnError};
-use super::{dead_letter, marker};
+use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
-use crate::event::Reject;
+use crate::event::{Reject, Source};
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
+use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
 use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
@@ -375,17 +376,9 @@ impl<'a> Worker<'a> {
                 let ended = Tick::now();
                 self.local.scoring(ended.since(began));
                 began = ended;
-                self.local.event(
-                    step.source,
-                    match step.applied {
-                        Applied::InOrder => EventResult::Ok,
-                        Applied::Late => EventResult::Late,
-                        Applied::Duplicate => EventResult::Duplicate,
-                        Applied::OptedOut => EventResult::Erased,
-                        Applied::Moved => EventResult::Moved,
-                        Applied::Refused => EventResult::DeadLetter,
-                    },
-                );
+                if let Some((source, result)) = step.applied.and_then(result_of) {
+                    self.local.event(source, result);
+                }
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
             }
@@ -393,9 +386,56 @@ impl<'a> Worker<'a> {
             if task.changed && self.since.is_none() {
                 self.since = Some(Tick::now());
             }
+            self.send_moves(partition)?;
             self.send_outputs(partition)?;
         }
         Ok(())
+    }
+
+    /// Sends what a partition has to tell others, and merges that cannot be.
+    fn send_moves(&mut self, partition: i32) -> Result<(), End> {
+        let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
+        let identities = task.engine_mut().identities_mut();
+        let (messages, refused) = (identities.take_outgoing(), identities.take_refused());
+        if messages.is_empty() && refused.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        for message in messages {
+            let value = message.encode();
+            let record = BaseRecord::to(&self.shared.topics.identity)
+                .key(message.to.as_bytes())
+                .payload(&value)
+                .partition(partitioner::partition(message.to.as_bytes(), self.shared.partitions))
+                .timestamp(wall_now());
+            self.sent_bytes += value.len();
+            self.transactions.send(record)?;
+        }
+        for refused in refused {
+            self.local.event(refused.source, EventResult::DeadLetter);
+            self.local.dead_letter(refused.source, refused.reject.reason);
+            self.send_refused(&refused)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on the record of a merge that cannot be.
+    fn send_refused(&mut self, refused: &Refused) -> Result<(), End> {
+        let Some(origin) = &refused.origin else { return Ok(()) };
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &origin.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        for (key, value) in &reasons {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&self.shared.topics.dlq).headers(headers).timestamp(wall_now());
+        record.key = origin.key.as_deref();
+        record.payload = Some(&origin.value);
+        self.sent_bytes += origin.value.len();
+        self.transactions.send(record).map_err(End::from)
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
@@ -652,6 +692,7 @@ impl<'a> Worker<'a> {
 
     fn let_go(&mut self, partition: i32) {
         if let Some(task) = self.tasks.remove(&partition) {
+            self.shared.set_quiet(partition, None);
             self.shared.metrics.drop_partition(partition);
             for (lane, input) in task.inputs().iter().enumerate() {
                 self.shared.metrics.drop_lag(&input.topic, partition);
@@ -733,6 +774,15 @@ impl<'a> Worker<'a> {
 
     /// With `--until-end`: closes partitions that are through, and says whether all of the process are.
     fn finish_partitions(&mut self) -> Result<bool, End> {
+        for (partition, task) in &self.tasks {
+            let moves = task.inputs().iter().position(|input| input.reading == Reading::Moves);
+            let read_to = moves.map_or(0, |lane| task.merger().read_to(lane));
+            let is_quiet = !self.open && task.is_quiet();
+            self.shared.set_quiet(*partition, is_quiet.then_some(read_to));
+        }
+        if !self.shared.is_drained() {
+            return Ok(false);
+        }
         let through: Vec<i32> = self
             .tasks
             .iter()
@@ -774,8 +824,8 @@ impl Worker<'_> {
 
 /// Hands `send` the keys and values of what the transaction at hand writes to the state topic: the state of every
 /// customer that it changed, what describes their layout where that is new to the log, a tombstone for those it
-/// erases and what is remembered of them, the counts of outcomes and the
-/// census of customers if they changed, and last the marker.
+/// erases and what is remembered of them and of those who merged, the counts of outcomes and the census of customers
+/// if they changed, and last the marker.
 pub fn write_states<E>(
     task: &Task,
     buffer: &mut Vec<u8>,
@@ -800,6 +850,9 @@ pub fn write_states<E>(
     for (hash, opt_out) in engine.opt_outs().changes() {
         send(&OptOut::key(hash), opt_out.map(OptOut::encode).as_deref())?;
     }
+    for (key, value) in engine.identities().changes() {
+        send(&key, value.as_deref())?;
+    }
     if engine.quality.has_changed() {
         send(quality::KEY, Some(&engine.quality.ledger().encode()))?;
     }
@@ -807,4 +860,17 @@ pub fn write_states<E>(
         send(drift::KEY, Some(&engine.drift.census().encode()))?;
     }
     send(marker::KEY, Some(&task.marker(states).encode()))
+}
+
+/// How an event counts; a merge that cannot be counts where its dead letter is sent.
+fn result_of((source, applied): (Source, Applied)) -> Option<(Source, EventResult)> {
+    let result = match applied {
+        Applied::InOrder => EventResult::Ok,
+        Applied::Late => EventResult::Late,
+        Applied::Duplicate => EventResult::Duplicate,
+        Applied::OptedOut => EventResult::Erased,
+        Applied::Moved => EventResult::Moved,
+        Applied::Refused => return None,
+    };
+    Some((source, result))
 }

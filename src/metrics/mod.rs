@@ -311,8 +311,9 @@ impl Metrics {
 
     /// Input records whose transaction is committed, whatever became of them.
     pub fn events_done(&self) -> u64 {
-        let of =
-            |source| EventResult::ALL.map(|result| self.events(source, result).get()).iter().sum::<u64>();
+        // What follows its customer is done when it is applied.
+        let done = || EventResult::ALL.into_iter().filter(|result| *result != EventResult::Moved);
+        let of = |source| done().map(|result| self.events(source, result).get()).sum::<u64>();
         Source::ALL.into_iter().map(of).sum()
     }
 

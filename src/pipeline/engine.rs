@@ -147,7 +147,7 @@ pub struct Engine {
     /// How customers compare with those that the model learned from.
     pub drift: Drift,
     /// Customers per lifecycle and stage.
-    population: Vec<Vec<i64>>,
+    pub(super) population: Vec<Vec<i64>>,
 }
 
 impl Engine {

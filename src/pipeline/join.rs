@@ -12,11 +12,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::channels;
+use super::channels::{self, with_main_channel};
 use super::codec::Decoded;
-use super::emit::Trigger;
-use super::engine::Engine;
+use super::consent;
+use super::emit::{self, StageChange, Trigger};
+use super::engine::{Engine, count, next_number};
+use super::facts::Traits;
+use super::features;
 use super::layout::{Layout, NEVER, Orders, Touch};
+use super::lifecycle::{Facts, Move};
+use super::outbox::Channel;
 use super::outcomes;
 use super::plan::Plan;
 use super::sessions;
@@ -24,10 +29,21 @@ use super::store::{Customer, OrderDays};
 use super::windows::Windows;
 use crate::time::{DAY_MS, Ts};
 
+/// Why a customer that goes on in another's stage is in it.
+const CONTINUES: &str = "true // it is the customer that was in this stage";
+
+/// The merge by which two states are joined.
+pub(super) struct Joining<'a> {
+    pub merged_at: Ts,
+    pub event_id: Option<&'a str>,
+    /// Whether nobody knew the remaining customer then.
+    pub is_new: bool,
+}
+
 impl Engine {
     /// Joins a state to that of `target`, as of `at` or the target's last instant, and evaluates what comes of
-    /// it. `merge` is when that was asked for, and the id of the event that did.
-    pub(super) fn join(&mut self, target: &str, moved: Decoded, at: Ts, merge: (Ts, Option<&str>)) {
+    /// it.
+    pub(super) fn join(&mut self, target: &str, moved: Decoded, at: Ts, merge: &Joining<'_>) {
         let plan = &*Arc::clone(&self.plan);
         let head = plan.head;
         let index = match self.store.find(target) {
@@ -36,8 +52,12 @@ impl Engine {
                 self.store.touch(index, false);
                 let now = at.max(head.now.get(self.store.row(index)));
                 let (row, customer) = self.store.parts_mut(index);
+                let theirs = moved.row.clone();
                 join_states(plan, row, customer, moved, now);
                 head.now.set(row, now);
+                if merge.is_new {
+                    self.go_on_as(index, &theirs, now, merge.event_id);
+                }
                 index
             }
             None => self.take_over(target, moved, at),
@@ -45,13 +65,69 @@ impl Engine {
         let now = head.now.get(self.store.row(index));
         head.advanced.set(self.store.row_mut(index), now);
         head.persisted.set(self.store.row_mut(index), now);
-        let (merged_at, event_id) = merge;
-        let hash = event_id.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
-        self.remember(index, hash, merged_at);
-        if self.evaluate(plan, index, now, Trigger::Event, event_id) {
+        let hash = merge.event_id.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+        self.remember(index, hash, merge.merged_at);
+        if self.evaluate(plan, index, now, Trigger::Event, merge.event_id) {
             self.keep_score(plan, index, now);
         }
         self.schedule(plan, index, now);
+    }
+
+    /// Puts a customer that nobody knew at its merge, and who has begun a life of its own while the other's state
+    /// was under way, where it would be had it begun in the other's stages; unless it is there already.
+    fn go_on_as(&mut self, index: u32, theirs: &[u32], now: Ts, event_id: Option<&str>) {
+        let plan = Arc::clone(&self.plan);
+        let head = plan.head;
+        let (row, customer) = self.store.parts_mut(index);
+        let features = &mut self.scratch.features;
+        features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
+        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
+        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        let mut room = Traits::new();
+        let traits = with_main_channel(&plan, customer, &mut room);
+        for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
+            let (mut own, mut other) = (lifecycle.start(now), lifecycle.start(now));
+            slots.load(row, &mut own);
+            slots.load(theirs, &mut other);
+            let variant = lifecycle.variant(traits);
+            let mut facts = Facts { features, p_churn, stage_days: 0.0, traits };
+            let mut settled = other.clone();
+            lifecycle.settle(variant, &mut settled, now, &mut facts, |_| {});
+            if settled.stage == own.stage || other.stage == own.stage {
+                continue;
+            }
+            let moved = Move {
+                from: own.stage,
+                to: other.stage,
+                rule: CONTINUES,
+                named: &[],
+                stage_days: (now - own.entered_at) as f64 / DAY_MS as f64,
+                visit: other.visits[usize::from(other.stage)],
+                action: lifecycle.action(variant, other.stage),
+            };
+            slots.store(row, &other);
+            self.population[k][usize::from(own.stage)] -= 1;
+            self.population[k][usize::from(other.stage)] += 1;
+            count(&mut self.tally.stage_changes, (k as u8, own.stage, other.stage, Trigger::Event));
+            let sequence = head.sequence.get(row) + 1;
+            head.sequence.set(row, sequence);
+            let change = StageChange {
+                customer_id: &customer.id,
+                lifecycle: k,
+                gone: None,
+                moved: &moved,
+                ts: now,
+                trigger: Trigger::Event,
+                event_id,
+                features,
+                p_churn,
+                sequence,
+            };
+            let number = next_number(&plan, row);
+            self.outbox.push(Channel::StageChanges, &customer.id, now, number, |out| {
+                emit::stage_change(out, &plan, &change);
+            });
+        }
     }
 
     /// A customer nobody knew begins where the other was. What was written about the other was not about it: it

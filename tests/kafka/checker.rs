@@ -151,7 +151,8 @@ fn look_for_strays(
     }
 }
 
-fn check_sequences(changes: &BTreeMap<String, Vec<Value>>, violations: &mut Vec<Violation>) {
+/// The changes of every customer must be numbered from 1 without a gap.
+pub fn check_sequences(changes: &BTreeMap<String, Vec<Value>>, violations: &mut Vec<Violation>) {
     for (customer, changes) in changes {
         for (n, change) in changes.iter().enumerate() {
             if change["sequence"].as_u64() != Some(n as u64 + 1) {
@@ -243,7 +244,7 @@ fn states_of(engine: &Engine) -> impl Iterator<Item = (String, Vec<u8>)> {
     engine.store().indices().map(state)
 }
 
-fn by_customer(path: &Path) -> BTreeMap<String, Vec<Value>> {
+pub fn by_customer(path: &Path) -> BTreeMap<String, Vec<Value>> {
     let mut all: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in fs::read_to_string(path).unwrap().lines() {
         let value: Value = serde_json::from_str(line).unwrap();

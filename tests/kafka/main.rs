@@ -20,6 +20,7 @@ mod transactions;
 mod service;
 mod changes;
 mod rights;
+mod identity;
 mod formats;
 mod training;
 mod guards;

@@ -12,7 +12,7 @@ use stagecast::simulate::{Settings, Simulation};
 use stagecast::time::{format_rfc3339, parse_rfc3339};
 
 use crate::broker::RealKafka;
-use crate::checker;
+use crate::checker::{self, by_customer};
 use crate::process::Process;
 use crate::records::{Isolation, Record, fresh};
 
@@ -130,13 +130,25 @@ impl World {
     }
 
     /// The first (0) or last (1) event time.
-    fn instant(&self, which: f64) -> i64 {
+    pub fn instant(&self, which: f64) -> i64 {
         let times = self.events.iter().flatten().map(|(_, json)| time_of(json));
         if which == 0.0 { times.min() } else { times.max() }.unwrap_or_default()
     }
 
     /// What `replay` makes of all events.
     pub fn replay(&self) -> PathBuf {
+        self.replay_with(&[])
+    }
+
+    /// The features and stages of every customer at an instant, as `replay` has them.
+    pub fn features(&self, at: i64) -> BTreeMap<String, Value> {
+        let at = format_rfc3339(at);
+        let path = self.replay_with(&["--features-at", at.as_str()]).join("features.ndjson");
+        let of_customer = |(id, mut all): (String, Vec<Value>)| Some((id, all.pop()?));
+        by_customer(&path).into_iter().filter_map(of_customer).collect()
+    }
+
+    fn replay_with(&self, more: &[&str]) -> PathBuf {
         let (input, output) = (self.input(), self.dir.path().join("replay"));
         fs::create_dir_all(&input).unwrap();
         for source in Source::ALL {
@@ -145,7 +157,9 @@ impl World {
             fs::write(input.join(format!("{}.ndjson", source.name())), lines).unwrap();
         }
         let (input, out) = (input.to_string_lossy().into_owned(), output.to_string_lossy().into_owned());
-        self.finish(&["replay", "--force", "--input", &input, "--output", &out, "--until", UNTIL], &[]);
+        let args =
+            [&["replay", "--force", "--input", &input, "--output", &out, "--until", UNTIL], more].concat();
+        self.finish(&args, &[]);
         output
     }
 

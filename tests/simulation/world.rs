@@ -8,7 +8,7 @@ use stagecast::config::{Clock, Config, Layers};
 use stagecast::event::Source;
 use stagecast::event::decoder::Decoder;
 use stagecast::event::native::{Envelope, decode};
-use stagecast::kafka::task::{Input, Timing};
+use stagecast::kafka::task::{Input, Reading, Timing};
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::outbox::hash_customer;
 use stagecast::pipeline::plan::Plan;
@@ -73,7 +73,7 @@ impl World {
         let inputs = Source::ALL.map(|source| Input {
             source,
             topic: source.name().to_owned(),
-            decoder: Decoder::default(),
+            reading: Reading::Events(Decoder::default()),
         });
         // The wall clock is the simulation's own, and an idle partition follows it at once.
         let timing = Timing { clock: Clock::Wall, grace_ms: 1, max_future_ms: 0 };

@@ -39,6 +39,8 @@ pub(super) enum Body {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Ask {
     pub target: Id,
+    /// Whether nobody knew the target then: it goes on where the other is, whatever it does meanwhile.
+    pub is_new: bool,
     pub merged_at: Ts,
     pub event_id: Option<Id>,
     pub origin: Option<Box<Origin>>,
@@ -46,8 +48,8 @@ pub(super) struct Ask {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Moved {
-    pub from: Id,
     pub merged_at: Ts,
+    pub is_new: bool,
     pub event_id: Option<Id>,
     /// `None`: nothing was known of it.
     #[serde(with = "hex")]

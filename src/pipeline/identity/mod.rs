@@ -103,6 +103,11 @@ impl Identities {
         self.redirects.get(id).map(|redirect| &*redirect.target)
     }
 
+    /// Who an id is in the end, where all customers are in one partition.
+    pub fn who<'a>(&'a self, id: &'a str) -> &'a str {
+        (0..MAX_HOPS).fold(id, |id, _| self.target(id).unwrap_or(id))
+    }
+
     /// The other ids of a customer.
     pub fn aliases(&self, id: &str) -> &[Box<str>] {
         self.aliases.get(id).map_or(&[], |ids| ids)

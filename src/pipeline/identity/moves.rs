@@ -7,6 +7,7 @@ use super::{Id, MAX_ALIASES, MAX_HOPS, Message, Refused};
 use crate::event::{Event, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::join::Joining;
 use crate::pipeline::outbox::Channel;
 use crate::time::{MAX_TS, Ts};
 
@@ -92,6 +93,7 @@ impl Engine {
         }
         let ask = Ask {
             target: event.customer_id.as_ref().into(),
+            is_new: self.store.find(&event.customer_id).is_none(),
             merged_at: event.ts,
             event_id: event.event_id.as_deref().map(Id::from),
             origin: origin.clone(),
@@ -108,7 +110,7 @@ impl Engine {
     /// Gives what a customer has to the one that it is now. Whoever was merged before is asked in vain, unless
     /// it was into the same.
     fn give(&mut self, from: &str, ask: Ask, path: Vec<Id>) {
-        let Ask { target, merged_at, event_id, origin } = &ask;
+        let Ask { target, merged_at, event_id, origin, is_new } = &ask;
         if **target == *from {
             return;
         }
@@ -133,8 +135,8 @@ impl Engine {
             None => (None, *merged_at, self.redirect(from, target, *merged_at)),
         };
         let layout = state.as_ref().map(|_| (self.plan().layout_id, self.plan().description.clone()));
-        let (from, merged_at, event_id) = (from.into(), *merged_at, event_id.clone());
-        let moved = Moved { from, merged_at, event_id, state, layout, ids };
+        let (merged_at, is_new, event_id) = (*merged_at, *is_new, event_id.clone());
+        let moved = Moved { merged_at, is_new, event_id, state, layout, ids };
         self.identities.send(Message::new(target, at, Vec::new(), Body::State(Box::new(moved))));
     }
 
@@ -192,8 +194,12 @@ impl Engine {
         let decoded = moved.state.as_deref().and_then(|state| self.decode(state).ok());
         match decoded {
             Some(decoded) => {
-                let merge = (moved.merged_at, moved.event_id.as_deref());
-                self.join(to, *decoded, at, merge);
+                let merge = Joining {
+                    merged_at: moved.merged_at,
+                    event_id: moved.event_id.as_deref(),
+                    is_new: moved.is_new,
+                };
+                self.join(to, *decoded, at, &merge);
             }
             None => {
                 let event = plain_merge(to, &moved);
