@@ -251,7 +251,7 @@ fn asyncapi_has_every_topic_of_the_configuration_with_its_event() {
     let addresses: BTreeSet<&str> =
         document["channels"].as_object().unwrap().values().map(|c| c["address"].as_str().unwrap()).collect();
     let layout = stagecast::setup::topics(&config);
-    let private = [layout.state.as_str()];
+    let private = [layout.state.as_str(), layout.identity.as_str()];
     let topics: BTreeSet<&str> = layout.topics().into_iter().map(|(topic, _)| topic).collect();
     assert_eq!(addresses, topics.into_iter().filter(|topic| !private.contains(topic)).collect());
     for (name, message) in document["components"]["messages"].as_object().unwrap() {

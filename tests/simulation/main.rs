@@ -32,7 +32,7 @@ enum Step {
     Feed(usize),
     Start(usize),
     Poll(usize, usize),
-    CommitStep(usize),
+    PartOfCommit(usize),
     Commit(usize),
     Abort(usize),
     /// The answer to the end of a transaction does not come; whether it happened.
@@ -82,7 +82,7 @@ impl<const WITHOUT: u8> ReferenceStateMachine for Schedule<WITHOUT> {
             4 => (1usize..400).prop_map(Step::Feed),
             4 => name.clone().prop_map(Step::Start),
             20 => (name.clone(), 1usize..120).prop_map(|(w, n)| Step::Poll(w, n)),
-            8 => name.clone().prop_map(Step::CommitStep),
+            8 => name.clone().prop_map(Step::PartOfCommit),
             6 => name.clone().prop_map(Step::Commit),
             2 => name.clone().prop_map(Step::Abort),
             2 => (name.clone(), any::<bool>()).prop_map(|(w, happens)| Step::Unanswered(w, happens)),
@@ -98,7 +98,7 @@ impl<const WITHOUT: u8> ReferenceStateMachine for Schedule<WITHOUT> {
     fn preconditions(setting: &Setting, step: &Step) -> bool {
         match step {
             Step::Start(w) => !setting.up[*w],
-            Step::Poll(w, _) | Step::CommitStep(w) | Step::Commit(w) | Step::Abort(w) => setting.up[*w],
+            Step::Poll(w, _) | Step::PartOfCommit(w) | Step::Commit(w) | Step::Abort(w) => setting.up[*w],
             Step::Unanswered(w, _) | Step::Crash(w) | Step::Freeze(w) => setting.up[*w],
             Step::Feed(_) | Step::Wake(..) | Step::Expire(_) | Step::Wait(_) => true,
         }
@@ -151,7 +151,7 @@ impl System {
             Step::Feed(n) => self.cluster.fed = (self.cluster.fed + n).min(self.cluster.world.events.len()),
             Step::Start(name) => self.start(name),
             Step::Poll(name, n) => self.with(name, |worker, cluster| worker.poll(cluster, n, wall)),
-            Step::CommitStep(name) => self.with(name, Worker::commit_step),
+            Step::PartOfCommit(name) => self.with(name, Worker::commit_step),
             Step::Commit(name) => (0..3).for_each(|_| self.with(name, Worker::commit_step)),
             Step::Abort(name) => self.with(name, Worker::abort),
             Step::Unanswered(name, happens) => {
