@@ -34,7 +34,7 @@ pub fn needed(app_id: &str, layout: &Layout) -> (Vec<Grant>, Vec<Grant>) {
     let of_topic = |(topic, role): &(&str, Role)| {
         let operations: &[&str] = match role {
             Role::Input => &["Read", "DescribeConfigs"],
-            Role::State => &["Read", "Write", "DescribeConfigs"],
+            Role::State | Role::Moves => &["Read", "Write", "DescribeConfigs"],
             Role::Log | Role::Receipts | Role::Scores => &["Write", "DescribeConfigs"],
         };
         grant(operations, Resource::Topic((*topic).to_owned()))

@@ -3,7 +3,7 @@
 //! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, `reach` whether the cluster lets us in, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster) and who must be allowed what ([`acls`]), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which partition a key belongs to (`keys` looks whether
-//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back).
+//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back; [`bounded`] reads a topic to its end).
 
 pub mod broker;
 pub mod clients;
@@ -15,6 +15,7 @@ pub mod admin;
 pub mod acls;
 pub mod transactions;
 pub mod answer;
+pub mod faults;
 pub mod partitioner;
 mod keys;
 pub mod dead_letter;
@@ -27,6 +28,7 @@ pub mod worker;
 pub mod service;
 pub mod sender;
 pub mod feed;
+pub(crate) mod bounded;
 pub mod letters;
 pub mod embedded;
 pub mod history;

@@ -51,6 +51,12 @@ impl OrderDays {
         (entry >> Self::DAY_BITS) as usize
     }
 
+    /// The entry of a day since 1970.
+    pub fn entry(orders: u8, day: i64) -> u32 {
+        let since_year_0 = (day - MIN_TS.div_euclid(DAY_MS)).clamp(0, (1 << Self::DAY_BITS) - 1);
+        u32::from(orders) << Self::DAY_BITS | since_year_0 as u32
+    }
+
     /// The entry's day, of the orders of another index.
     pub fn with_orders(entry: u32, orders: u8) -> u32 {
         u32::from(orders) << Self::DAY_BITS | entry & ((1 << Self::DAY_BITS) - 1)
@@ -58,8 +64,7 @@ impl OrderDays {
 
     /// Adds a day (since 1970); whether it was new. A late order apart, it goes to the end.
     pub fn insert(&mut self, orders: u8, day: i64) -> bool {
-        let since_year_0 = (day - MIN_TS.div_euclid(DAY_MS)).clamp(0, (1 << Self::DAY_BITS) - 1);
-        let entry = u32::from(orders) << Self::DAY_BITS | since_year_0 as u32;
+        let entry = Self::entry(orders, day);
         match self.0.binary_search(&entry) {
             Ok(_) => false,
             Err(place) => {

@@ -376,6 +376,7 @@ pub fn answers() -> Arc<http::Shared> {
         health: Arc::new(Health::new(1, Tick::now())),
         queries,
         live: Arc::new(Live::default()),
+        reloading: None,
     })
 }
 
