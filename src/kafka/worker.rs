@@ -44,6 +44,7 @@ use crate::pipeline::erasure::OptOut;
 use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
 use crate::pipeline::quality;
+use crate::pipeline::worth::Worth;
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
 /// How long a poll may wait when there is nothing to do.
@@ -130,6 +131,7 @@ struct Worker<'a> {
     shown: Option<Tick>,
     weighed: Option<Tick>,
     bytes: BTreeMap<i32, u64>,
+    worth: BTreeMap<i32, Worth>,
 }
 
 impl From<TxnError> for End {
@@ -182,6 +184,7 @@ impl<'a> Worker<'a> {
             shown: None,
             weighed: None,
             bytes: BTreeMap::new(),
+            worth: BTreeMap::new(),
         };
         let end = match this.run() {
             Ok(()) => End::Finished,
@@ -324,7 +327,13 @@ impl<'a> Worker<'a> {
         for header in message.headers().into_iter().flat_map(|h| h.iter()) {
             headers = headers.insert(header);
         }
-        let reasons = dead_letter::headers(message.topic(), message.partition(), message.offset(), reject);
+        let origin = dead_letter::Origin {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+        };
+        let reasons = dead_letter::headers(&origin, reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -424,7 +433,13 @@ impl<'a> Worker<'a> {
         for (key, value) in &origin.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        let from = dead_letter::Origin {
+            topic: &origin.topic,
+            partition: origin.partition,
+            offset: origin.offset,
+            timestamp: origin.timestamp,
+        };
+        let reasons = dead_letter::headers(&from, &refused.reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -733,12 +748,14 @@ impl<'a> Worker<'a> {
         if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
             self.weighed = Some(Tick::now());
             self.bytes = self.tasks.iter().map(|(p, task)| (*p, task.engine().bytes() as u64)).collect();
+            self.worth = self.tasks.iter().map(|(p, task)| (*p, task.engine().worth())).collect();
         }
         for (partition, task) in &self.tasks {
             let engine = task.engine();
             let figures = PartitionFigures {
                 customers: engine.store().len() as u64,
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
+                worth: self.worth.get(partition).cloned().unwrap_or_default(),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
             };
