@@ -112,8 +112,18 @@ fn segment_call((_, _, json): &Record) -> Vec<u8> {
     .into_bytes()
 }
 
+/// What a plan has besides its model.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    Nothing,
+    /// What training saw, so that a census is taken.
+    Census,
+    /// As large a model in its shadow.
+    Challenger,
+}
+
 /// The shipped catalogue, these lifecycles of those that ship, and a model of fourteen terms.
-fn plan<'a>(lifecycles: impl IntoIterator<Item = &'a str>) -> Arc<Plan> {
+fn plan<'a>(lifecycles: impl IntoIterator<Item = &'a str>, beside: Beside) -> Arc<Plan> {
     let log = Transform::Log1p;
     let recency = |cap: f64| Transform::Recency { cap };
     let terms: Vec<(&str, Transform, (f64, f64, f64))> = vec![
@@ -134,9 +144,17 @@ fn plan<'a>(lifecycles: impl IntoIterator<Item = &'a str>) -> Arc<Plan> {
     ];
     let text = |name| (format!("{name}.toml"), preset(name).expect("a preset").to_owned());
     let lifecycles: Vec<_> = lifecycles.into_iter().map(text).collect();
-    let model = support::model(0.0, &terms);
-    let plan = Plan::new(&Catalogue::shipped(), &lifecycles, &model, Settings::default());
-    Arc::new(plan.expect("a plan"))
+    let mut model = support::model(0.0, &terms);
+    if beside != Beside::Census {
+        model.reference = None;
+    }
+    let plan = Plan::new(&Catalogue::shipped(), &lifecycles, &model, Settings::default()).expect("a plan");
+    if beside != Beside::Challenger {
+        return Arc::new(plan);
+    }
+    let mut challenger = support::model(0.1, &terms);
+    challenger.version = "2".into();
+    Arc::new(plan.with_challenger(&model, &challenger).expect("a challenger"))
 }
 
 fn decode_all(records: &[Record], money: &Money) -> usize {
@@ -178,7 +196,8 @@ fn encode_all(engine: &Engine) -> usize {
 }
 
 fn core(c: &mut Criterion) {
-    let (records, plan, all) = (records(), plan(["retention"]), plan(preset_names()));
+    let records = records();
+    let (plan, all) = (plan(["retention"], Beside::Nothing), plan(preset_names(), Beside::Nothing));
     let start = Tick::now();
     let (engine, outputs) = run_all(&records, &plan);
     let per_event = start.elapsed().as_nanos() / records.len() as u128;
@@ -204,6 +223,12 @@ fn core(c: &mut Criterion) {
     group.bench_function("decode_and_step_all_presets", |b| {
         b.iter_with_large_drop(|| run_all(&records, &all));
     });
+    for (name, beside) in [("with_census", Beside::Census), ("with_challenger", Beside::Challenger)] {
+        let plan = self::plan(["retention"], beside);
+        group.bench_function(format!("decode_and_step_{name}"), |b| {
+            b.iter_with_large_drop(|| run_all(&records, &plan));
+        });
+    }
     group.throughput(Throughput::Elements(engine.store().len() as u64));
     group.bench_function("encode", |b| b.iter(|| encode_all(&engine)));
     group.finish();

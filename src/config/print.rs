@@ -33,6 +33,7 @@ impl Config {
         out.span("follow", self.identity.follow_ms);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
+        out.text("token", &mask::masked("token", self.http.token.as_deref().unwrap_or_default()));
         out.0
     }
 
@@ -92,6 +93,7 @@ impl Config {
         out.key("use", self.lifecycles.use_.clone());
         out.section("model");
         out.path("path", &self.model.path);
+        out.path("challenger", &self.model.challenger);
         out.section("scores");
         out.key("min_change", self.scores.min_change);
         out.span("rescore_every", self.scores.rescore_every_ms);

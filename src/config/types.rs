@@ -137,8 +137,10 @@ pub struct Lifecycles {
 
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ModelConfig {
-    /// `None`: the model that ships.
+    /// A model, a file of aliases, or a folder with one; `None`: the model that ships.
     pub path: Option<PathBuf>,
+    /// Scores in the shadow of the model, unless that is named by aliases, which then name the challenger too.
+    pub challenger: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -218,9 +220,19 @@ impl fmt::Debug for Privacy {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
+    /// Who has it may ask for a reload; `None`: nobody may.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Http {
+    /// The token stays out of logs and panics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = mask::masked("token", self.token.as_deref().unwrap_or_default());
+        f.debug_struct("Http").field("listen", &self.listen).field("token", &token).finish()
+    }
 }
 
 impl Default for Config {
@@ -401,6 +413,6 @@ impl Default for Identity {
 
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), token: None }
     }
 }

@@ -22,6 +22,7 @@ use std::fmt;
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::channels;
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -198,7 +199,7 @@ impl From<Event<'_>> for KeptEvent {
             event_id: event.event_id.map(CompactString::new),
             numbers: event.numbers,
             profile: event.profile,
-            channel: event.channel.map(CompactString::new),
+            channel: event.channel.map(|channel| CompactString::new(channels::counted(&channel))),
         }
     }
 }

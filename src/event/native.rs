@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
@@ -22,6 +22,10 @@ pub const MAX_EVENT_ID_BYTES: usize = 128;
 pub(super) const MERGE: &str = "customers_merged";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
+/// Of a trait's name, and of its value where that is text: a customer's traits are in its state, which is written
+/// whole whenever it changes.
+pub const MAX_TRAIT_NAME_BYTES: usize = 256;
+pub const MAX_TRAIT_TEXT_BYTES: usize = 4_096;
 
 /// What a record brings along besides its value.
 #[derive(Clone, Copy, Debug)]
@@ -52,20 +56,24 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     let mut profile = None;
     match source {
         Source::Clickstream => {
-            check_text(&raw.session_id, "/session_id")?;
-            check_text(&raw.url, "/url")?;
-            check_text(&raw.product_id, "/product_id")?;
-            check_text(&raw.campaign, "/campaign")?;
+            check_texts(
+                raw.no_text,
+                &[
+                    (Known::SessionId, "/session_id"),
+                    (Known::Url, "/url"),
+                    (Known::ProductId, "/product_id"),
+                    (Known::Campaign, "/campaign"),
+                ],
+            )?;
         }
         Source::Purchase => {
-            check_text(&raw.order_id, "/order_id")?;
+            check_texts(raw.no_text, &[(Known::OrderId, "/order_id")])?;
             if let Some(amount) = amount(&name, raw.amount, raw.currency, money)? {
                 numbers.set(Field::Amount, amount);
             }
         }
         Source::Support => {
-            check_text(&raw.ticket_id, "/ticket_id")?;
-            check_text(&raw.priority, "/priority")?;
+            check_texts(raw.no_text, &[(Known::TicketId, "/ticket_id"), (Known::Priority, "/priority")])?;
             check_text(&raw.text, "/text")?;
             for (field, value, range) in [
                 (Field::Sentiment, raw.sentiment, (-1.0, 1.0)),
@@ -91,50 +99,210 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
 }
 
-/// The object's known fields, as they came. A second occurrence of a field is malformed.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// The object's known fields, as they came.
+#[derive(Default)]
 struct Raw<'a> {
-    #[serde(borrow)]
     customer_id: Scalar<'a>,
-    #[serde(borrow)]
     from_id: Scalar<'a>,
-    #[serde(borrow, rename = "type")]
     kind: Scalar<'a>,
-    #[serde(borrow)]
     ts: Scalar<'a>,
-    #[serde(borrow)]
     event_id: Scalar<'a>,
-    #[serde(borrow)]
     channel: Scalar<'a>,
-    #[serde(borrow)]
-    session_id: Scalar<'a>,
-    #[serde(borrow)]
-    url: Scalar<'a>,
-    #[serde(borrow)]
-    product_id: Scalar<'a>,
-    #[serde(borrow)]
-    campaign: Scalar<'a>,
-    #[serde(borrow)]
-    order_id: Scalar<'a>,
-    #[serde(borrow)]
     amount: Scalar<'a>,
-    #[serde(borrow)]
     currency: Scalar<'a>,
-    #[serde(borrow)]
-    ticket_id: Scalar<'a>,
-    #[serde(borrow)]
-    priority: Scalar<'a>,
-    #[serde(borrow)]
     sentiment: Scalar<'a>,
-    #[serde(borrow)]
     csat: Scalar<'a>,
-    #[serde(borrow)]
     nps: Scalar<'a>,
-    #[serde(borrow)]
     text: Scalar<'a>,
-    #[serde(borrow)]
     traits: TraitMap<'a>,
+    /// Bits of [`Known`]: the fields that came, and those of them that are neither text nor `null`.
+    came: u32,
+    no_text: u32,
+}
+
+/// The fields by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Known {
+    CustomerId,
+    FromId,
+    Kind,
+    Ts,
+    EventId,
+    Channel,
+    SessionId,
+    Url,
+    ProductId,
+    Campaign,
+    OrderId,
+    Amount,
+    Currency,
+    TicketId,
+    Priority,
+    Sentiment,
+    Csat,
+    Nps,
+    Text,
+    Traits,
+    /// Any other.
+    Skipped,
+}
+
+impl Known {
+    fn from_name(name: &str) -> Known {
+        match name {
+            "customer_id" => Known::CustomerId,
+            "from_id" => Known::FromId,
+            "type" => Known::Kind,
+            "ts" => Known::Ts,
+            "event_id" => Known::EventId,
+            "channel" => Known::Channel,
+            "session_id" => Known::SessionId,
+            "url" => Known::Url,
+            "product_id" => Known::ProductId,
+            "campaign" => Known::Campaign,
+            "order_id" => Known::OrderId,
+            "amount" => Known::Amount,
+            "currency" => Known::Currency,
+            "ticket_id" => Known::TicketId,
+            "priority" => Known::Priority,
+            "sentiment" => Known::Sentiment,
+            "csat" => Known::Csat,
+            "nps" => Known::Nps,
+            "text" => Known::Text,
+            "traits" => Known::Traits,
+            _ => Known::Skipped,
+        }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Known;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Known, E> {
+                Ok(Known::from_name(name))
+            }
+        }
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+/// Fills the fields in where they are: there are many of them, and most of an event's are absent.
+impl<'de> DeserializeSeed<'de> for &mut Raw<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Raw<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    /// A second occurrence of a field is malformed.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key::<Known>()? {
+            if field != Known::Skipped && self.came & field.bit() != 0 {
+                return Err(serde::de::Error::custom("a field came twice"));
+            }
+            self.came |= field.bit();
+            let scalar = match field {
+                Known::CustomerId => &mut self.customer_id,
+                Known::FromId => &mut self.from_id,
+                Known::Kind => &mut self.kind,
+                Known::Ts => &mut self.ts,
+                Known::EventId => &mut self.event_id,
+                Known::Channel => &mut self.channel,
+                Known::Amount => &mut self.amount,
+                Known::Currency => &mut self.currency,
+                Known::Sentiment => &mut self.sentiment,
+                Known::Csat => &mut self.csat,
+                Known::Nps => &mut self.nps,
+                Known::Text => &mut self.text,
+                Known::SessionId
+                | Known::Url
+                | Known::ProductId
+                | Known::Campaign
+                | Known::OrderId
+                | Known::TicketId
+                | Known::Priority => {
+                    if !map.next_value::<IsText>()?.0 {
+                        self.no_text |= field.bit();
+                    }
+                    continue;
+                }
+                Known::Traits => {
+                    self.traits = map.next_value()?;
+                    continue;
+                }
+                Known::Skipped => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *scalar = map.next_value()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value is text or `null`, for fields of which nothing else is asked.
+struct IsText(bool);
+
+impl<'de> Deserialize<'de> for IsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IsTextVisitor)
+    }
+}
+
+struct IsTextVisitor;
+
+impl<'de> Visitor<'de> for IsTextVisitor {
+    type Value = IsText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_str<E>(self, _: &str) -> Result<IsText, E> {
+        Ok(IsText(true))
+    }
+    fn visit_unit<E>(self) -> Result<IsText, E> {
+        Ok(IsText(true))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<IsText, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(IsText(false))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IsText, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(IsText(false))
+    }
 }
 
 /// A JSON value as far as a flat field needs it. `null` counts as absent.
@@ -233,7 +401,10 @@ impl<'de> Visitor<'de> for TraitMapVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((Key(key), value)) = map.next_entry::<Key<'de>, Scalar<'de>>()? {
-            entries.push((key, value));
+            // One more than may be, so that it shows.
+            if entries.len() <= MAX_TRAITS {
+                entries.push((key, value));
+            }
         }
         Ok(TraitMap::Entries(entries))
     }
@@ -284,7 +455,22 @@ fn parse(value: &[u8]) -> Result<Raw<'_>, Reject> {
             Err(error) => malformed(&error),
         });
     }
-    serde_json::from_slice(json).map_err(|error| malformed(&error))
+    let mut raw = Raw::default();
+    // Text that is known to be UTF-8 as a whole need not be looked at again string by string. Where it is not,
+    // the reader of bytes says where.
+    let filled = match std::str::from_utf8(json) {
+        Ok(text) => fill(&mut raw, serde_json::Deserializer::from_str(text)),
+        Err(_) => fill(&mut raw, serde_json::Deserializer::from_slice(json)),
+    };
+    filled.map(|()| raw).map_err(|error| malformed(&error))
+}
+
+fn fill<'a, R: serde_json::de::Read<'a>>(
+    raw: &mut Raw<'a>,
+    mut json: serde_json::Deserializer<R>,
+) -> Result<(), serde_json::Error> {
+    raw.deserialize(&mut json)?;
+    json.end()
 }
 
 fn malformed(error: &serde_json::Error) -> Reject {
@@ -374,10 +560,22 @@ fn optional_text<'a>(
     }
 }
 
+/// Fields of which only text is asked, and where they stand. `no_text`: see [`Raw`].
+fn check_texts(no_text: u32, fields: &[(Known, &str)]) -> Result<(), Reject> {
+    match fields.iter().find(|(field, _)| no_text & field.bit() != 0) {
+        None => Ok(()),
+        Some((_, at)) => Err(expected_text(at)),
+    }
+}
+
+fn expected_text(at: &str) -> Reject {
+    Reject::new(Reason::InvalidField, format!("{at}: expected text"))
+}
+
 fn check_text(field: &Scalar<'_>, at: &str) -> Result<(), Reject> {
     match field {
         Scalar::Absent | Scalar::Text(_) => Ok(()),
-        _ => Err(Reject::new(Reason::InvalidField, format!("{at}: expected text"))),
+        _ => Err(expected_text(at)),
     }
 }
 
@@ -466,12 +664,31 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
+/// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
+pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
+    if name.len() > MAX_TRAIT_NAME_BYTES {
+        return Err(long_trait_name(at));
+    }
+    if text.len() > MAX_TRAIT_TEXT_BYTES {
+        let message = format!("{at}/{name}: the text of a trait has at most {MAX_TRAIT_TEXT_BYTES} bytes");
+        return Err(Reject::new(Reason::InvalidField, message));
+    }
+    Ok(())
+}
+
+pub(super) fn long_trait_name(at: &str) -> Reject {
+    let message = format!("{at}: the name of a trait has at most {MAX_TRAIT_NAME_BYTES} bytes");
+    Reject::new(Reason::InvalidField, message)
+}
+
 fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChange, Reject> {
     if entries.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("/traits: more than {MAX_TRAITS} entries")));
     }
     let mut changes = Vec::with_capacity(entries.len());
     for (name, value) in entries {
+        let text = if let Scalar::Text(text) = &value { text } else { "" };
+        check_trait(&name, text, "/traits")?;
         let value = match value {
             Scalar::Absent => None,
             Scalar::Text(text) => Some(TraitValue::Text(text.into())),

@@ -9,8 +9,9 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
+use super::faults::Faults;
 use super::task::{Input, Reading, Timing};
-use super::worker::{Faults, work};
+use super::worker::work;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
 use crate::event::Source;
@@ -24,7 +25,7 @@ use crate::time::{Tick, Ts};
 /// What the workers share.
 pub struct Shared {
     pub clients: ClientSettings,
-    pub models: Models,
+    pub models: Arc<Models>,
     pub inputs: Arc<[Input]>,
     pub topics: config::Topics,
     pub commit: Commit,
@@ -82,14 +83,18 @@ impl Service {
         let (runtime, listener) = listen(config)?;
         let (queries, receivers) = Queries::new(workers);
         let plan = Arc::new(plan);
+        let metrics = Metrics::new(&plan)?;
+        let models = Arc::new(Models::new(config, Arc::clone(&plan), Arc::clone(&metrics))?);
+        let token = config.http.token.as_deref();
         let http = Arc::new(http::Shared {
-            metrics: Metrics::new(&plan)?,
+            metrics,
             plan,
             health: Arc::new(Health::new(workers, Tick::now())),
             queries,
             live: Arc::default(),
+            reloading: token.map(|token| http::reload::Reloading::new(token, Arc::clone(&models))),
         });
-        let shared = Arc::new(Shared::new(config, request, clients, partitions, &http)?);
+        let shared = Arc::new(Shared::new(config, request, clients, models, partitions, &http)?);
         tracing::info!(workers, partitions, address = %config.http.listen, "starting");
         Ok(Service { shared, http, receivers, runtime, listener })
     }
@@ -239,6 +244,7 @@ impl Shared {
         config: &Config,
         request: Request,
         clients: ClientSettings,
+        models: Arc<Models>,
         partitions: i32,
         http: &http::Shared,
     ) -> Result<Shared> {
@@ -254,7 +260,7 @@ impl Shared {
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         Ok(Shared {
             clients,
-            models: Models::new(config, Arc::clone(&http.plan), Arc::clone(&http.metrics))?,
+            models,
             inputs,
             topics: config.topics.clone(),
             commit: config.commit.clone(),
@@ -270,7 +276,7 @@ impl Shared {
             metrics: Arc::clone(&http.metrics),
             health: Arc::clone(&http.health),
             live: Arc::clone(&http.live),
-            faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
+            faults: Faults::from_env(),
             ends,
             quiet: Mutex::new(BTreeMap::new()),
             drained: AtomicBool::new(false),

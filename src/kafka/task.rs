@@ -302,6 +302,11 @@ impl Task {
     /// The transaction is taken back. The lanes must be read again from [`Task::committed`].
     pub fn rollback(&mut self) {
         self.engine.rollback();
+        self.rewind();
+    }
+
+    /// The part of a rollback that is not about customers.
+    pub(super) fn rewind(&mut self) {
         self.merger = Merger::new(self.timing.grace_ms, self.committed.clone());
         self.clock = Ts::MIN;
         self.lived_to = self.committed_lived_to;
@@ -321,6 +326,11 @@ impl Task {
     /// By lane, what the transaction at hand covers.
     pub fn position(&self, lane: usize) -> Position {
         self.merger.position(lane)
+    }
+
+    /// Whether the transaction at hand covers more than the last commit does.
+    pub(super) fn has_moved(&self) -> bool {
+        self.committed.iter().enumerate().any(|(lane, committed)| *committed != self.position(lane))
     }
 
     pub fn inputs(&self) -> &[Input] {

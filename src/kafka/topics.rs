@@ -133,13 +133,18 @@ pub fn create(settings: &ClientSettings, layout: &Layout, inputs: bool, out: &mu
     Ok(())
 }
 
-/// `stagecast topics check`: prints what is wrong, the keys of a sample of the inputs included; fails when
-/// something must change before `run`.
-pub fn report(settings: &ClientSettings, layout: &Layout, out: &mut dyn Write) -> Result<()> {
+/// What `stagecast topics check` finds, the keys of a sample of the inputs included. `progress` is told the
+/// number of records looked at.
+pub fn inspect(settings: &ClientSettings, layout: &Layout, progress: &dyn Fn(u64)) -> Result<Vec<Finding>> {
     let found = Admin::connect(settings)?.look(layout)?;
     let mut findings = check(layout, &found);
-    findings.extend(keys::misplaced(settings, &layout.inputs_found(&found))?);
-    for finding in &findings {
+    findings.extend(keys::misplaced(settings, &layout.inputs_found(&found), progress)?);
+    Ok(findings)
+}
+
+/// Prints what is wrong; fails when something must change before `run`.
+pub fn report(findings: &[Finding], layout: &Layout, out: &mut dyn Write) -> Result<()> {
+    for finding in findings {
         say(out, &finding.to_string())?;
     }
     let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -243,7 +248,7 @@ impl Layout {
 
 impl Role {
     /// The configuration a topic of this role is created with.
-    fn config(self, replication: i32) -> BTreeMap<&'static str, String> {
+    pub fn config(self, replication: i32) -> BTreeMap<&'static str, String> {
         let mut config = BTreeMap::new();
         match self {
             Role::Input => {

@@ -28,6 +28,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::answer::{Answer, Call, classify};
+use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
@@ -43,8 +44,8 @@ use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
-use crate::pipeline::quality;
 use crate::pipeline::worth::Worth;
+use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
 /// How long a poll may wait when there is nothing to do.
@@ -53,9 +54,11 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 const INTAKE_RECORDS: usize = 2_000;
 /// A lane that holds more is paused until it holds less than a quarter of it.
 const LANE_RECORDS: usize = 20_000;
-/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer.
+/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer; more seldom
+/// where that would take more than a 200th of the time.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
+const WEIGHING_SHARE: u32 = 200;
 /// Aborts in a row after which the worker begins anew.
 const MAX_ABORTS: u32 = 3;
 /// Between two lives that failed one after another; a life of this length was no failure.
@@ -127,9 +130,9 @@ struct Worker<'a> {
     /// The latest stage changes, and the stage changes and alerts of the transaction at hand.
     recent: Recent,
     pending: Vec<(Channel, String, Vec<u8>)>,
-    /// When figures were shown last, and when the state was weighed last.
+    /// When figures were shown last, when the state was weighed last, and how long that took.
     shown: Option<Tick>,
-    weighed: Option<Tick>,
+    weighed: Option<(Tick, Duration)>,
     bytes: BTreeMap<i32, u64>,
     worth: BTreeMap<i32, Worth>,
 }
@@ -198,6 +201,7 @@ impl<'a> Worker<'a> {
     /// Fences whoever had this name before, before anything is read. `None`: told to stop meanwhile.
     fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
         let transactions = Transactions::new(&shared.clients, worker)?;
+        let transactions = transactions.with_faults(&shared.clients, &shared.faults)?;
         loop {
             shared.health.beat(worker, Tick::now());
             if shared.is_stopping() {
@@ -550,19 +554,17 @@ impl<'a> Worker<'a> {
 
     fn try_commit(&mut self) -> Result<(), TxnError> {
         self.begin()?;
-        self.shared.faults.at("before_states");
-        let mut positions = TopicPartitionList::new();
+        self.shared.faults.at("before_states")?;
+        let (mut positions, wall) = (TopicPartitionList::new(), wall_now());
         for task in self.tasks.values() {
-            let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
-            self.buffer.clear();
-            send_quality(&self.transactions, &self.shared.topics.state, task)?;
-            let marker = task.marker(written).encode();
-            let record = BaseRecord::to(&self.shared.topics.state)
-                .key(marker::KEY)
-                .payload(&marker)
-                .partition(task.partition)
-                .timestamp(wall_now());
-            self.transactions.send(record)?;
+            let (transactions, topic) = (&self.transactions, &self.shared.topics.state);
+            write_states(task, &mut self.buffer, |key, value| {
+                let record = BaseRecord::to(topic).partition(task.partition).timestamp(wall);
+                transactions.send(BaseRecord::<[u8], [u8]> { payload: value, ..record.key(key) })
+            })?;
+            if self.shared.faults.lack(Guard::SilentPositions) && !task.has_moved() {
+                continue;
+            }
             // Every task's position, moved or not: it is what fences a transaction that only silence filled.
             for (lane, input) in task.inputs().iter().enumerate() {
                 let offset = Offset::Offset(task.position(lane).next);
@@ -570,14 +572,13 @@ impl<'a> Worker<'a> {
                 added.map_err(|e| TxnError::new(Call::Offsets, e))?;
             }
         }
-        self.shared.faults.at("before_commit");
+        self.shared.faults.at("before_commit")?;
         let group = self.member.group_metadata();
         let group = group.ok_or_else(|| TxnError::new(Call::Offsets, KafkaError::Canceled))?;
         self.transactions.commit(&positions, &group)?;
         let again = self.shared.clients.broker.after_commit(self.member, &positions);
         again.map_err(|e| TxnError { answer: Answer::RebuildProducer, ..TxnError::new(Call::Offsets, e) })?;
-        self.shared.faults.at("after_commit");
-        Ok(())
+        self.shared.faults.at("after_commit")
     }
 
     fn committed(&mut self, took: Duration) {
@@ -627,7 +628,10 @@ impl<'a> Worker<'a> {
         self.pending.clear();
         self.forget_transaction();
         for task in self.tasks.values_mut() {
-            task.rollback();
+            match self.shared.faults.lack(Guard::Rollback) {
+                true => task.rewind(),
+                false => task.rollback(),
+            }
             for (lane, input) in task.inputs().iter().enumerate() {
                 let next = Offset::Offset(task.committed()[lane].next);
                 self.member.seek(&input.topic, task.partition, next, Duration::from_secs(10))?;
@@ -672,6 +676,7 @@ impl<'a> Worker<'a> {
             state_topic: &shared.topics.state,
             partitions: shared.partitions,
             timing: shared.timing,
+            faults: &shared.faults,
         };
         let worker = self.worker;
         let cancelled = || {
@@ -745,10 +750,12 @@ impl<'a> Worker<'a> {
             return;
         }
         self.shown = Some(Tick::now());
-        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
-            self.weighed = Some(Tick::now());
+        let is_due = |(at, took): (Tick, Duration)| at.elapsed() >= WEIGH_EVERY.max(took * WEIGHING_SHARE);
+        if self.weighed.is_none_or(is_due) {
+            let began = Tick::now();
             self.bytes = self.tasks.iter().map(|(p, task)| (*p, task.engine().bytes() as u64)).collect();
             self.worth = self.tasks.iter().map(|(p, task)| (*p, task.engine().worth())).collect();
+            self.weighed = Some((Tick::now(), began.elapsed()));
         }
         for (partition, task) in &self.tasks {
             let engine = task.engine();
@@ -758,6 +765,7 @@ impl<'a> Worker<'a> {
                 worth: self.worth.get(partition).cloned().unwrap_or_default(),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
+                census: engine.drift.census().clone(),
             };
             self.shared.metrics.set_partition(*partition, figures);
             self.shared.metrics.set_clock(task.clock());
@@ -835,60 +843,44 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed, what describes their layout where that is new
-/// to the log, a tombstone for those it erases, and what is remembered of them; returns how many states.
-fn send_states(
-    transactions: &Transactions,
-    topic: &str,
+/// Hands `send` the keys and values of what the transaction at hand writes to the state topic: the state of every
+/// customer that it changed, what describes their layout where that is new to the log, a tombstone for those it
+/// erases and what is remembered of them and of those who merged, the counts of outcomes and the census of customers
+/// if they changed, and last the marker.
+pub fn write_states<E>(
     task: &Task,
     buffer: &mut Vec<u8>,
-) -> Result<u64, TxnError> {
-    let store = task.engine().store();
-    let wall = wall_now();
+    mut send: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (engine, store) = (task.engine(), task.engine().store());
     for (layout, description) in task.undescribed() {
-        let key = marker::layout_key(*layout);
-        let record =
-            BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
-        transactions.send(record)?;
+        send(&marker::layout_key(*layout), Some(description))?;
     }
     let mut states = 0;
     for customer in store.dirty() {
-        let key = store.customer(*customer).id.as_str();
         buffer.clear();
         let is_erased = store.is_erased(*customer);
         if !is_erased {
             task.encode(*customer, buffer);
             states += 1;
         }
-        let mut record: BaseRecord<'_, str, [u8]> =
-            BaseRecord::to(topic).key(key).partition(task.partition).timestamp(wall);
-        record.payload = (!is_erased).then_some(buffer.as_slice());
-        transactions.send(record)?;
+        let id = store.customer(*customer).id.as_bytes();
+        send(id, (!is_erased).then_some(buffer.as_slice()))?;
     }
-    let opt_outs = task.engine().opt_outs().changes();
-    let opt_outs = opt_outs.into_iter().map(|(hash, out)| (OptOut::key(hash), out.map(OptOut::encode)));
-    for (key, value) in task.engine().identities().changes().into_iter().chain(opt_outs) {
-        let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
-        record.payload = value.as_deref();
-        transactions.send(record)?;
+    buffer.clear();
+    for (hash, opt_out) in engine.opt_outs().changes() {
+        send(&OptOut::key(hash), opt_out.map(OptOut::encode).as_deref())?;
     }
-    Ok(states)
-}
-
-/// Sends the counts of outcomes, if the transaction has changed them.
-fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
-    let quality = &task.engine().quality;
-    if !quality.has_changed() {
-        return Ok(());
+    for (key, value) in engine.identities().changes() {
+        send(&key, value.as_deref())?;
     }
-    let counts = quality.ledger().encode();
-    let record = BaseRecord::to(topic)
-        .key(quality::KEY)
-        .payload(&counts)
-        .partition(task.partition)
-        .timestamp(wall_now());
-    transactions.send(record)
+    if engine.quality.has_changed() {
+        send(quality::KEY, Some(&engine.quality.ledger().encode()))?;
+    }
+    if engine.drift.has_changed() {
+        send(drift::KEY, Some(&engine.drift.census().encode()))?;
+    }
+    send(marker::KEY, Some(&task.marker(states).encode()))
 }
 
 /// How an event counts; a merge that cannot be counts where its dead letter is sent.
@@ -902,29 +894,4 @@ fn result_of((source, applied): (Source, Applied)) -> Option<(Source, EventResul
         Applied::Refused => return None,
     };
     Some((source, result))
-}
-
-/// Points at which a test may make the process die.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    point: Option<(String, u32)>,
-    seen: Arc<std::sync::atomic::AtomicU32>,
-}
-
-impl Faults {
-    /// `NAME:N` dies the Nth time that point is reached. Set by `STAGECAST_FAULT`, in debug builds only.
-    pub fn parse(text: Option<&str>) -> Faults {
-        let point = text.filter(|_| cfg!(debug_assertions)).and_then(|t| {
-            let (name, n) = t.split_once(':')?;
-            Some((name.to_owned(), n.parse().ok()?))
-        });
-        Faults { point, seen: Arc::default() }
-    }
-
-    fn at(&self, name: &str) {
-        let Some((point, nth)) = &self.point else { return };
-        if point == name && self.seen.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == *nth {
-            std::process::abort();
-        }
-    }
 }

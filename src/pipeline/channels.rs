@@ -35,8 +35,7 @@ impl Entry<'_> {
 
 /// Counts an event through this channel.
 pub fn count(packed: &mut ThinVec<u8>, name: &str) {
-    let end = (0..=name.len().min(NAME_BYTES)).rev().find(|end| name.is_char_boundary(*end));
-    let name = &name[..end.unwrap_or(0)];
+    let name = counted(name);
     if name.is_empty() {
         return;
     }
@@ -80,6 +79,12 @@ pub fn join(packed: &mut ThinVec<u8>, other: &[u8]) {
     }
     packed.clear();
     all.iter().for_each(|(name, count)| push(packed, name, *count));
+}
+
+/// As much of a name as counts.
+pub fn counted(name: &str) -> &str {
+    let end = (0..=name.len().min(NAME_BYTES)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
 }
 
 fn push(packed: &mut ThinVec<u8>, name: &str, count: u32) {

@@ -99,14 +99,12 @@ impl Engine {
             put_instant(out, now, slots.fired_at.get(row));
         }
         // As of this instant, so that equal pasts are equal bytes whenever room was made in the packed lists.
-        let mut packed = ThinVec::new();
-        windows::put_folded(&plan.layout, &customer.log, now, &mut packed);
-        put_bytes(out, &packed);
-        packed.clear();
-        if let Some(slots) = &plan.layout.sessions {
-            sessions::put_current(slots, &customer.sessions, now, &mut packed);
-        }
-        put_bytes(out, &packed);
+        put_with_length(out, |out| windows::put_folded(&plan.layout, &customer.log, now, out));
+        put_with_length(out, |out| {
+            if let Some(slots) = &plan.layout.sessions {
+                sessions::put_current(slots, &customer.sessions, now, out);
+            }
+        });
         put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
@@ -317,6 +315,16 @@ fn put_instant(out: &mut Vec<u8>, now: Ts, ts: Ts) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u64(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// As [`put_bytes`], for bytes that are written only now.
+fn put_with_length(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let end = out.len();
+    put_u64(out, (end - start) as u64);
+    let length_bytes = out.len() - end;
+    out[start..].rotate_right(length_bytes);
 }
 
 fn put_seen(out: &mut Vec<u8>, seen: &[Seen], newest: Ts, horizon: i64) {

@@ -5,6 +5,7 @@
 //! erased older than that are dropped; the first one after it begins a new customer. PURE.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
@@ -176,7 +177,8 @@ impl Engine {
     pub(super) fn erase(&mut self, known: Option<u32>, event: &Event<'_>) -> Applied {
         let mut at = event.ts;
         if let Some(index) = known {
-            self.live_through(index, event.ts - 1);
+            let plan = Arc::clone(&self.plan);
+            self.live_through(&plan, index, event.ts - 1);
             at = at.max(self.plan().head.now.get(self.store.row(index)));
             self.store.touch(index, false);
             self.count_out(index);

@@ -44,16 +44,16 @@ impl Engine {
     /// Joins a state to that of `target`, as of `at` or the target's last instant, and evaluates what comes of
     /// it.
     pub(super) fn join(&mut self, target: &str, moved: Decoded, at: Ts, merge: &Joining<'_>) {
-        let plan = Arc::clone(&self.plan);
+        let plan = &*Arc::clone(&self.plan);
         let head = plan.head;
         let index = match self.store.find(target) {
             Some(index) => {
-                self.live_through(index, at - 1);
+                self.live_through(plan, index, at - 1);
                 self.store.touch(index, false);
                 let now = at.max(head.now.get(self.store.row(index)));
                 let (row, customer) = self.store.parts_mut(index);
                 let theirs = moved.row.clone();
-                join_states(&plan, row, customer, moved, now);
+                join_states(plan, row, customer, moved, now);
                 head.now.set(row, now);
                 if merge.is_new {
                     self.go_on_as(index, &theirs, now, merge.event_id);
@@ -67,10 +67,10 @@ impl Engine {
         head.persisted.set(self.store.row_mut(index), now);
         let hash = merge.event_id.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
         self.remember(index, hash, merge.merged_at);
-        if self.evaluate(index, now, Trigger::Event, merge.event_id) {
-            self.keep_score(index, now);
+        if self.evaluate(plan, index, now, Trigger::Event, merge.event_id) {
+            self.keep_score(plan, index, now);
         }
-        self.schedule(index, now);
+        self.schedule(plan, index, now);
     }
 
     /// Puts a customer that nobody knew at its merge, and who has begun a life of its own while the other's state

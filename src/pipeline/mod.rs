@@ -21,6 +21,7 @@ pub mod consent;
 pub mod alert;
 pub mod outcomes;
 pub mod quality;
+pub mod drift;
 pub mod engine;
 pub mod described;
 pub mod migrate;

@@ -7,7 +7,7 @@ use thin_vec::ThinVec;
 
 use super::layout::{NEVER, Sessions};
 use super::panes::hour_of;
-use super::varint::{get_u64, put_u64};
+use super::varint::{Packed, get_u64, put_u64};
 use super::windows::Edit;
 use crate::time::{DAY_MS, MIN_TS, MINUTE_MS, Ts};
 
@@ -150,26 +150,26 @@ fn push_packed(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, sess
         repack(slots, row, packed, &kept);
         packed.reserve_exact((packed.len() / 8 + 16).max(LONGEST_PACKED_BYTES));
     }
-    append(packed, slots.packed_end.get(row), session);
+    let previous_end = if packed.is_empty() { MIN_TS } else { slots.packed_end.get(row) };
+    append(packed, previous_end, session);
     slots.packed_end.set(row, session.end);
 }
 
-fn append(packed: &mut ThinVec<u8>, previous_end: Ts, session: Session) {
-    let previous_end = if packed.is_empty() { MIN_TS } else { previous_end };
+fn append(packed: &mut impl Packed, previous_end: Ts, session: Session) {
     put_u64(packed, (session.start - previous_end) as u64);
     put_u64(packed, (session.end - session.start) as u64);
 }
 
 /// Appends the packed sessions that can still matter as of `now`: the same bytes whether or not room was made
 /// in between.
-pub fn put_current(slots: &Sessions, packed: &[u8], now: Ts, out: &mut ThinVec<u8>) {
+pub fn put_current(slots: &Sessions, packed: &[u8], now: Ts, out: &mut impl Packed) {
     let (mut at, mut end) = (0, MIN_TS);
     while at < packed.len() {
         let start = end.saturating_add_unsigned(get_u64(packed, &mut at));
         end = start.saturating_add_unsigned(get_u64(packed, &mut at));
         if end >= oldest(slots, now) {
             append(out, MIN_TS, Session { start, end });
-            return out.extend_from_slice(packed.get(at..).unwrap_or(&[]));
+            return out.put(packed.get(at..).unwrap_or(&[]));
         }
     }
 }
@@ -178,7 +178,7 @@ fn repack(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, all: &[Se
     packed.clear();
     let mut end = NEVER;
     for session in all {
-        append(packed, end, *session);
+        append(packed, if packed.is_empty() { MIN_TS } else { end }, *session);
         end = session.end;
     }
     slots.packed_end.set(row, end);

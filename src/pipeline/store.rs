@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use thin_vec::ThinVec;
 
-use super::facts::Traits;
+use super::facts::{TraitValue, Traits};
 use super::plan::HeadSlots;
 use crate::time::{DAY_MS, MIN_TS, Ts};
 
@@ -381,7 +381,10 @@ impl Customer {
     fn heap_bytes(&self) -> usize {
         let thin = |capacity: usize| if capacity == 0 { 0 } else { 16 + capacity + 8 };
         let id = if self.id.is_heap_allocated() { self.id.capacity() + 8 } else { 0 };
-        let traits = self.traits.as_ref().map_or(0, |t| 48 + t.len() * 96);
+        let text = |value: &TraitValue| if let TraitValue::Text(text) = value { text.len() } else { 0 };
+        let traits = self.traits.as_ref().map_or(0, |traits| {
+            48 + traits.iter().map(|(name, value)| 64 + name.len() + text(value)).sum::<usize>()
+        });
         id + thin(self.log.capacity())
             + thin(self.sessions.capacity())
             + thin(self.seen.capacity() * size_of::<Seen>())

@@ -60,7 +60,8 @@ impl Worth {
 
     fn segment(&mut self, name: &str) -> &mut Stages {
         let is_told = self.segments.contains_key(name) || self.segments.len() < SEGMENTS_MOST;
-        self.segments.entry(if is_told { name } else { OTHERS }.into()).or_default()
+        let name = if is_told { name } else { OTHERS };
+        self.segments.entry(name.into()).or_default()
     }
 }
 
@@ -138,9 +139,9 @@ mod tests {
         for (n, id) in ["a", "b", "c"].into_iter().enumerate() {
             let at = 1_767_225_600_000;
             let order = event(Source::Purchase, "order_completed", at, None);
-            (0..n).for_each(|_| {
-                drop(engine.step(&crate::event::Event { customer_id: id.into(), ..order.clone() }))
-            });
+            for _ in 0..n {
+                engine.step(&crate::event::Event { customer_id: id.into(), ..order.clone() });
+            }
             let traits =
                 vec![(SEGMENT.into(), Some(TraitValue::Text(if n < 2 { "smb" } else { "vip" }.into())))];
             let profile = Some(Box::new(ProfileChange::Traits(traits)));

@@ -15,9 +15,10 @@ use stagecast::pipeline::varint::get_u64;
 use stagecast::setup;
 use stagecast::time::{HOUR_MS, MINUTE_MS, Ts};
 
+use crate::checker::check_sequences;
 use crate::records::{Isolation, until};
 use crate::service::{committed, free_address, input_of};
-use crate::world::{World, check_sequences, event, time_of};
+use crate::world::{World, event, time_of};
 
 const SOON: Duration = Duration::from_secs(60);
 const MANY: &str = "[commit]\ninterval = \"10ms\"\ncatch_up = \"10ms\"\nmax_records = 40\n";
@@ -105,7 +106,9 @@ fn check(world: &World, visitors: &BTreeSet<String>) {
     let elsewhere =
         expected.iter().filter(|(id, customer)| kept[*id]["stages"] != customer["stages"]).count();
     assert!(elsewhere <= expected.len() / 20, "{elsewhere} of {} are in other stages", expected.len());
-    check_sequences(&world.written(Isolation::Committed)["stage-changes"]);
+    let mut violations = Vec::new();
+    check_sequences(&world.written(Isolation::Committed)["stage-changes"], &mut violations);
+    assert!(violations.is_empty(), "{violations:?}");
 }
 
 #[test]

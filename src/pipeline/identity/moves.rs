@@ -1,5 +1,7 @@
 //! How a merge goes: who asks, who gives, who takes, and who follows.
 
+use std::sync::Arc;
+
 use super::message::{Ask, Body, Carried, Moved};
 use super::{Id, MAX_ALIASES, MAX_HOPS, Message, Refused};
 use crate::event::{Event, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
@@ -140,7 +142,8 @@ impl Engine {
 
     /// Lets a customer live until it is merged, and go. Its state, and the instant that is as of.
     fn let_go(&mut self, index: u32, merged_at: Ts) -> (Vec<u8>, Ts) {
-        self.live_through(index, merged_at - 1);
+        let plan = Arc::clone(&self.plan);
+        self.live_through(&plan, index, merged_at - 1);
         let mut state = Vec::new();
         self.encode(index, &mut state);
         let at = self.plan().head.now.get(self.store.row(index)).max(merged_at);
