@@ -45,6 +45,7 @@ use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
+use crate::pipeline::worth::Worth;
 use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
@@ -54,9 +55,11 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 const INTAKE_RECORDS: usize = 2_000;
 /// A lane that holds more is paused until it holds less than a quarter of it.
 const LANE_RECORDS: usize = 20_000;
-/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer.
+/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer; more seldom
+/// where that would take more than a 200th of the time.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
+const WEIGHING_SHARE: u32 = 200;
 /// Aborts in a row after which the worker begins anew.
 const MAX_ABORTS: u32 = 3;
 /// Between two lives that failed one after another; a life of this length was no failure.
@@ -128,10 +131,11 @@ struct Worker<'a> {
     /// The latest stage changes, and the stage changes and alerts of the transaction at hand.
     recent: Recent,
     pending: Vec<(Channel, String, Vec<u8>)>,
-    /// When figures were shown last, and when the state was weighed last.
+    /// When figures were shown last, when the state was weighed last, and how long that took.
     shown: Option<Tick>,
-    weighed: Option<Tick>,
+    weighed: Option<(Tick, Duration)>,
     bytes: BTreeMap<i32, u64>,
+    worth: BTreeMap<i32, Worth>,
 }
 
 impl From<TxnError> for End {
@@ -187,6 +191,7 @@ impl<'a> Worker<'a> {
             shown: None,
             weighed: None,
             bytes: BTreeMap::new(),
+            worth: BTreeMap::new(),
         };
         let end = match this.run() {
             Ok(()) => End::Finished,
@@ -334,7 +339,13 @@ impl<'a> Worker<'a> {
         for header in message.headers().into_iter().flat_map(|h| h.iter()) {
             headers = headers.insert(header);
         }
-        let reasons = dead_letter::headers(message.topic(), message.partition(), message.offset(), reject);
+        let origin = dead_letter::Origin {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+        };
+        let reasons = dead_letter::headers(&origin, reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -434,7 +445,13 @@ impl<'a> Worker<'a> {
         for (key, value) in &origin.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        let from = dead_letter::Origin {
+            topic: &origin.topic,
+            partition: origin.partition,
+            offset: origin.offset,
+            timestamp: origin.timestamp,
+        };
+        let reasons = dead_letter::headers(&from, &refused.reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -745,15 +762,19 @@ impl<'a> Worker<'a> {
             return;
         }
         self.shown = Some(Tick::now());
-        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
-            self.weighed = Some(Tick::now());
+        let is_due = |(at, took): (Tick, Duration)| at.elapsed() >= WEIGH_EVERY.max(took * WEIGHING_SHARE);
+        if self.weighed.is_none_or(is_due) {
+            let began = Tick::now();
             self.bytes = self.tasks.iter().map(|(p, task)| (*p, task.engine().bytes() as u64)).collect();
+            self.worth = self.tasks.iter().map(|(p, task)| (*p, task.engine().worth())).collect();
+            self.weighed = Some((Tick::now(), began.elapsed()));
         }
         for (partition, task) in &self.tasks {
             let engine = task.engine();
             let figures = PartitionFigures {
                 customers: engine.store().len() as u64,
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
+                worth: self.worth.get(partition).cloned().unwrap_or_default(),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
                 census: engine.drift.census().clone(),
