@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::error::Error;
 use crate::setup;
-use crate::simulate::{self, FaultCounts, Faults, Settings};
+use crate::simulate::{self, Campaign, FaultCounts, Faults, Settings, Simulation};
 use crate::time::Ts;
 
 use super::values::instant;
@@ -48,6 +48,17 @@ pub struct Args {
     #[arg(long, value_name = "NAME=SHARE,…", default_value = "")]
     pub faults: Faults,
 
+    /// The churn-alerts.ndjson of a replay of this very simulation: the treatment answers them
+    ///
+    /// A share of the customers who were alerted about, but for the control group, order once more. All else stays
+    /// as it was, so that `campaign-report` can be held against the truth.
+    #[arg(long, value_name = "FILE", requires = "out")]
+    pub campaign: Option<PathBuf>,
+
+    /// The share of the campaign's customers who order once more
+    #[arg(long, value_name = "SHARE", default_value_t = 0.1, requires = "campaign", value_parser = share)]
+    pub uplift: f64,
+
     /// Overwrites the files of an earlier simulation
     #[arg(long, requires = "out")]
     pub force: bool,
@@ -69,10 +80,16 @@ impl Args {
 
 pub fn run(args: &Args, config: &Config) -> Result<(), Error> {
     let settings = args.settings();
+    let read = |path: &PathBuf| Campaign::read(path, args.uplift, &settings);
+    let campaign = args.campaign.as_ref().map(read).transpose()?;
     let bar = super::progress::bar("simulating");
     let mut show = |progress: simulate::Progress| bar.set_position((progress.share * 1_000.0) as u64);
     let summary = match &args.out {
-        Some(dir) => simulate::write_files(&settings, dir, args.force, &mut show)?,
+        Some(dir) => {
+            let answers = campaign.as_ref().map(|campaign| campaign.records.clone()).unwrap_or_default();
+            let simulation = Simulation::new(&settings)?.answered(answers);
+            simulate::write_simulation(simulation, &settings, dir, args.force, &mut show)?
+        }
         None => {
             crate::kafka::feed::simulate(&setup::clients(config), config, &settings, args.rate, &mut show)?
         }
@@ -80,8 +97,12 @@ pub fn run(args: &Args, config: &Config) -> Result<(), Error> {
     bar.finish_and_clear();
     let [clicks, purchases, support, profile] = summary.events;
     super::print(&format!(
-        "{} customers: {clicks} clickstream, {purchases} purchase, {support} support and {profile} profile events\n{}",
+        "{} customers: {clicks} clickstream, {purchases} purchase, {support} support and {profile} profile events\n{}{}",
         args.customers,
+        campaign.map_or(String::new(), |campaign| format!(
+            "the campaign reached {} customers, of whom {} order once more\n",
+            campaign.reached, campaign.answered
+        )),
         told(&summary.faults)
     ))
 }
@@ -100,4 +121,10 @@ fn told(faults: &FaultCounts) -> String {
 fn rate(text: &str) -> Result<f64, String> {
     let rate = text.parse::<f64>().ok().filter(|rate| *rate > 0.0 && rate.is_finite());
     rate.ok_or_else(|| "write a number above 0".into())
+}
+
+/// A part of a whole.
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| "write a number from 0 to 1".into())
 }

@@ -212,7 +212,7 @@ fn wrong_files_are_told_with_line_and_way_out() {
     for (file, told) in [
         ("[commit]\n\nintervall = 1", ":3: unknown key `commit.intervall` (did you mean `interval`?)"),
         ("[comit]", ":1: unknown key `comit` (did you mean `commit`?)"),
-        ("[http]\nzebra = 1", ":2: unknown key `http.zebra`; known here are listen"),
+        ("[http]\nzebra = 1", ":2: unknown key `http.zebra`; known here are listen, token, token_file"),
         ("app = 3", ":1: `app`: expected a table, found a number"),
         ("[app]\nid = 3", ":2: `app.id`: expected text, found a number"),
         (
@@ -447,12 +447,13 @@ fn no_secret_is_shown_by_print_debug_or_an_error() {
          sasl.oauthbearer.config = \"principal=canary\"\nbootstrap.servers = \"SASL_SSL://u:canary@b:1\"\n\
          [kafka.consumer]\nsasl.oauthbearer.client.secret = \"canary\"\n\
          [kafka.producer]\nsasl.oauthbearer.assertion.private.key.passphrase = \"canary\"\n\
-         [privacy]\nsalt = \"canary\"\n";
+         [privacy]\nsalt = \"canary\"\n\
+         [http]\ntoken = \"canary-canary\"\n";
     let env = [("STAGECAST__KAFKA__SSL_KEYSTORE_PASSWORD", "canary")];
     let config = read(secrets, &env, &["kafka.producer.ssl.key.pem=canary"]);
     for shown in [config.to_toml(), format!("{config:?}")] {
         assert!(!shown.contains("canary"), "{shown}");
-        assert_eq!(shown.matches(mask::MASK).count(), 10, "{shown}");
+        assert_eq!(shown.matches(mask::MASK).count(), 11, "{shown}");
     }
     for broken in
         ["kafka.sasl.passwort=canary", "kafka.sasl.password=['canary']", "kafka.sasl.password.x=canary"]

@@ -11,18 +11,21 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 
 use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
-use super::{Event, Field, MAX_RECORD_BYTES, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, MAX_RECORD_BYTES, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
-/// Why a merge is a dead letter.
-pub(super) const NO_MERGE: &str = "this version cannot merge customers; `stagecast dlq replay --reason unsupported_type` \
-    sends the record through again once it can";
+/// The profile event by which two customers become one.
+pub(super) const MERGE: &str = "customers_merged";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
+/// Of a trait's name, and of its value where that is text: a customer's traits are in its state, which is written
+/// whole whenever it changes.
+pub const MAX_TRAIT_NAME_BYTES: usize = 256;
+pub const MAX_TRAIT_TEXT_BYTES: usize = 4_096;
 
 /// What a record brings along besides its value.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +90,10 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
                 numbers.set(Field::Sentiment, mood);
             }
         }
+        Source::Profile if name == MERGE => {
+            let from_id = from_id(raw.from_id)?;
+            profile = Some(Box::new(merge(&customer_id, &from_id, "/from_id")?));
+        }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
     }
     Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
@@ -96,6 +103,7 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
 #[derive(Default)]
 struct Raw<'a> {
     customer_id: Scalar<'a>,
+    from_id: Scalar<'a>,
     kind: Scalar<'a>,
     ts: Scalar<'a>,
     event_id: Scalar<'a>,
@@ -117,6 +125,7 @@ struct Raw<'a> {
 #[repr(u8)]
 enum Known {
     CustomerId,
+    FromId,
     Kind,
     Ts,
     EventId,
@@ -143,6 +152,7 @@ impl Known {
     fn from_name(name: &str) -> Known {
         match name {
             "customer_id" => Known::CustomerId,
+            "from_id" => Known::FromId,
             "type" => Known::Kind,
             "ts" => Known::Ts,
             "event_id" => Known::EventId,
@@ -212,6 +222,7 @@ impl<'de> Visitor<'de> for &mut Raw<'de> {
             self.came |= field.bit();
             let scalar = match field {
                 Known::CustomerId => &mut self.customer_id,
+                Known::FromId => &mut self.from_id,
                 Known::Kind => &mut self.kind,
                 Known::Ts => &mut self.ts,
                 Known::EventId => &mut self.event_id,
@@ -390,7 +401,10 @@ impl<'de> Visitor<'de> for TraitMapVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((Key(key), value)) = map.next_entry::<Key<'de>, Scalar<'de>>()? {
-            entries.push((key, value));
+            // One more than may be, so that it shows.
+            if entries.len() <= MAX_TRAITS {
+                entries.push((key, value));
+            }
         }
         Ok(TraitMap::Entries(entries))
     }
@@ -613,10 +627,33 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
     if value <= MAX_AMOUNT { Ok(Some(value)) } else { Err(invalid("larger than 1e12 in the base currency")) }
 }
 
+fn from_id(field: Scalar<'_>) -> Result<Cow<'_, str>, Reject> {
+    let id = match field {
+        Scalar::Text(text) => text,
+        Scalar::Integer(n) => Cow::Owned(n.to_string()),
+        Scalar::Unsigned(n) => Cow::Owned(n.to_string()),
+        Scalar::Absent => return Err(Reject::new(Reason::MissingCustomerId, "/from_id is absent")),
+        Scalar::Float(_) | Scalar::Flag(_) | Scalar::Nested => Cow::Borrowed(""),
+    };
+    if (1..=MAX_CUSTOMER_ID_BYTES).contains(&id.len()) {
+        return Ok(id);
+    }
+    let what = format!("/from_id: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
+    Err(Reject::new(Reason::InvalidCustomerId, what))
+}
+
+/// What `customers_merged` asks for.
+pub(super) fn merge(customer_id: &str, from_id: &str, at: &str) -> Result<ProfileChange, Reject> {
+    if from_id == customer_id {
+        let message = format!("{at}: a customer cannot be merged into itself");
+        return Err(Reject::new(Reason::InvalidMerge, message));
+    }
+    Ok(ProfileChange::Merged(Merge { from_id: from_id.into(), origin: None }))
+}
+
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
         "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
-        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -627,12 +664,31 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
+/// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
+pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
+    if name.len() > MAX_TRAIT_NAME_BYTES {
+        return Err(long_trait_name(at));
+    }
+    if text.len() > MAX_TRAIT_TEXT_BYTES {
+        let message = format!("{at}/{name}: the text of a trait has at most {MAX_TRAIT_TEXT_BYTES} bytes");
+        return Err(Reject::new(Reason::InvalidField, message));
+    }
+    Ok(())
+}
+
+pub(super) fn long_trait_name(at: &str) -> Reject {
+    let message = format!("{at}: the name of a trait has at most {MAX_TRAIT_NAME_BYTES} bytes");
+    Reject::new(Reason::InvalidField, message)
+}
+
 fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChange, Reject> {
     if entries.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("/traits: more than {MAX_TRAITS} entries")));
     }
     let mut changes = Vec::with_capacity(entries.len());
     for (name, value) in entries {
+        let text = if let Scalar::Text(text) = &value { text } else { "" };
+        check_trait(&name, text, "/traits")?;
         let value = match value {
             Scalar::Absent => None,
             Scalar::Text(text) => Some(TraitValue::Text(text.into())),
@@ -711,12 +767,13 @@ mod tests {
                 r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#,
                 InvalidField,
             ),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"c"}"#, InvalidMerge),
             (
                 Profile,
-                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
-                UnsupportedType,
+                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":[]}"#,
+                InvalidCustomerId,
             ),
-            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, MissingCustomerId),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),
@@ -753,6 +810,11 @@ mod tests {
 
         let event = read(Source::Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":5}"#).unwrap();
         assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
+
+        let json = r#"{"customer_id":"c","type":"customers_merged","ts":5,"from_id":7}"#;
+        let event = read(Source::Profile, json).unwrap();
+        let merge = Merge { from_id: "7".into(), origin: None };
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Merged(merge)));
 
         let event =
             read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();

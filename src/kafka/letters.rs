@@ -7,15 +7,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::time::Duration;
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::message::Headers as _;
 use serde_json::Value;
 
-use super::clients::{ClientSettings, LogContext};
+use super::bounded::{self, Found};
+use super::clients::ClientSettings;
 use super::dead_letter;
 use super::sender::{Outgoing, OwnedHeader, Sender};
 use crate::config::{Clock, Config};
@@ -25,12 +22,8 @@ use crate::event::money::Money;
 use crate::event::native::Envelope;
 use crate::event::{Reject, Source};
 use crate::setup;
-use crate::time::{Tick, Ts, wall_now};
+use crate::time::{Ts, wall_now};
 
-/// How long the brokers may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long nothing may come before the end of a partition.
-const STALLED_AFTER: Duration = Duration::from_secs(30);
 /// Headers that a dead letter has on top of its record's own.
 const ADDED: [&str; 5] = [
     dead_letter::TOPIC,
@@ -80,10 +73,15 @@ pub struct Summary {
     pub foreign: BTreeMap<String, u64>,
 }
 
-/// Sends the dead letters of the configured topic back.
-pub fn replay_topic(clients: &ClientSettings, config: &Config, request: &Request) -> Result<Summary> {
-    let mut back = WayBack::new(clients, config, request)?;
-    read_topic(clients, &config.topics.dlq, &mut |letter| back.take(letter))?;
+/// Sends the dead letters of the configured topic back. `progress` is told the number read.
+pub fn replay_topic(
+    clients: &ClientSettings,
+    config: &Config,
+    request: &Request,
+    progress: &dyn Fn(u64),
+) -> Result<Summary> {
+    let mut back = WayBack::new(clients, config, request, progress)?;
+    bounded::read_topic(clients, &config.topics.dlq, &mut |found| back.take(Letter::from_found(&found)))?;
     back.finish()
 }
 
@@ -93,8 +91,9 @@ pub fn replay_file(
     config: &Config,
     path: &Path,
     request: &Request,
+    progress: &dyn Fn(u64),
 ) -> Result<Summary> {
-    let mut back = WayBack::new(clients, config, request)?;
+    let mut back = WayBack::new(clients, config, request, progress)?;
     let file = File::open(path).map_err(|e| {
         Error::user(format!("cannot read {}: {e}", path.display())).hint("name the dlq.ndjson of a replay")
     })?;
@@ -121,10 +120,16 @@ struct WayBack<'a> {
     /// `None`: only looks.
     sender: Option<Sender>,
     summary: Summary,
+    progress: &'a dyn Fn(u64),
 }
 
 impl<'a> WayBack<'a> {
-    fn new(clients: &ClientSettings, config: &Config, request: &'a Request) -> Result<WayBack<'a>> {
+    fn new(
+        clients: &ClientSettings,
+        config: &Config,
+        request: &'a Request,
+        progress: &'a dyn Fn(u64),
+    ) -> Result<WayBack<'a>> {
         let inputs = setup::enabled_sources(config);
         Ok(WayBack {
             inputs: inputs
@@ -138,11 +143,13 @@ impl<'a> WayBack<'a> {
             request,
             sender: if request.dry_run { None } else { Some(Sender::new(clients)?) },
             summary: Summary::default(),
+            progress,
         })
     }
 
     fn take(&mut self, letter: Letter) -> Result<()> {
         self.summary.read += 1;
+        (self.progress)(self.summary.read);
         let Request { reasons, since, .. } = self.request;
         let is_wanted = reasons.is_empty() || reasons.contains(&letter.reason);
         let is_recent = since.is_none_or(|since| letter.timestamp.is_none_or(|ts| ts >= since));
@@ -223,9 +230,9 @@ impl Letter {
         })
     }
 
-    fn from_message(message: &BorrowedMessage<'_>) -> Letter {
-        let mut headers: Vec<OwnedHeader> = message
-            .headers()
+    fn from_found(found: &Found<'_>) -> Letter {
+        let mut headers: Vec<OwnedHeader> = found
+            .headers
             .into_iter()
             .flat_map(|headers| headers.iter())
             .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
@@ -235,10 +242,10 @@ impl Letter {
             topic: added.get(dead_letter::TOPIC).cloned().unwrap_or_default(),
             partition: added.get(dead_letter::PARTITION).and_then(|number| number.parse().ok()),
             reason: added.get(dead_letter::CLASS).cloned().unwrap_or_default(),
-            key: message.key().map(<[u8]>::to_vec),
-            value: message.payload().map(<[u8]>::to_vec),
+            key: found.key.map(<[u8]>::to_vec),
+            value: found.value.map(<[u8]>::to_vec),
             headers,
-            timestamp: message.timestamp().to_millis(),
+            timestamp: found.timestamp,
         }
     }
 }
@@ -260,66 +267,6 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|d| d as u8)).collect();
     let pairs = digits.filter(|digits| digits.len().is_multiple_of(2))?;
     Some(pairs.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
-}
-
-/// Reads the whole topic, up to where it ends now.
-fn read_topic(
-    clients: &ClientSettings,
-    topic: &str,
-    take: &mut dyn FnMut(Letter) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: KafkaError| Error::world(format!("cannot read the dead letters of {topic}: {e}"));
-    let reader = clients.restore_consumer(0).map_err(failed)?;
-    let metadata = reader.fetch_metadata(Some(topic), PATIENCE).map_err(failed)?;
-    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
-    if partitions.is_empty() {
-        return Err(Error::user(format!("there is no topic {topic}"))
-            .hint("`stagecast topics create` makes it; topics.dlq names it"));
-    }
-    for partition in partitions {
-        let (low, high) = reader.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(failed)?;
-        if low < high {
-            read_partition(&reader, topic, partition.id(), (low, high), take)?;
-        }
-    }
-    Ok(())
-}
-
-fn read_partition(
-    reader: &BaseConsumer<LogContext>,
-    topic: &str,
-    partition: i32,
-    (low, high): (i64, i64),
-    take: &mut dyn FnMut(Letter) -> Result<()>,
-) -> Result<()> {
-    let failed = |e: KafkaError| Error::world(format!("cannot read the dead letters of {topic}: {e}"));
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(topic, partition, Offset::Offset(low)).map_err(failed)?;
-    reader.assign(&assignment).map_err(failed)?;
-    let mut heard = Tick::now();
-    loop {
-        match reader.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) if message.offset() >= high => return Ok(()),
-            Some(Ok(message)) => {
-                heard = Tick::now();
-                let is_last = message.offset() + 1 == high;
-                take(Letter::from_message(&message))?;
-                if is_last {
-                    return Ok(());
-                }
-            }
-            // The end of what is committed.
-            Some(Err(KafkaError::PartitionEOF(of))) if of == partition => return Ok(()),
-            // The client tries again by itself.
-            Some(Err(error)) if heard.elapsed() < STALLED_AFTER => tracing::debug!("{error}"),
-            None if heard.elapsed() < STALLED_AFTER => {}
-            Some(Err(error)) => return Err(failed(error)),
-            None => {
-                let what = format!("partition {partition} of {topic} does not come to its end");
-                return Err(Error::world(what).hint("look whether all brokers are up, and run it again"));
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -362,7 +309,7 @@ mod tests {
     fn only_what_can_be_used_now_goes_back() {
         let config = Config::default();
         let request = Request { reasons: vec!["invalid_type".into()], since: Some(100), dry_run: true };
-        let mut back = WayBack::new(&setup::clients(&config), &config, &request).unwrap();
+        let mut back = WayBack::new(&setup::clients(&config), &config, &request, &|_| {}).unwrap();
         let letter = |topic: &str, reason: &str, timestamp, value: &str| Letter {
             topic: topic.into(),
             reason: reason.into(),

@@ -3,7 +3,7 @@
 //! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, [`topics`] what the topics must look like (with [`admin`]
 //! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which partition a key belongs to (`keys` looks whether
-//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back).
+//! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back; [`bounded`] reads a topic to its end).
 
 pub mod broker;
 pub mod clients;
@@ -11,6 +11,7 @@ pub mod topics;
 pub mod admin;
 pub mod transactions;
 pub mod answer;
+pub mod faults;
 pub mod partitioner;
 mod keys;
 pub mod dead_letter;
@@ -24,6 +25,7 @@ pub mod worker;
 pub mod service;
 pub mod sender;
 pub mod feed;
+pub(crate) mod bounded;
 pub mod letters;
 pub mod embedded;
 pub mod history;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::metrics::Report;
+use super::reference::Reference;
 pub use super::transform::Transform;
 use super::transform::VALUE_MOST;
 use super::value::{self, ValueModel};
@@ -56,7 +57,13 @@ pub struct Model {
     /// What a customer is still worth, where the input held enough orders to tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<ValueModel>,
+    /// Where its probabilities were set right after training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recalibrated: Option<Recalibration>,
     pub training: Training,
+    /// How features and score were spread in training; without it drift cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<Reference>,
     /// Feature → hash of its definition at training time.
     pub catalogue: BTreeMap<String, String>,
     pub golden: Vec<Golden>,
@@ -103,6 +110,17 @@ pub struct Factor {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
+    pub slope: f64,
+    pub intercept: f64,
+}
+
+/// What `recalibrate` made of another version: slope and intercept on top of that one's logit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recalibration {
+    /// The version it was.
+    pub from: String,
+    pub outcomes: usize,
     pub slope: f64,
     pub intercept: f64,
 }
@@ -220,6 +238,8 @@ impl Model {
         self.check_terms().map_err(edited)?;
         self.value.as_ref().map_or(Ok(()), ValueModel::check).map_err(edited)?;
         self.check_catalogue().map_err(edited)?;
+        let reference = |reference: &Reference| reference.check(self.features().into_iter());
+        self.reference.as_ref().map_or(Ok(()), reference).map_err(edited)?;
         self.check_golden().map_err(edited)
     }
 
@@ -470,7 +490,9 @@ pub(crate) mod tests {
             ],
             calibration: None,
             value: None,
+            recalibrated: None,
             training: training(),
+            reference: None,
             catalogue: BTreeMap::new(),
             golden: Vec::new(),
         };

@@ -18,6 +18,7 @@ use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
 use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, report};
+use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
 use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
@@ -222,6 +223,7 @@ impl FitValidParams {
             terms,
             calibration,
             value: None,
+            recalibrated: None,
             training: Training {
                 examples: rows.len(),
                 customers: rows.iter().map(|i| dataset.customer[*i]).collect::<BTreeSet<_>>().len(),
@@ -233,11 +235,13 @@ impl FitValidParams {
                 alpha: choice.alpha,
                 held_back: judged.held_back,
             },
+            reference: None,
             catalogue: BTreeMap::new(),
             golden: Vec::new(),
         };
         model.catalogue = model.hashes(definitions)?;
         model.golden = golden(&model, dataset)?;
+        model.reference = reference(&model, dataset, rows)?;
         model.check()?;
         Ok(model)
     }
@@ -327,6 +331,20 @@ fn golden(model: &Model, dataset: &Dataset) -> Result<Vec<Golden>> {
         Ok(Golden { features: named.filter(|(name, _)| features.contains(name.as_str())).collect(), p_churn })
     };
     vectors.into_iter().map(golden).collect()
+}
+
+/// How the model's features, and its score, are spread over the rows it was fitted to.
+fn reference(model: &Model, dataset: &Dataset, rows: &[usize]) -> Result<Option<Reference>> {
+    const ROWS_MOST: usize = 100_000;
+    let rows = thinned(rows, ROWS_MOST);
+    let used = model.features();
+    let columns = dataset.names.iter().enumerate().filter(|(_, name)| used.contains(name.as_str()));
+    let bins = |column: usize| Bins::of(rows.iter().map(|i| dataset.rows[[*i, column]]).collect());
+    let features = columns.map(|(column, name)| Some((name.clone(), bins(column)?))).collect::<Option<_>>();
+    let scorer = Scorer::new(model, &Columns(&dataset.names))?;
+    let score = |i: &usize| scorer.p(scorer.logit(&dataset.rows.row(*i).to_vec()));
+    let score = Bins::of(rows.iter().map(score).collect());
+    Ok(features.zip(score).map(|(features, score)| Reference { features, score }))
 }
 
 /// A dataset's columns as a catalogue.

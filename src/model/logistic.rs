@@ -16,7 +16,7 @@ pub(super) const GRADIENT_MOST: f64 = 1e-4;
 const GRADIENT_AIM: f64 = 1e-6;
 const ITERATIONS_MOST: u64 = 1_000;
 /// Calibration has to earn its place: nats per example, on customers it was not fitted on.
-const CALIBRATION_GAIN_LEAST: f64 = 1e-4;
+pub(super) const CALIBRATION_GAIN_LEAST: f64 = 1e-4;
 
 /// A fitted model over standardised columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,7 +140,7 @@ pub fn calibration_that_helps(logits: &[f64], churned: &[bool], half: &[bool]) -
 
 /// Newton's method for slope and intercept; `None` where it leads nowhere usable. It starts from the flat
 /// model, where the curvature is largest: from a steep one it can overshoot.
-fn platt(logits: &[f64], churned: &[bool]) -> Option<Calibration> {
+pub(super) fn platt(logits: &[f64], churned: &[bool]) -> Option<Calibration> {
     let rate = churned.iter().filter(|c| **c).count() as f64 / churned.len() as f64;
     let (mut slope, mut shift) = (0.0, libm::log(rate / (1.0 - rate)));
     for _ in 0..50 {

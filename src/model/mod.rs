@@ -19,6 +19,8 @@ mod choose;
 mod curvature;
 pub mod logistic;
 pub mod metrics;
+pub mod recalibrate;
+pub mod reference;
 pub mod value;
 
 pub use artifact::{Definitions, Model};

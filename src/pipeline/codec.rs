@@ -145,6 +145,21 @@ impl Engine {
         self.layouts.missing(self.plan.layout_id)
     }
 
+    /// Takes in the description of a layout that a state of another log has.
+    pub(super) fn meet_layout(&mut self, id: u32, description: &Description) {
+        self.layouts.meet(id, &self.plan, description);
+    }
+
+    /// Whether bytes from elsewhere are a state.
+    pub(super) fn check_state(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.decode(bytes).map(drop)
+    }
+
+    /// Reads a state without taking it in.
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<Box<Decoded>, CodecError> {
+        decode(&self.plan, &mut self.layouts, bytes).map(Box::new)
+    }
+
     /// What changed between the layouts of the restored states and this one, in sentences.
     pub fn layout_news(&self) -> Vec<String> {
         self.layouts.news(&self.plan)
@@ -169,17 +184,18 @@ impl Engine {
     }
 }
 
-struct Decoded {
-    row: Vec<u32>,
-    log: ThinVec<u8>,
-    sessions: ThinVec<u8>,
-    seen: ThinVec<Seen>,
-    traits: Option<Box<Traits>>,
-    order_days: OrderDays,
-    channels: ThinVec<u8>,
+/// A state, read.
+pub(super) struct Decoded {
+    pub row: Vec<u32>,
+    pub log: ThinVec<u8>,
+    pub sessions: ThinVec<u8>,
+    pub seen: ThinVec<Seen>,
+    pub traits: Option<Box<Traits>>,
+    pub order_days: OrderDays,
+    pub channels: ThinVec<u8>,
     /// What must be done once all customers are there.
     due: Option<Due>,
-    kept: ThinVec<u8>,
+    pub kept: ThinVec<u8>,
 }
 
 fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, CodecError> {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use super::alert;
 use super::channels::{self, with_main_channel};
 use super::consent;
+use super::drift::{self, Drift};
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
-use super::facts::Traits;
+use super::facts::{TraitValue, Traits};
 use super::features::{self, Silence};
+use super::identity::{self, Identities};
 use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, StageState};
 use super::migrate::Layouts;
@@ -35,6 +37,12 @@ use crate::time::{DAY_MS, Ts};
 /// restart does not have to live through all of it again.
 const PERSIST_SILENCE_MS: i64 = 7 * DAY_MS;
 
+/// Event ids that are remembered of one customer within the dedupe horizon; of more, the oldest quarter is let go. A
+/// customer's state is one record, which must stay far below the 1 MiB that brokers take, whoever it is of.
+pub const SEEN_MOST: usize = 16 * 1024;
+/// Names and values of one customer's traits, for the same reason.
+pub const TRAITS_BYTES_MOST: usize = 64 * 1024;
+
 /// Outputs that may wait before silence stops adding to them.
 pub const OUTBOX_BYTES: usize = 4 << 20;
 
@@ -48,6 +56,10 @@ pub enum Applied {
     Duplicate,
     /// Its customer was erased, and it is too old to begin a new one.
     OptedOut,
+    /// Its customer is another one now; it follows.
+    Moved,
+    /// It is a merge of customers who cannot be one.
+    Refused,
 }
 
 /// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
@@ -65,13 +77,26 @@ pub struct Tally {
     /// Scores computed, by twentieths; a score on a bound belongs below it.
     pub scores: [u32; 20],
     pub score_sum: f64,
+    /// By how much the challenger's probability was above the champion's, under each of [`DIFFERENCES`] but not
+    /// under the one before.
+    pub differences: [u32; DIFFERENCES.len() + 1],
+    pub difference_sum: f64,
 }
+
+/// Upper bounds of differences between two models' probabilities.
+pub const DIFFERENCES: [f64; 13] =
+    [-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 impl Tally {
     fn score(&mut self, p: f64) {
         let bin = ((p * 20.0).ceil() as usize).saturating_sub(1).min(19);
         self.scores[bin] += 1;
         self.score_sum += p;
+    }
+
+    fn difference(&mut self, difference: f64) {
+        self.differences[DIFFERENCES.partition_point(|bound| *bound < difference)] += 1;
+        self.difference_sum += difference;
     }
 
     pub fn clear(&mut self) {
@@ -95,6 +120,8 @@ pub(super) struct Scratch {
     pub(super) states: Vec<StageState>,
     entered: Vec<alert::Entered>,
     contributions: Vec<Contribution>,
+    /// The challenger's score of the evaluation at hand.
+    challenger_p: Option<f64>,
     before: Vec<u32>,
     due: Vec<u32>,
 }
@@ -108,6 +135,7 @@ pub struct Engine {
     pub(super) plan: Arc<Arc<Plan>>,
     pub(super) store: Store,
     pub(super) opt_outs: OptOuts,
+    pub(super) identities: Identities,
     timers: Timers,
     pub(super) scratch: Scratch,
     pub(super) layouts: Layouts,
@@ -116,8 +144,10 @@ pub struct Engine {
     pub tally: Tally,
     /// How good the scores were whose outcome is known.
     pub quality: Quality,
+    /// How customers compare with those that the model learned from.
+    pub drift: Drift,
     /// Customers per lifecycle and stage.
-    population: Vec<Vec<i64>>,
+    pub(super) population: Vec<Vec<i64>>,
 }
 
 impl Engine {
@@ -130,12 +160,14 @@ impl Engine {
             states: plan.scratch_states(),
             entered: Vec::new(),
             contributions: Vec::new(),
+            challenger_p: None,
             before: Vec::new(),
             due: Vec::new(),
         };
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal),
             opt_outs: OptOuts::default(),
+            identities: Identities::default(),
             timers: Timers::default(),
             scratch,
             layouts: Layouts::of(&plan),
@@ -143,16 +175,23 @@ impl Engine {
             outbox: Outbox::default(),
             tally: Tally::default(),
             quality: Quality::default(),
+            drift: Drift::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
     }
 
-    /// Applies one event.
+    /// Applies one event. What other customers must be told of it waits in [`Engine::identities`].
     pub fn step(&mut self, event: &Event<'_>) -> Applied {
-        // Once for all that follows: counting references costs as much as reading a feature.
-        let plan = &*Arc::clone(&self.plan);
+        self.step_via(event, &[])
+    }
+
+    /// The same for an event that came through other ids of its customer.
+    pub(super) fn step_via(&mut self, event: &Event<'_>, path: &[Box<str>]) -> Applied {
         let known = self.store.find(&event.customer_id);
+        if known.is_none() && self.follows(event, path) {
+            return Applied::Moved;
+        }
         if known.is_none() && self.is_opted_out(event) {
             return Applied::OptedOut;
         }
@@ -165,6 +204,16 @@ impl Engine {
         if erasure::is_erasure(event) {
             return self.erase(known, event);
         }
+        if identity::is_merge(event) {
+            return self.ask(event);
+        }
+        self.take_in(known, event, id)
+    }
+
+    /// Folds an event into its customer, who may be new, and evaluates it. `id` is the hash of the event's.
+    pub(super) fn take_in(&mut self, known: Option<u32>, event: &Event<'_>, id: Option<u64>) -> Applied {
+        // Once for all that follows: counting references costs as much as reading a feature.
+        let plan = &*Arc::clone(&self.plan);
         let (index, born) = match known {
             Some(index) => (index, false),
             None => self.store.find_or_create(&event.customer_id),
@@ -179,6 +228,7 @@ impl Engine {
         let last = head.now.get(self.store.row(index));
         let now = event.ts.max(last);
         head.persisted.set(self.store.row_mut(index), now);
+        self.take_census(plan, index, now);
         self.remember(index, id, event.ts);
         self.fold(plan, index, event, now);
         if self.evaluate(plan, index, now, Trigger::Event, event.event_id.as_deref()) {
@@ -195,6 +245,7 @@ impl Engine {
     pub fn tick(&mut self, limit: Ts) -> bool {
         let plan = &*Arc::clone(&self.plan);
         self.opt_outs.expire(limit);
+        self.identities.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
             let (store, timer) = (&self.store, self.plan.head.timer);
@@ -262,7 +313,7 @@ impl Engine {
         self.store.customer(index).seen.iter().any(|seen| seen.id == id && inside(seen))
     }
 
-    fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
+    pub(super) fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
         let (head, horizon) = (self.plan.head, self.plan.settings.dedupe_ms);
         let (row, customer) = self.store.parts_mut(index);
         let newest = head.newest.get(row).max(ts);
@@ -271,6 +322,13 @@ impl Engine {
         let seen = &mut customer.seen;
         if seen.len() == seen.capacity() || seen.first().is_some_and(|oldest| newest - oldest.ts > horizon) {
             seen.retain(|seen| newest - seen.ts <= horizon);
+        }
+        if seen.len() >= SEEN_MOST {
+            // What is outside the horizon must not count, or the outcome would depend on when it was dropped.
+            seen.retain(|seen| newest - seen.ts <= horizon);
+            if seen.len() >= SEEN_MOST {
+                seen.drain(..SEEN_MOST / 4);
+            }
         }
         if newest - ts <= horizon {
             seen.push(Seen { id, ts });
@@ -334,14 +392,15 @@ impl Engine {
         head.advanced.set(row, at);
         let rescore = at >= head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         let emitted = self.outbox.len();
-        let is_due = rescore || self.is_asked_for(plan, index, at);
-        if is_due && self.evaluate(plan, index, at, Trigger::Silence, None) {
+        let evaluated = rescore || self.is_asked_for(plan, index, at);
+        let counted = evaluated && self.take_census(plan, index, at);
+        if evaluated && self.evaluate(plan, index, at, Trigger::Silence, None) {
             self.store.touch_after(index, &before);
             self.keep_score(plan, index, at);
         }
         self.schedule_from(plan, index, at);
         let silent_since = at - head.persisted.get(self.store.row(index));
-        if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
+        if counted || self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
             self.store.touch_after(index, &before);
             head.persisted.set(self.store.row_mut(index), at);
         }
@@ -366,10 +425,47 @@ impl Engine {
     }
 
     /// Keeps the score that was emitted just now until its outcome is known.
-    fn keep_score(&mut self, plan: &Plan, index: u32, now: Ts) {
+    pub(super) fn keep_score(&mut self, plan: &Plan, index: u32, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
-        let p = plan.head.p.get(row);
-        outcomes::keep(plan, row, &mut customer.kept, &customer.id, now, p);
+        let scores = (plan.head.p.get(row), self.scratch.challenger_p);
+        outcomes::keep(plan, row, &mut customer.kept, &customer.id, now, scores);
+    }
+
+    /// Counts the customer at the census's instants up to `now`, before an evaluation there takes its last
+    /// evaluated instant past them. Returns whether it was counted: its state then goes out with the count.
+    fn take_census(&mut self, plan: &Plan, index: u32, now: Ts) -> bool {
+        let head = plan.head;
+        let last = head.now.get(self.store.row(index));
+        if plan.watch.is_none() || last == NEVER || !drift::spans_an_hour(last, now) {
+            return false;
+        }
+        let (row, customer) = self.store.parts_mut(index);
+        let Some(watch) = &plan.watch else { return false };
+        if consent::is_refused(&plan.settings.privacy, customer.traits.as_deref()) {
+            return false;
+        }
+        let features = &mut self.scratch.features;
+        let mut counted = false;
+        for at in drift::instants(&customer.id, last, now) {
+            if !head.outcomes.is_example(row, &plan.judging, at) {
+                continue;
+            }
+            let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
+            if at < head.advanced.get(windows.row) {
+                windows.recount(at)
+            } else {
+                windows.advance(at)
+            }
+            head.advanced.set(row, at);
+            features::read_into(&plan.layout, row, at, plan.settings.margin, &watch.ids, features);
+            self.drift.count(watch, at, features, plan.scorer.p(plan.scorer.logit(features)));
+            counted = true;
+        }
+        if counted {
+            Windows { layout: &plan.layout, row, log: &mut customer.log }.advance(now);
+            head.advanced.set(row, now);
+        }
+        counted
     }
 
     /// Whether a lifecycle asks for this instant.
@@ -398,12 +494,17 @@ impl Engine {
     ) -> bool {
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
-        let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
+        let Scratch { features, states, entered, contributions, challenger_p, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
         let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
         let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         if !refused {
             self.tally.score(p);
+        }
+        let shadow = plan.challenger.as_ref().filter(|_| !refused);
+        *challenger_p = shadow.map(|challenger| challenger.scorer.p(challenger.scorer.logit(features)));
+        if let Some(challenger_p) = challenger_p {
+            self.tally.difference(*challenger_p - p);
         }
         let previous = head.p.get(row);
         head.now.set(row, now);
@@ -556,7 +657,9 @@ impl Engine {
         self.store.commit();
         self.reconciling.commit();
         self.opt_outs.commit();
+        self.identities.commit();
         self.quality.commit();
+        self.drift.commit();
         self.outbox.clear();
     }
 
@@ -569,6 +672,7 @@ impl Engine {
             }
         }
         self.opt_outs.rollback();
+        self.identities.rollback();
         let (population, mut restored) = (&mut self.population, Vec::new());
         self.store.rollback(|index, row, before| {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -584,6 +688,7 @@ impl Engine {
         restored.into_iter().for_each(|index| self.set_timer(index));
         self.reconciling.rollback();
         self.quality.rollback();
+        self.drift.rollback();
         self.outbox.clear();
         self.tally.clear();
     }
@@ -612,7 +717,7 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes()
+        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes() + self.identities.bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -728,17 +833,28 @@ fn fired_policies(
     fired
 }
 
-fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
+/// Sets and removes traits; one for which there is no room is not taken.
+fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<TraitValue>)]) {
     let traits = customer.traits.get_or_insert_with(Box::default);
+    let mut bytes: usize = traits.iter().map(|(name, value)| bytes_of(name, value)).sum();
     for (name, value) in changes {
-        match value {
-            Some(value) => traits.insert(name.clone(), value.clone()),
-            None => traits.remove(name),
-        };
+        if let Some(replaced) = traits.remove(name) {
+            bytes -= bytes_of(name, &replaced);
+        }
+        if let Some(value) = value
+            && bytes + bytes_of(name, value) <= TRAITS_BYTES_MOST
+        {
+            bytes += bytes_of(name, value);
+            traits.insert(name.clone(), value.clone());
+        }
     }
     if traits.is_empty() {
         customer.traits = None;
     }
+}
+
+fn bytes_of(name: &str, value: &TraitValue) -> usize {
+    name.len() + if let TraitValue::Text(text) = value { text.len() } else { size_of::<f64>() }
 }
 
 #[allow(clippy::too_many_arguments)]

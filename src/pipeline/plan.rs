@@ -2,10 +2,12 @@
 //! the settings, compiled against each other. Shared by all partitions and never changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::catalogue::{Agg, Catalogue};
 use super::channels::MAIN_CHANNEL;
 use super::described::Description;
+use super::drift::Watch;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
@@ -37,6 +39,20 @@ pub struct Settings {
     /// Which scores are kept until their outcome is known.
     pub outcomes: Keeping,
     pub privacy: Privacy,
+    pub identity: Identity,
+}
+
+/// How customers of several ids are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// How long, in event time, events under a merged id follow its customer, since the last that did.
+    pub follow_ms: i64,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { follow_ms: 365 * DAY_MS }
+    }
 }
 
 /// What customers may ask for.
@@ -67,6 +83,7 @@ impl Default for Settings {
             money: Money::default(),
             policies: vec![Policy::default()],
             privacy: Privacy::default(),
+            identity: Identity::default(),
             outcomes: Keeping::default(),
         }
     }
@@ -198,6 +215,14 @@ pub struct PolicySlots {
     pub fired_at: Slot<i64>,
 }
 
+/// A model that scores what the plan's model scores, at the same instants, and of which nothing goes out.
+#[derive(Debug)]
+pub struct Challenger {
+    pub name: String,
+    pub version: String,
+    pub scorer: Scorer,
+}
+
 /// The compiled whole.
 #[derive(Debug)]
 pub struct Plan {
@@ -212,8 +237,12 @@ pub struct Plan {
     pub actionable: Vec<Actionable>,
     /// What the model's scores claim.
     pub judging: Judging,
+    /// What customers are compared with, where the model says who it learned from.
+    pub watch: Option<Arc<Watch>>,
     pub model_name: String,
     pub model_version: String,
+    /// The model that scores in the shadow.
+    pub challenger: Option<Challenger>,
     /// The features that an evaluation reads: the model's and the lifecycles'.
     pub needed: Vec<FeatureId>,
     pub all: Vec<FeatureId>,
@@ -259,12 +288,46 @@ impl Plan {
                 layout.valuer = Valuer::of(model, &layout)?;
                 check_foretold(&layout, &lifecycles, model)?;
                 let valuer = layout.valuer.clone();
-                let judging = Judging::new(model, &settings);
+                let judging = Judging::new(model, None, &settings);
+                let watch = Watch::of(model, &layout).map(Arc::new);
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { valuer, judging, ..parts.assemble(settings, (&model.name, &model.version)) })
+                Ok(Plan { valuer, judging, watch, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
+    }
+
+    /// The same plan with a challenger beside `champion`, which is the plan's model.
+    pub fn with_challenger(mut self, champion: &Model, challenger: &Model) -> Result<Plan> {
+        let refused = |what: &str| {
+            Error::user(format!("the challenger {} {}: {what}", challenger.name, challenger.version))
+        };
+        if (&champion.name, &champion.version) == (&challenger.name, &challenger.version) {
+            return Err(refused("it is the champion itself").hint("let another model challenge, or none"));
+        }
+        let claim = |model: &Model| (model.label, model.horizon, model.lead);
+        if claim(champion) != claim(challenger) {
+            return Err(refused("it foretells something else than the champion").hint(
+                "train it with the champion's --label, --horizon and --lead, so that one outcome judges both",
+            ));
+        }
+        let scorer = Scorer::new(challenger, &self.layout)?;
+        challenger.check_definitions(&self.layout)?;
+        let is_foretold =
+            |id: &FeatureId| matches!(self.layout.feature(*id).kind.0, Agg::PNoOrder | Agg::Clv365d);
+        if let Some(id) = scorer.features().find(is_foretold) {
+            let name = &self.layout.feature(id).name;
+            return Err(refused(&format!(
+                "it looks at `{name}`, which the champion foretells in its own way"
+            ))
+            .hint("train it without that feature"));
+        }
+        let needed: BTreeSet<FeatureId> = self.needed.iter().copied().chain(scorer.features()).collect();
+        self.needed = needed.into_iter().collect();
+        self.judging = Judging::new(champion, Some(challenger), &self.settings);
+        let (name, version) = (challenger.name.clone(), challenger.version.clone());
+        self.challenger = Some(Challenger { name, version, scorer });
+        Ok(self)
     }
 
     /// A plan that computes features and decides nothing: no lifecycle, no alert, a score that says nothing and
@@ -312,8 +375,10 @@ impl Parts {
             scorer: self.scorer,
             valuer: None,
             judging: Judging::default(),
+            watch: None,
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
+            challenger: None,
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
             clv_to_date: self.layout.id("clv_to_date"),

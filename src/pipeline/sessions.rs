@@ -88,6 +88,54 @@ fn insert_late(all: &mut Vec<Session>, ts: Ts, mut started: impl FnMut(Ts, i64))
     }
 }
 
+/// Takes in the sessions of somebody who is the same customer: the newest one and the packed ones. Sessions that
+/// overlap, or with less than the silence between them that ends one, are one; `edits` says of which.
+pub fn join(
+    slots: &Sessions,
+    row: &mut [u32],
+    packed: &mut ThinVec<u8>,
+    other: (&[u32], &[u8]),
+    now: Ts,
+    edits: &mut Vec<Edit>,
+) {
+    let newest = |row: &[u32]| {
+        let (start, end) = (slots.start.get(row), slots.end.get(row));
+        (end != NEVER).then_some(Session { start, end })
+    };
+    let mut all = unpack(packed);
+    all.extend(newest(row));
+    all.extend(unpack(other.1));
+    all.extend(newest(other.0));
+    all.retain(|session| session.end >= oldest(slots, now));
+    all.sort_unstable_by_key(|session| (session.start, session.end));
+    let mut joined: Vec<Session> = Vec::with_capacity(all.len());
+    let mut fewer = 0u32;
+    for session in all {
+        match joined.last_mut() {
+            Some(last) if session.start - last.end < SESSION_GAP_MS => {
+                last.end = last.end.max(session.end);
+                fewer += 1;
+                if let Some(slot) = slots.pane {
+                    edits.push(Edit { hour: hour_of(session.start), slot, value: -1 });
+                }
+            }
+            _ => joined.push(session),
+        }
+    }
+    if let Some(lifetime) = slots.lifetime {
+        lifetime.set(row, lifetime.get(row).saturating_sub(fewer));
+    }
+    // Both may have ended long ago; then the later one is still the newest.
+    let Some(last) =
+        joined.pop().or_else(|| newest(row).into_iter().chain(newest(other.0)).max_by_key(|s| s.end))
+    else {
+        return;
+    };
+    slots.start.set(row, last.start);
+    slots.end.set(row, last.end);
+    repack(slots, row, packed, &joined);
+}
+
 /// A session that ended before this instant is out of every window and too old for a late click to matter.
 fn oldest(slots: &Sessions, now: Ts) -> Ts {
     now - slots.longest_ms - DAY_MS - SESSION_GAP_MS

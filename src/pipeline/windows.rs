@@ -365,6 +365,30 @@ impl Windows<'_> {
         self.layout.tail_hour.set(self.row, 0);
     }
 
+    /// Takes in the log of somebody who is the same customer, and what else that changes in panes of the past.
+    /// Counts everything anew, as of `now`.
+    pub fn join(&mut self, other: &[u8], edits: &[Edit], now: Ts) {
+        let (mut folded, slots) = (ThinVec::new(), self.layout.panes.len());
+        put_folded(self.layout, other, now, &mut folded);
+        self.fold_log(now);
+        let mut all = panes::unpack(self.log, slots);
+        for pane in panes::unpack(&folded, slots) {
+            match all.binary_search_by_key(&pane.order(), OwnedPane::order) {
+                Err(missing) => all.insert(missing, pane),
+                Ok(found) => {
+                    for (slot, value) in pane.measures.iter() {
+                        let combine = self.layout.panes[usize::from(slot)].combine;
+                        all[found].measures.combine(slot, combine, value);
+                    }
+                }
+            }
+        }
+        self.rewrite(&all, now);
+        if !edits.is_empty() {
+            self.apply_in_past(edits, now);
+        }
+    }
+
     /// The earliest instant after the last advance at which the totals of these measures over this window may
     /// change. Looks at a few panes only, so it may name an instant at which nothing changes after all.
     pub fn next_change(&self, window: u8, measures: u128) -> Option<Ts> {

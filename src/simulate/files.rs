@@ -43,7 +43,17 @@ pub fn write_files(
     force: bool,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary> {
-    let mut simulation = Simulation::new(settings)?;
+    write_simulation(Simulation::new(settings)?, settings, dir, force, progress)
+}
+
+/// The same of a simulation that was begun with these settings, and perhaps given a campaign.
+pub fn write_simulation(
+    mut simulation: Simulation,
+    settings: &Settings,
+    dir: &Path,
+    force: bool,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary> {
     fs::create_dir_all(dir).map_err(|e| Error::io("create", dir, &e))?;
     check_folder(dir, force)?;
     let mut output = Output::create(dir)?;

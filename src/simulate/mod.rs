@@ -15,13 +15,15 @@ use crate::time::{DAY_MS, MAX_TS, Ts, format_rfc3339};
 pub mod random;
 pub mod person;
 pub mod calendar;
+pub mod campaign;
 pub mod life;
 pub mod record;
 pub mod faults;
 pub mod files;
 
+pub use campaign::Campaign;
 pub use faults::{FaultCounts, Faults};
-pub use files::{Progress, Summary, write_files};
+pub use files::{Progress, Summary, write_files, write_simulation};
 pub use person::Truth;
 pub use record::Record;
 
@@ -95,6 +97,8 @@ pub struct Simulation {
     lives: Vec<Option<Box<Life>>>,
     next: BinaryHeap<Reverse<(Ts, u32)>>,
     truths: Vec<Option<Truth>>,
+    /// What a campaign adds, the last first.
+    answers: Vec<Record>,
     way: Injector,
 }
 
@@ -122,8 +126,15 @@ impl Simulation {
             truths: vec![None; lives.len()],
             lives,
             next: BinaryHeap::new(),
+            answers: Vec::new(),
             way: Injector::new(settings.faults, settings.seed),
         })
+    }
+
+    /// With the records of a [`Campaign`], which are in time order.
+    pub fn answered(self, mut answers: Vec<Record>) -> Simulation {
+        answers.reverse();
+        Simulation { answers, ..self }
     }
 
     /// What was really so, by customer number; complete once the events are used up.
@@ -155,13 +166,18 @@ impl Simulation {
     fn next_at(&self) -> Option<Ts> {
         let life = self.next.peek().map(|Reverse((at, _))| *at);
         let arrival = self.arrivals.last().map(|(at, _)| *at);
-        life.into_iter().chain(arrival).min()
+        let answer = self.answers.last().map(|record| record.ts);
+        life.into_iter().chain(arrival).chain(answer).min()
     }
 
     /// The next thing that really happens.
     fn happens(&mut self) -> Option<Record> {
         loop {
             self.let_arrive();
+            let next = self.next.peek().map_or(Ts::MAX, |Reverse((at, _))| *at);
+            if let Some(answer) = self.answers.pop_if(|record| record.ts <= next) {
+                return Some(answer);
+            }
             let Reverse((_, customer)) = self.next.pop()?;
             let slot = &mut self.lives[customer as usize];
             let Some(life) = slot else { continue };
