@@ -23,6 +23,7 @@ pub mod headers;
 pub mod marker;
 pub mod task;
 pub mod members;
+mod news;
 pub mod restore;
 pub mod worker;
 pub mod service;
