@@ -37,7 +37,7 @@ use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{Transactions, TxnError};
 use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
-use crate::event::{Reject, Source};
+use crate::event::{Reject, Source, trace};
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
@@ -456,19 +456,25 @@ impl<'a> Worker<'a> {
         let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
         let wall = wall_now();
         let mut id = String::with_capacity(32);
-        for (output, key, value) in task.engine().outbox.records() {
+        for (place, (output, key, value)) in task.engine().outbox.records().enumerate() {
             use std::fmt::Write;
             id.clear();
             let _ = write!(id, "{:032x}", output.id);
             let time = format_rfc3339(output.ts);
             let header = |key, value| Header { key, value: Some(value) };
-            let headers = OwnedHeaders::new_with_capacity(6)
+            let mut headers = OwnedHeaders::new_with_capacity(6)
                 .insert(header("ce_id", id.as_str()))
                 .insert(header("ce_type", output.channel.event_type()))
                 .insert(header("ce_source", self.shared.ce_source.as_str()))
                 .insert(header("ce_time", time.as_str()))
                 .insert(header("ce_specversion", "1.0"))
                 .insert(header("content-type", CONTENT_TYPE));
+            if let Some(trace) = task.engine().outbox.trace_of(place) {
+                headers = headers.insert(header(trace::PARENT, trace.parent()));
+                if let Some(state) = trace.state() {
+                    headers = headers.insert(header(trace::STATE, state));
+                }
+            }
             let topic = match output.channel {
                 Channel::StageChanges => &self.shared.topics.stage_changes,
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
