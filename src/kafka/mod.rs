@@ -21,6 +21,7 @@ mod keys;
 pub mod dead_letter;
 pub mod headers;
 pub mod marker;
+mod spans;
 pub mod task;
 pub mod members;
 mod news;

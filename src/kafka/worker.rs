@@ -39,7 +39,7 @@ use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{Transactions, TxnError};
 use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
-use crate::event::{Reject, Source};
+use crate::event::{Reject, Source, trace};
 use crate::http::{Query, RECENT_MOST, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::{Applied, OUTBOX_BYTES};
@@ -496,16 +496,22 @@ impl<'a> Worker<'a> {
         self.begin()?;
         let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
         let wall = wall_now();
-        for (output, key, value) in task.engine().outbox.records() {
+        for (place, (output, key, value)) in task.engine().outbox.records().enumerate() {
             let (id, time) = (hex(output.id), format_rfc3339(output.ts));
             let header = |key, value| Header { key, value: Some(value) };
-            let headers = OwnedHeaders::new_with_capacity(6)
+            let mut headers = OwnedHeaders::new_with_capacity(6)
                 .insert(header("ce_id", &id[..]))
                 .insert(header("ce_type", output.channel.event_type().as_bytes()))
                 .insert(header("ce_source", self.shared.ce_source.as_bytes()))
                 .insert(header("ce_time", time.as_str().as_bytes()))
                 .insert(header("ce_specversion", b"1.0"))
                 .insert(header("content-type", CONTENT_TYPE));
+            if let Some(trace) = task.engine().outbox.trace_of(place) {
+                headers = headers.insert(header(trace::PARENT, trace.parent().as_bytes()));
+                if let Some(state) = trace.state() {
+                    headers = headers.insert(header(trace::STATE, state.as_bytes()));
+                }
+            }
             let topic = match output.channel {
                 Channel::StageChanges => &self.shared.topics.stage_changes,
                 Channel::ChurnScores => &self.shared.topics.churn_scores,
