@@ -63,6 +63,8 @@ const HELD_BYTES: usize = OUTBOX_BYTES / 2;
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
 const WEIGHING_SHARE: u32 = 200;
+/// How often `--until-end` tells what it waits for.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// States that are encoded before the first of them is sent, so that they leave in few requests.
 const STATES_OF_A_BURST: usize = 20_000;
 /// Aborts in a row after which the worker begins anew.
@@ -139,6 +141,8 @@ struct Worker<'a> {
     /// When figures were shown last, when the state was weighed last, and how long that took.
     shown: Option<Tick>,
     weighed: Option<(Tick, Duration)>,
+    /// When it was told last what `--until-end` waits for.
+    told: Tick,
     bytes: BTreeMap<i32, u64>,
     worth: BTreeMap<i32, Worth>,
 }
@@ -195,6 +199,7 @@ impl<'a> Worker<'a> {
             news: News::default(),
             shown: None,
             weighed: None,
+            told: Tick::now(),
             bytes: BTreeMap::new(),
             worth: BTreeMap::new(),
         };
@@ -833,6 +838,7 @@ impl<'a> Worker<'a> {
             self.shared.set_quiet(*partition, is_quiet.then_some(read_to));
         }
         if !self.shared.is_drained() {
+            self.tell_what_is_awaited();
             return Ok(false);
         }
         let through: Vec<i32> = self
@@ -853,6 +859,28 @@ impl<'a> Worker<'a> {
 }
 
 impl Worker<'_> {
+    /// An end that does not come is a question that somebody will ask.
+    fn tell_what_is_awaited(&mut self) {
+        if self.told.elapsed() < TELL_EVERY {
+            return;
+        }
+        self.told = Tick::now();
+        for (partition, task) in &self.tasks {
+            let lanes = task.inputs().iter().enumerate();
+            let lanes = lanes.map(|(lane, input)| {
+                let (read_to, end) = (task.merger().read_to(lane), self.shared.end_of(lane, *partition));
+                format!("{} {read_to}/{}", input.topic, end.map_or("?".to_owned(), |end| end.to_string()))
+            });
+            let read = lanes.collect::<Vec<_>>().join(", ");
+            let (done, silence, changed) = (task.is_done(), task.more, task.changed);
+            let (open, aborts) = (self.open, self.aborts);
+            tracing::info!(partition, read, done, silence, changed, open, aborts, "not at the end yet");
+        }
+        if self.tasks.is_empty() {
+            tracing::info!(worker = self.worker, "not at the end yet, and nothing assigned");
+        }
+    }
+
     /// Runs a partition's clock on to `--until`, in transactions of bounded size. False when one of them was
     /// taken back, in which case it is all done again.
     fn run_on(&mut self, partition: i32) -> Result<bool, End> {

@@ -211,7 +211,7 @@ impl Observed {
     }
 
     fn segments(&self, k: usize, worth: &Worth) -> Vec<SegmentKpis> {
-        let of_segment = |(segment, stages): (&Box<str>, &Vec<Vec<StageWorth>>)| {
+        let of_segment = |segment: &str, stages: &[Vec<StageWorth>]| {
             let of = |s: usize| stages.get(k).and_then(|stages| stages.get(s)).copied().unwrap_or_default();
             let stage = |(s, stage): (usize, &String)| SegmentStage {
                 stage: stage.clone(),
@@ -224,7 +224,7 @@ impl Observed {
                 stages: self.stages.iter().enumerate().map(stage).collect(),
             }
         };
-        worth.segments.iter().map(of_segment).collect()
+        worth.segments.iter().map(|(segment, stages)| of_segment(segment, stages)).collect()
     }
 
     fn report(&self, first_day: i64, customers: &[i64], worth: &[StageWorth]) -> LifecycleKpis {
