@@ -399,11 +399,13 @@ async fn a_stop_does_not_wait_for_watchers() {
 async fn key_figures_are_those_of_the_committed_changes() {
     let service = start(1).await;
     let moved = br#"{"lifecycle":"retention","from":"reach","to":"acquisition","ts":"2026-01-01T00:00:00Z"}"#;
-    service.shared.metrics.stage_changes_committed([&moved[..]].into_iter());
+    service.shared.metrics.stage_changes_committed([(&moved[..], "smb")].into_iter());
     let kpis = service.get("/kpis").await.json();
     assert_eq!(kpis["as_of"], "2026-01-01T00:00:00.000Z");
     let conversion = &kpis["lifecycles"][0]["conversions"][0];
     assert_eq!((&conversion["from"], &conversion["rate"]), (&json!("reach"), &json!(1.0)));
+    let segment = &kpis["lifecycles"][0]["segments"][0];
+    assert_eq!((&segment["segment"], &segment["conversions"][0]), (&json!("smb"), conversion));
 }
 
 /// Answers are what the OpenAPI document says: each address under a service that is well, and one that is not.

@@ -8,34 +8,39 @@ use crate::pipeline::outbox::Channel;
 #[derive(Debug, Default)]
 pub struct News {
     bytes: Vec<u8>,
-    /// Whose they are and what they say, by where that ends in `bytes`.
-    ends: Vec<(Channel, usize, usize)>,
+    /// Whose they are, what they say and of which segment, by where that ends in `bytes`.
+    ends: Vec<(Channel, [usize; 3])>,
 }
 
-/// One stage change or alert: its customer's id and its JSON.
+/// One stage change or alert: its customer's id, its JSON, and the customer's segment, empty if it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'n> {
     pub channel: Channel,
     pub customer: &'n [u8],
     pub json: &'n [u8],
+    pub segment: &'n [u8],
 }
 
 impl News {
-    /// Takes an output in if it is of a kind that is told.
-    pub fn note(&mut self, channel: Channel, customer: &[u8], json: &[u8]) {
-        if matches!(channel, Channel::StageChanges | Channel::ChurnAlerts) {
-            self.bytes.extend_from_slice(customer);
-            let customer_end = self.bytes.len();
-            self.bytes.extend_from_slice(json);
-            self.ends.push((channel, customer_end, self.bytes.len()));
-        }
+    /// Takes in an output [that is told](is_told).
+    pub fn note(&mut self, item: Item<'_>) {
+        let ends = [item.customer, item.json, item.segment].map(|part| {
+            self.bytes.extend_from_slice(part);
+            self.bytes.len()
+        });
+        self.ends.push((item.channel, ends));
     }
 
     pub fn items(&self) -> impl DoubleEndedIterator<Item = Item<'_>> + Clone {
         (0..self.ends.len()).map(|k| {
-            let start = k.checked_sub(1).map_or(0, |before| self.ends[before].2);
-            let (channel, customer_end, end) = self.ends[k];
-            Item { channel, customer: &self.bytes[start..customer_end], json: &self.bytes[customer_end..end] }
+            let start = k.checked_sub(1).map_or(0, |before| self.ends[before].1[2]);
+            let (channel, [customer, json, segment]) = self.ends[k];
+            Item {
+                channel,
+                customer: &self.bytes[start..customer],
+                json: &self.bytes[customer..json],
+                segment: &self.bytes[json..segment],
+            }
         })
     }
 
@@ -45,21 +50,27 @@ impl News {
     }
 }
 
+/// Whether outputs of this kind are told.
+pub fn is_told(channel: Channel) -> bool {
+    matches!(channel, Channel::StageChanges | Channel::ChurnAlerts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn changes_and_alerts_are_told_in_order_from_both_ends_and_nothing_else_is() {
+    fn what_is_noted_is_told_in_order_from_both_ends() {
         let mut news = News::default();
-        news.note(Channel::StageChanges, b"a", b"{1}");
-        news.note(Channel::ChurnScores, b"a", b"{2}");
-        news.note(Channel::ChurnAlerts, b"", b"{3}");
-        let first = Item { channel: Channel::StageChanges, customer: b"a", json: b"{1}" };
-        let last = Item { channel: Channel::ChurnAlerts, customer: b"", json: b"{3}" };
+        let first = Item { channel: Channel::StageChanges, customer: b"a", json: b"{1}", segment: b"smb" };
+        let last = Item { channel: Channel::ChurnAlerts, customer: b"", json: b"{3}", segment: b"" };
+        news.note(first);
+        news.note(last);
         assert!(news.items().eq([first, last]));
         assert!(news.items().rev().eq([last, first]));
         news.clear();
         assert_eq!(news.items().count(), 0);
+        let told = Channel::ALL.into_iter().filter(|channel| is_told(*channel));
+        assert!(told.eq([Channel::StageChanges, Channel::ChurnAlerts]));
     }
 }

@@ -32,7 +32,7 @@ use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
-use super::news::News;
+use super::news::{self, Item, News};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
 use super::task::{Incoming, Input, Intake, Reading, Task};
@@ -530,7 +530,12 @@ impl<'a> Worker<'a> {
             }
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
-            self.news.note(output.channel, key, value);
+            if news::is_told(output.channel) {
+                let id = std::str::from_utf8(key).unwrap_or_default();
+                let segment = task.engine().segment_of(id).unwrap_or_default();
+                let (channel, segment) = (output.channel, segment.as_bytes());
+                self.news.note(Item { channel, customer: key, json: value, segment });
+            }
         }
         task.engine_mut().outbox.clear();
         Ok(())
@@ -631,7 +636,9 @@ impl<'a> Worker<'a> {
     /// Hands the stage changes and alerts that are committed to those who show them.
     fn tell_news(&mut self) {
         let changes = self.news.items().filter(|item| item.channel == Channel::StageChanges);
-        self.shared.metrics.stage_changes_committed(changes.clone().map(|item| item.json));
+        let told =
+            changes.clone().map(|item| (item.json, std::str::from_utf8(item.segment).unwrap_or_default()));
+        self.shared.metrics.stage_changes_committed(told);
         // Those before would be forgotten at once.
         let remembered = changes.clone().count().saturating_sub(RECENT_MOST);
         for item in changes.skip(remembered) {

@@ -12,8 +12,11 @@
 //! | churn rate | moves from a customer's stage to a lapsed one / everyone who was in a customer's stage |
 //! | retention rate | 1 − churn rate |
 //! | win-back rate | moves from a lapsed stage to a customer's stage / everyone who was in a lapsed stage |
-//! | CLV of a stage | the sum, and the mean, of `clv_to_date` of those who are in it, by segment too; counted every 15 s |
+//! | CLV of a stage | the sum, and the mean, of `clv_to_date` of those who are in it, counted every 15 s |
 //! | median time in a stage | of the stays that ended since observation began, within 2 % |
+//!
+//! Each is there for all customers together and for every segment: a customer's is the value of its trait `segment`,
+//! and a move counts for the segment that its customer was in when it moved.
 //!
 //! A stage counts as lapsed by its name ([`LAPSED`]). A customer's stages are those that a lapsed stage can be
 //! entered from (`from`), or, where it does not say, all but the initial and the lapsed ones.
@@ -24,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::lifecycle::Lifecycle;
 use crate::pipeline::plan::Plan;
-use crate::pipeline::worth::{StageWorth, Worth};
+use crate::pipeline::worth::{self, StageWorth, Worth};
 use crate::time::{DAY_MS, Rfc3339, Ts, format_rfc3339, parse_rfc3339};
 
 pub const WINDOW_DAYS: i64 = 30;
@@ -43,18 +46,25 @@ pub struct Kpis {
     now: Ts,
 }
 
+/// A lifecycle, and what is observed of it.
 #[derive(Debug)]
 struct Observed {
     name: String,
     stages: Vec<String>,
     lapsed: Vec<bool>,
     customer: Vec<bool>,
+    all: Moves,
+    segments: BTreeMap<Box<str>, Moves>,
+}
+
+#[derive(Debug, Default)]
+struct Moves {
     /// By UTC day, how often each pair of stages was passed.
     days: BTreeMap<i64, BTreeMap<(usize, usize), u64>>,
     /// Every pair that was ever passed: its rate falls to 0, it does not vanish.
     passed: BTreeSet<(usize, usize)>,
     /// By stage, how many stays ended after so many steps.
-    stays: Vec<BTreeMap<u16, u64>>,
+    stays: BTreeMap<usize, BTreeMap<u16, u64>>,
 }
 
 /// What a stage change says that matters here.
@@ -87,27 +97,26 @@ pub struct LifecycleKpis {
     pub lifecycle: String,
     pub customer_stages: Vec<String>,
     pub lapsed_stages: Vec<String>,
-    pub churn_rate: Option<f64>,
-    pub retention_rate: Option<f64>,
-    pub win_back_rate: Option<f64>,
-    pub conversions: Vec<Conversion>,
-    pub stages: Vec<StageKpis>,
-    /// By the value of the customers' trait `segment`.
+    #[serde(flatten)]
+    pub all: Figures,
     pub segments: Vec<SegmentKpis>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SegmentKpis {
     pub segment: String,
-    pub stages: Vec<SegmentStage>,
+    #[serde(flatten)]
+    pub figures: Figures,
 }
 
+/// Of some customers, in one lifecycle.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SegmentStage {
-    pub stage: String,
-    pub customers: u64,
-    pub clv_to_date: f64,
-    pub mean_clv_to_date: Option<f64>,
+pub struct Figures {
+    pub churn_rate: Option<f64>,
+    pub retention_rate: Option<f64>,
+    pub win_back_rate: Option<f64>,
+    pub conversions: Vec<Conversion>,
+    pub stages: Vec<StageKpis>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -137,8 +146,8 @@ impl Kpis {
         Kpis { lifecycles, since: None, now: Ts::MIN }
     }
 
-    /// Takes in the JSON of a stage change that is committed.
-    pub fn observe(&mut self, json: &[u8]) {
+    /// Takes in the JSON of a stage change that is committed, and its customer's segment.
+    pub fn observe(&mut self, json: &[u8], segment: Option<&str>) {
         let Ok(change) = serde_json::from_slice::<Change<'_>>(json) else { return };
         let Some(ts) = parse_rfc3339(&change.ts) else { return };
         let Some(observed) = self.lifecycles.iter_mut().find(|o| o.name == change.lifecycle) else { return };
@@ -147,10 +156,11 @@ impl Kpis {
         };
         self.since = Some(self.since.map_or(ts, |since| since.min(ts)));
         self.now = self.now.max(ts);
-        observed.passed.insert((from, to));
-        *observed.days.entry(ts.div_euclid(DAY_MS)).or_default().entry((from, to)).or_default() += 1;
-        if let Some(days) = change.stage_days.filter(|days| days.is_finite() && *days >= 0.0) {
-            *observed.stays[from].entry(steps(days)).or_default() += 1;
+        let (pair, day) = ((from, to), ts.div_euclid(DAY_MS));
+        let days = change.stage_days.filter(|days| days.is_finite() && *days >= 0.0);
+        observed.all.count(pair, day, days);
+        if let Some(segment) = segment {
+            worth::told_apart(&mut observed.segments, segment).count(pair, day, days);
         }
     }
 
@@ -158,7 +168,10 @@ impl Kpis {
     pub fn set_now(&mut self, now: Ts) {
         self.now = self.now.max(now);
         let first = self.first_day();
-        self.lifecycles.iter_mut().for_each(|o| o.days = o.days.split_off(&first));
+        for observed in &mut self.lifecycles {
+            let moves = observed.segments.values_mut().chain([&mut observed.all]);
+            moves.for_each(|moves| moves.days = moves.days.split_off(&first));
+        }
     }
 
     fn first_day(&self) -> i64 {
@@ -167,13 +180,16 @@ impl Kpis {
 
     /// `customers`: how many are in each stage of each lifecycle now; `worth`: what they have brought in.
     pub fn report(&self, customers: &[Vec<i64>], worth: &Worth) -> Report {
-        let none = Vec::new();
-        let of = |k: usize| customers.get(k).unwrap_or(&none);
         let first = self.first_day();
-        let lifecycles = self.lifecycles.iter().enumerate();
-        let lifecycles = lifecycles.map(|(k, o)| LifecycleKpis {
-            segments: o.segments(k, worth),
-            ..o.report(first, of(k), worth.all.get(k).map_or(&[], |stages| stages))
+        let lifecycles = self.lifecycles.iter().enumerate().map(|(k, observed)| {
+            let customers = customers.get(k).map_or(&[][..], Vec::as_slice);
+            LifecycleKpis {
+                lifecycle: observed.name.clone(),
+                customer_stages: observed.names(&observed.customer),
+                lapsed_stages: observed.names(&observed.lapsed),
+                all: observed.figures(&observed.all, first, customers, of_lifecycle(&worth.all, k)),
+                segments: observed.segments(k, first, worth),
+            }
         });
         let lifecycles = lifecycles.collect();
         let as_of = (self.now != Ts::MIN).then(|| format_rfc3339(self.now));
@@ -198,9 +214,8 @@ impl Observed {
         Observed {
             name: lifecycle.name.to_string(),
             customer: (0..stages.len()).map(is_customer).collect(),
-            stays: vec![BTreeMap::new(); stages.len()],
-            days: BTreeMap::new(),
-            passed: BTreeSet::new(),
+            all: Moves::default(),
+            segments: BTreeMap::new(),
             lapsed,
             stages,
         }
@@ -210,28 +225,23 @@ impl Observed {
         self.stages.iter().position(|stage| stage == name)
     }
 
-    fn segments(&self, k: usize, worth: &Worth) -> Vec<SegmentKpis> {
-        let of_segment = |segment: &str, stages: &[Vec<StageWorth>]| {
-            let of = |s: usize| stages.get(k).and_then(|stages| stages.get(s)).copied().unwrap_or_default();
-            let stage = |(s, stage): (usize, &String)| SegmentStage {
-                stage: stage.clone(),
-                customers: of(s).customers,
-                clv_to_date: of(s).clv_to_date(),
-                mean_clv_to_date: of(s).mean_clv_to_date(),
-            };
-            SegmentKpis {
-                segment: segment.to_string(),
-                stages: self.stages.iter().enumerate().map(stage).collect(),
-            }
+    /// Of every segment that somebody is in, or has moved in.
+    fn segments(&self, k: usize, first_day: i64, worth: &Worth) -> Vec<SegmentKpis> {
+        let (nothing, nobody) = (Moves::default(), Vec::new());
+        let names: BTreeSet<_> = worth.segments.keys().chain(self.segments.keys()).collect();
+        let of = |segment: &str| {
+            let worth = of_lifecycle(worth.segments.get(segment).unwrap_or(&nobody), k);
+            let customers: Vec<i64> = worth.iter().map(|stage| stage.customers as i64).collect();
+            let moves = self.segments.get(segment).unwrap_or(&nothing);
+            let figures = self.figures(moves, first_day, &customers, worth);
+            SegmentKpis { segment: segment.to_owned(), figures }
         };
-        worth.segments.iter().map(|(segment, stages)| of_segment(segment, stages)).collect()
+        names.into_iter().map(|segment| of(segment)).collect()
     }
 
-    fn report(&self, first_day: i64, customers: &[i64], worth: &[StageWorth]) -> LifecycleKpis {
-        let mut moves: BTreeMap<(usize, usize), u64> = BTreeMap::new();
-        for (pair, n) in self.days.range(first_day..).flat_map(|(_, day)| day) {
-            *moves.entry(*pair).or_default() += n;
-        }
+    /// `customers` and `worth`: by stage.
+    fn figures(&self, of: &Moves, first_day: i64, customers: &[i64], worth: &[StageWorth]) -> Figures {
+        let moves = of.since(first_day);
         let now = |stage: usize| customers.get(stage).copied().unwrap_or(0);
         let sum = |picked: &dyn Fn(usize, usize) -> bool| -> u64 {
             moves.iter().filter(|((from, to), _)| picked(*from, *to)).map(|(_, n)| n).sum()
@@ -257,26 +267,46 @@ impl Observed {
             customers: now(s),
             entered: sum(&|_, to| to == s),
             left: sum(&|from, _| from == s),
-            median_days: median_days(&self.stays[s]),
+            median_days: of.stays.get(&s).and_then(median_days),
             clv_to_date: worth.get(s).map_or(0.0, StageWorth::clv_to_date),
             mean_clv_to_date: worth.get(s).and_then(StageWorth::mean_clv_to_date),
         };
-        LifecycleKpis {
-            lifecycle: self.name.clone(),
-            customer_stages: self.names(&self.customer),
-            lapsed_stages: self.names(&self.lapsed),
+        Figures {
             churn_rate,
             retention_rate: churn_rate.map(|churn| 1.0 - churn),
             win_back_rate: rate(sum(&|from, to| lapsed(from) && customer(to)), were_in(&lapsed)),
-            conversions: self.passed.iter().map(conversion).collect(),
+            conversions: of.passed.iter().map(conversion).collect(),
             stages: (0..self.stages.len()).map(stage).collect(),
-            segments: Vec::new(),
         }
     }
 
     fn names(&self, picked: &[bool]) -> Vec<String> {
         self.stages.iter().zip(picked).filter(|(_, p)| **p).map(|(s, _)| s.clone()).collect()
     }
+}
+
+impl Moves {
+    fn count(&mut self, pair: (usize, usize), day: i64, stage_days: Option<f64>) {
+        self.passed.insert(pair);
+        *self.days.entry(day).or_default().entry(pair).or_default() += 1;
+        if let Some(days) = stage_days {
+            *self.stays.entry(pair.0).or_default().entry(steps(days)).or_default() += 1;
+        }
+    }
+
+    /// How often each pair was passed on that day and later.
+    fn since(&self, first_day: i64) -> BTreeMap<(usize, usize), u64> {
+        let mut moves = BTreeMap::new();
+        for (pair, n) in self.days.range(first_day..).flat_map(|(_, day)| day) {
+            *moves.entry(*pair).or_default() += n;
+        }
+        moves
+    }
+}
+
+/// By stage; of a lifecycle that nobody was counted in, nothing.
+fn of_lifecycle(stages: &[Vec<StageWorth>], k: usize) -> &[StageWorth] {
+    stages.get(k).map_or(&[], Vec::as_slice)
 }
 
 fn rate(part: u64, whole: u64) -> Option<f64> {
@@ -326,8 +356,12 @@ mod tests {
         )
     }
 
-    fn of(kpis: &Kpis, customers: [i64; 6]) -> LifecycleKpis {
+    fn of_all(kpis: &Kpis, customers: [i64; 6]) -> LifecycleKpis {
         kpis.report(&[customers.to_vec()], &Worth::default()).lifecycles.remove(0)
+    }
+
+    fn of(kpis: &Kpis, customers: [i64; 6]) -> Figures {
+        of_all(kpis, customers).all
     }
 
     #[test]
@@ -339,11 +373,12 @@ mod tests {
             ("win-back", "retention", 1),
             ("acquisition", "conversion", 3),
         ] {
-            (0..n).for_each(|_| kpis.observe(change(from, to, 100, 2.0).as_bytes()));
+            (0..n).for_each(|_| kpis.observe(change(from, to, 100, 2.0).as_bytes(), None));
         }
-        let found = of(&kpis, [1, 4, 3, 2, 9, 20]);
-        assert_eq!(found.customer_stages, ["loyalty", "retention", "conversion"]);
-        assert_eq!(found.lapsed_stages, ["win-back"]);
+        let LifecycleKpis { customer_stages, lapsed_stages, all: found, .. } =
+            of_all(&kpis, [1, 4, 3, 2, 9, 20]);
+        assert_eq!(customer_stages, ["loyalty", "retention", "conversion"]);
+        assert_eq!(lapsed_stages, ["win-back"]);
         // Eight are customers, two lapsed.
         assert_eq!((found.churn_rate, found.retention_rate), (Some(0.2), Some(0.8)));
         // Two are lapsed, one came back.
@@ -356,9 +391,31 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_has_the_figures_of_its_customers_alone() {
+        let mut kpis = kpis();
+        for (segment, n) in [(Some("smb"), 1), (Some("vip"), 3), (None, 5)] {
+            let json = change("retention", "win-back", 100, 2.0);
+            (0..n).for_each(|_| kpis.observe(json.as_bytes(), segment));
+        }
+        // Three of smb's are in retention; of vip nobody is left.
+        let there = StageWorth { customers: 3, ..StageWorth::default() };
+        let stages = vec![vec![StageWorth::default(), there]];
+        let worth = Worth { all: Vec::new(), segments: [("smb".into(), stages)].into() };
+        let report = kpis.report(&[vec![0, 3, 0, 9, 0, 0]], &worth).lifecycles.remove(0);
+        let rates: Vec<_> =
+            report.segments.iter().map(|s| (s.segment.as_str(), s.figures.churn_rate)).collect();
+        assert_eq!(rates, [("smb", Some(0.25)), ("vip", Some(1.0))]);
+        assert_eq!(report.all.churn_rate, Some(9.0 / 12.0));
+        assert_eq!(report.segments[1].figures.conversions[0].moves, 3);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["segments"][0]["stages"][1]["customers"], 3);
+        assert_eq!(json["stages"][1]["left"], 9);
+    }
+
+    #[test]
     fn what_is_older_than_the_window_counts_no_more() {
         let mut kpis = kpis();
-        kpis.observe(change("retention", "win-back", 100, 1.0).as_bytes());
+        kpis.observe(change("retention", "win-back", 100, 1.0).as_bytes(), None);
         kpis.set_now((100 + WINDOW_DAYS - 1) * DAY_MS);
         assert_eq!(of(&kpis, [0, 3, 0, 1, 0, 0]).churn_rate, Some(0.25));
         kpis.set_now((100 + WINDOW_DAYS) * DAY_MS);
@@ -377,7 +434,7 @@ mod tests {
     fn what_is_no_stage_change_is_passed_over() {
         let mut kpis = kpis();
         for json in ["", "{}", &change("reach", "nowhere", 1, 1.0), &change("reach", "reach", 1, -1.0)] {
-            kpis.observe(json.as_bytes());
+            kpis.observe(json.as_bytes(), Some("smb"));
         }
         assert!(of(&kpis, [0; 6]).stages.iter().all(|s| s.median_days.is_none()));
     }

@@ -6,6 +6,7 @@
 pub mod table;
 pub mod histogram;
 pub mod kpis;
+mod shown;
 mod local;
 mod live;
 mod drift;
@@ -160,12 +161,7 @@ pub struct Metrics {
     event_time_lag: GaugeVec,
     partitions: Mutex<BTreeMap<i32, PartitionFigures>>,
     kpis: Mutex<Kpis>,
-    conversion_ratio: GaugeVec,
-    churn_ratio: GaugeVec,
-    retention_ratio: GaugeVec,
-    win_back_ratio: GaugeVec,
-    stage_duration_median: GaugeVec,
-    clv_to_date: GaugeVec,
+    shown: shown::Shown,
     live: live::Live,
     drift: drift::Drifts,
     model_info: IntGaugeVec,
@@ -212,12 +208,7 @@ impl Metrics {
             event_time_lag: float_gauges(to, &table::EVENT_TIME_LAG)?,
             partitions: Mutex::default(),
             kpis: Mutex::new(Kpis::new(plan)),
-            conversion_ratio: float_gauges(to, &table::CONVERSION_RATIO)?,
-            churn_ratio: float_gauges(to, &table::CHURN_RATIO)?,
-            retention_ratio: float_gauges(to, &table::RETENTION_RATIO)?,
-            win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
-            clv_to_date: float_gauges(to, &table::CLV_TO_DATE)?,
-            stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
+            shown: shown::Shown::new(to)?,
             live: live::Live::new(to, plan)?,
             drift: drift::Drifts::new(to, plan)?,
             model_info,
@@ -298,7 +289,7 @@ impl Metrics {
     /// Everything that a scrape would show, for those who read it without one.
     pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.sum_partitions();
-        self.show_kpis(&self.kpis());
+        self.shown.set(&self.kpis());
         self.registry.gather()
     }
 
@@ -322,10 +313,10 @@ impl Metrics {
         Source::ALL.into_iter().map(of).sum()
     }
 
-    /// Stage changes that are committed, as JSON.
-    pub fn stage_changes_committed<'j>(&self, changes: impl Iterator<Item = &'j [u8]>) {
+    /// Stage changes that are committed, as JSON, and the segments of their customers, empty where there is none.
+    pub fn stage_changes_committed<'j>(&self, changes: impl Iterator<Item = (&'j [u8], &'j str)>) {
         let mut kpis = self.lock_kpis();
-        changes.for_each(|json| kpis.observe(json));
+        changes.for_each(|(json, segment)| kpis.observe(json, Some(segment).filter(|name| !name.is_empty())));
     }
 
     /// Event time has come so far in one of the partitions.
@@ -346,25 +337,6 @@ impl Metrics {
         }
         drop(partitions);
         self.lock_kpis().report(&customers, &worth)
-    }
-
-    fn show_kpis(&self, report: &kpis::Report) {
-        for of in &report.lifecycles {
-            let lifecycle = &[of.lifecycle.as_str()];
-            self.churn_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.churn_rate));
-            self.retention_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.retention_rate));
-            self.win_back_ratio.with_label_values(lifecycle).set(kpis::or_nan(of.win_back_rate));
-            for stage in &of.stages {
-                let median = self.stage_duration_median.with_label_values(&[&of.lifecycle, &stage.stage]);
-                median.set(kpis::seconds(stage.median_days));
-                let clv = self.clv_to_date.with_label_values(&[&of.lifecycle, &stage.stage]);
-                clv.set(stage.clv_to_date);
-            }
-            for conversion in &of.conversions {
-                let labels = [&of.lifecycle, &conversion.from, &conversion.to];
-                self.conversion_ratio.with_label_values(&labels).set(kpis::or_nan(conversion.rate));
-            }
-        }
     }
 
     fn lock_kpis(&self) -> MutexGuard<'_, Kpis> {

@@ -245,11 +245,53 @@ pub const CLV_TO_DATE: Family = family(
     &["lifecycle", "stage"],
     "Sum of clv_to_date of the customers in a stage, in the base currency, counted every 15 s or, of millions, more seldom.",
 );
+pub const SEGMENT_CUSTOMERS: Family = family(
+    "stagecast_segment_customers",
+    Kind::Gauge,
+    &["lifecycle", "segment", "stage"],
+    "Customers of a segment (the trait of that name) in a stage; of more than 32 segments, the others together.",
+);
+pub const SEGMENT_CLV_TO_DATE: Family = family(
+    "stagecast_segment_clv_to_date",
+    Kind::Gauge,
+    &["lifecycle", "segment", "stage"],
+    "stagecast_clv_to_date of the customers of a segment.",
+);
+pub const SEGMENT_CONVERSION_RATIO: Family = family(
+    "stagecast_segment_conversion_ratio",
+    Kind::Gauge,
+    &["lifecycle", "segment", "from", "to"],
+    "stagecast_conversion_ratio of the customers of a segment.",
+);
+pub const SEGMENT_CHURN_RATIO: Family = family(
+    "stagecast_segment_churn_ratio",
+    Kind::Gauge,
+    &["lifecycle", "segment"],
+    "stagecast_churn_ratio of the customers of a segment.",
+);
+pub const SEGMENT_RETENTION_RATIO: Family = family(
+    "stagecast_segment_retention_ratio",
+    Kind::Gauge,
+    &["lifecycle", "segment"],
+    "stagecast_retention_ratio of the customers of a segment.",
+);
+pub const SEGMENT_WIN_BACK_RATIO: Family = family(
+    "stagecast_segment_win_back_ratio",
+    Kind::Gauge,
+    &["lifecycle", "segment"],
+    "stagecast_win_back_ratio of the customers of a segment.",
+);
+pub const SEGMENT_STAGE_DURATION_MEDIAN: Family = family(
+    "stagecast_segment_stage_duration_median_seconds",
+    Kind::Gauge,
+    &["lifecycle", "segment", "stage"],
+    "stagecast_stage_duration_median_seconds of the customers of a segment.",
+);
 pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 38] = [
+pub const FAMILIES: [Family; 45] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -272,6 +314,13 @@ pub const FAMILIES: [Family; 38] = [
     WIN_BACK_RATIO,
     STAGE_DURATION_MEDIAN,
     CLV_TO_DATE,
+    SEGMENT_CUSTOMERS,
+    SEGMENT_CLV_TO_DATE,
+    SEGMENT_CONVERSION_RATIO,
+    SEGMENT_CHURN_RATIO,
+    SEGMENT_RETENTION_RATIO,
+    SEGMENT_WIN_BACK_RATIO,
+    SEGMENT_STAGE_DURATION_MEDIAN,
     LIVE_AUC,
     LIVE_BRIER,
     LIVE_LOG_LOSS,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::engine::Engine;
 use super::facts::TraitValue;
 use super::features;
+use super::store::Customer;
 use crate::event::MICROS;
 
 /// The trait that names a customer's segment.
@@ -20,7 +21,7 @@ pub const OTHERS: &str = "(others)";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageWorth {
     pub customers: u64,
-    clv_micros: i64,
+    pub(crate) clv_micros: i64,
 }
 
 impl StageWorth {
@@ -59,10 +60,14 @@ impl Worth {
     }
 
     fn segment(&mut self, name: &str) -> &mut Stages {
-        let is_told = self.segments.contains_key(name) || self.segments.len() < SEGMENTS_MOST;
-        let name = if is_told { name } else { OTHERS };
-        self.segments.entry(name.into()).or_default()
+        told_apart(&mut self.segments, name)
     }
+}
+
+/// What is kept of a segment, or of [`OTHERS`] when there are too many of them.
+pub fn told_apart<'s, T: Default>(segments: &'s mut BTreeMap<Box<str>, T>, name: &str) -> &'s mut T {
+    let is_told = segments.contains_key(name) || segments.len() < SEGMENTS_MOST;
+    segments.entry(if is_told { name } else { OTHERS }.into()).or_default()
 }
 
 fn add_stages(to: &mut Stages, from: &Stages) {
@@ -85,6 +90,12 @@ fn place(stages: &mut Stages, lifecycle: usize, stage: usize) -> &mut StageWorth
 }
 
 impl Engine {
+    /// The segment of a customer, if it is known and has one.
+    pub fn segment_of(&self, customer_id: &str) -> Option<Box<str>> {
+        let store = self.store();
+        segment(store.customer(store.find(customer_id)?))
+    }
+
     /// Looks at every customer; without the feature `clv_to_date` all of them are worth 0.
     pub fn worth(&self) -> Worth {
         let (plan, store) = (self.plan(), self.store());
@@ -99,12 +110,7 @@ impl Engine {
                 values[id.index()]
             });
             let one = StageWorth { customers: 1, clv_micros: (clv * MICROS).round() as i64 };
-            let segment = customer.traits.as_ref().and_then(|traits| traits.get(SEGMENT));
-            let segment = segment.map(|value| match value {
-                TraitValue::Text(text) => text.clone(),
-                TraitValue::Number(number) => number.to_string().into(),
-                TraitValue::Flag(flag) => flag.to_string().into(),
-            });
+            let segment = segment(customer);
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
                 place(&mut worth.all, k, stage).add(one);
@@ -115,6 +121,14 @@ impl Engine {
         }
         worth
     }
+}
+
+fn segment(customer: &Customer) -> Option<Box<str>> {
+    Some(match customer.traits.as_ref()?.get(SEGMENT)? {
+        TraitValue::Text(text) => text.clone(),
+        TraitValue::Number(number) => number.to_string().into(),
+        TraitValue::Flag(flag) => flag.to_string().into(),
+    })
 }
 
 #[cfg(test)]

@@ -90,27 +90,24 @@ fn lifecycle_kpis() -> Value {
         ),
         field("mean_clv_to_date", "The same per customer; `null` of nobody.", or_null(number())),
     ]);
-    let segment_stage = object([
-        field("stage", "Which stage.", text()),
-        field("customers", "Who was in it at the last count.", count(0)),
-        field("clv_to_date", "What they have brought in, in the base currency.", number()),
-        field("mean_clv_to_date", "The same per customer; `null` of nobody.", or_null(number())),
-    ]);
-    let segment = object([
-        field("segment", "The value of the trait `segment`.", text()),
-        field("stages", "In the order of the lifecycle.", list(segment_stage)),
-    ]);
-    object([
+    let figures = || {
+        [
+            share("churn_rate", "Moves from a customer's stage to a lapsed one."),
+            share("retention_rate", "1 less the churn rate."),
+            share("win_back_rate", "Moves from a lapsed stage to a customer's."),
+            field("conversions", "Every pair of stages that was ever passed.", list(conversion.clone())),
+            field("stages", "In the order of the lifecycle.", list(stage.clone())),
+        ]
+    };
+    let segment = [field("segment", "The value of the trait `segment`.", text())];
+    let segment = object(segment.into_iter().chain(figures()));
+    let lifecycle = [
         field("lifecycle", "Which lifecycle.", text()),
         field("customer_stages", "The stages that count as being a customer.", list(text())),
         field("lapsed_stages", "The stages that count as having gone.", list(text())),
-        share("churn_rate", "Moves from a customer's stage to a lapsed one."),
-        share("retention_rate", "1 less the churn rate."),
-        share("win_back_rate", "Moves from a lapsed stage to a customer's."),
-        field("conversions", "Every pair of stages that was ever passed.", list(conversion)),
-        field("stages", "In the order of the lifecycle.", list(stage)),
-        field("segments", "The customers whose traits name a segment.", list(segment)),
-    ])
+    ];
+    let segments = field("segments", "The same of the customers whose traits name a segment.", list(segment));
+    object(lifecycle.into_iter().chain(figures()).chain([segments]))
 }
 
 fn kpis() -> Event {
@@ -135,9 +132,11 @@ fn kpis() -> Event {
                     "clv_to_date": 312.5, "mean_clv_to_date": 78.125
                 }],
                 "segments": [{
-                    "segment": "enterprise",
+                    "segment": "enterprise", "churn_rate": 0.0, "retention_rate": 1.0, "win_back_rate": null,
+                    "conversions": [],
                     "stages": [{
-                        "stage": "retention", "customers": 1, "clv_to_date": 200.0, "mean_clv_to_date": 200.0
+                        "stage": "retention", "customers": 1, "entered": 1, "left": 0, "median_days": null,
+                        "clv_to_date": 200.0, "mean_clv_to_date": 200.0
                     }]
                 }]
             }]

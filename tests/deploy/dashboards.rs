@@ -125,6 +125,7 @@ fn operations() -> Vec<Panel> {
 
 fn lifecycle() -> Vec<Panel> {
     let kpi = |family| vec![(largest(family, "lifecycle"), "{{lifecycle}}")];
+    let segment = |family| vec![(largest(family, "lifecycle, segment"), "{{lifecycle}}: {{segment}}")];
     vec![
         panel(
             "Customers per stage",
@@ -163,6 +164,67 @@ fn lifecycle() -> Vec<Panel> {
             "short",
             12,
             vec![(sum(&m::CLV_TO_DATE, "lifecycle, stage"), "{{lifecycle}}: {{stage}}")],
+        ),
+        panel(
+            "Customers per segment and stage",
+            "timeseries",
+            "short",
+            12,
+            vec![(
+                sum(&m::SEGMENT_CUSTOMERS, "lifecycle, segment, stage"),
+                "{{lifecycle}}: {{segment}} {{stage}}",
+            )],
+        ),
+        panel(
+            "What the customers of a segment have brought in",
+            "timeseries",
+            "short",
+            12,
+            vec![(
+                sum(&m::SEGMENT_CLV_TO_DATE, "lifecycle, segment, stage"),
+                "{{lifecycle}}: {{segment}} {{stage}}",
+            )],
+        ),
+        panel(
+            "Retention rate by segment, 30 days",
+            "timeseries",
+            "percentunit",
+            8,
+            segment(&m::SEGMENT_RETENTION_RATIO),
+        ),
+        panel(
+            "Churn rate by segment, 30 days",
+            "timeseries",
+            "percentunit",
+            8,
+            segment(&m::SEGMENT_CHURN_RATIO),
+        ),
+        panel(
+            "Win-back rate by segment, 30 days",
+            "timeseries",
+            "percentunit",
+            8,
+            segment(&m::SEGMENT_WIN_BACK_RATIO),
+        ),
+        panel(
+            "Conversion by segment, 30 days",
+            "timeseries",
+            "percentunit",
+            12,
+            vec![(
+                largest(&m::SEGMENT_CONVERSION_RATIO, "lifecycle, segment, from, to"),
+                "{{lifecycle}}: {{segment}} {{from}} to {{to}}",
+            )],
+        ),
+        panel(
+            "Median time in a stage by segment",
+            "timeseries",
+            "s",
+            12,
+            vec![(
+                largest(&m::SEGMENT_STAGE_DURATION_MEDIAN, "lifecycle, segment, stage"),
+                "{{lifecycle}}: {{segment}} {{stage}}",
+            )],
         ),
         panel(
             "Alerts",
