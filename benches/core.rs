@@ -112,8 +112,18 @@ fn segment_call((_, _, json): &Record) -> Vec<u8> {
     .into_bytes()
 }
 
+/// What a plan has besides its model.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    Nothing,
+    /// What training saw, so that a census is taken.
+    Census,
+    /// As large a model in its shadow.
+    Challenger,
+}
+
 /// The shipped catalogue and retention lifecycle, and a model of fourteen terms.
-fn plan() -> Arc<Plan> {
+fn plan(beside: Beside) -> Arc<Plan> {
     let log = Transform::Log1p;
     let recency = |cap: f64| Transform::Recency { cap };
     let terms: Vec<(&str, Transform, (f64, f64, f64))> = vec![
@@ -133,9 +143,17 @@ fn plan() -> Arc<Plan> {
         ("overdue_ratio", Transform::Cap { at: 4.0 }, (1.0, 1.0, 0.4)),
     ];
     let lifecycle = ("retention.toml".to_owned(), preset("retention").expect("a preset").to_owned());
-    let model = support::model(0.0, &terms);
-    let plan = Plan::new(&Catalogue::shipped(), &[lifecycle], &model, Settings::default());
-    Arc::new(plan.expect("a plan"))
+    let mut model = support::model(0.0, &terms);
+    if beside != Beside::Census {
+        model.reference = None;
+    }
+    let plan = Plan::new(&Catalogue::shipped(), &[lifecycle], &model, Settings::default()).expect("a plan");
+    if beside != Beside::Challenger {
+        return Arc::new(plan);
+    }
+    let mut challenger = support::model(0.1, &terms);
+    challenger.version = "2".into();
+    Arc::new(plan.with_challenger(&model, &challenger).expect("a challenger"))
 }
 
 fn decode_all(records: &[Record], money: &Money) -> usize {
@@ -177,7 +195,7 @@ fn encode_all(engine: &Engine) -> usize {
 }
 
 fn core(c: &mut Criterion) {
-    let (records, plan) = (records(), plan());
+    let (records, plan) = (records(), plan(Beside::Nothing));
     let start = Tick::now();
     let (engine, outputs) = run_all(&records, &plan);
     let per_event = start.elapsed().as_nanos() / records.len() as u128;
@@ -199,6 +217,12 @@ fn core(c: &mut Criterion) {
     });
     drop(calls);
     group.bench_function("decode_and_step", |b| b.iter_with_large_drop(|| run_all(&records, &plan)));
+    for (name, beside) in [("with_census", Beside::Census), ("with_challenger", Beside::Challenger)] {
+        let plan = self::plan(beside);
+        group.bench_function(format!("decode_and_step_{name}"), |b| {
+            b.iter_with_large_drop(|| run_all(&records, &plan));
+        });
+    }
     group.throughput(Throughput::Elements(engine.store().len() as u64));
     group.bench_function("encode", |b| b.iter(|| encode_all(&engine)));
     group.finish();

@@ -1,4 +1,5 @@
 //! The program: parse the command line, do it, turn an error into an exit code.
+#![forbid(unsafe_code)]
 
 use std::io::Write;
 use std::process::ExitCode;

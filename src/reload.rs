@@ -14,9 +14,8 @@ use std::time::{Duration, SystemTime};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::metrics::{Metrics, Reload};
-use crate::model::Model;
 use crate::pipeline::plan::Plan;
-use crate::setup::{Parts, champion};
+use crate::setup::{self, Parts};
 use crate::time::sleep;
 
 /// How often the file is looked at, and how often whether somebody has asked.
@@ -24,28 +23,51 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const LISTEN_EVERY: Duration = Duration::from_millis(100);
 
 /// Tells a file that was written anew, or another that an alias now names, from what it was.
-/// Of an alias it has both files, as far as they are there.
+/// Of an alias it has all its files, as far as they are there.
 type Stamp = Vec<(PathBuf, SystemTime, u64)>;
 
-/// The model in use, and the way to another.
+/// The model in use, its challenger, and the way to others.
 #[derive(Debug)]
 pub struct Models {
     parts: Parts,
-    /// `None`: the model that ships, which does not change.
-    path: Option<PathBuf>,
+    config: Config,
     current: Mutex<Arc<Plan>>,
+    /// What the plan in use was compiled from, where that is known. Held while another is read, so that two who
+    /// ask do not cross.
+    loaded: Mutex<Option<setup::Models>>,
     /// Counts the models that were taken into use.
     generation: AtomicU64,
     asked: AtomicBool,
     metrics: Arc<Metrics>,
 }
 
+/// What a reload came to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reloaded {
+    /// What the files hold is in use now.
+    Ok,
+    /// It was already.
+    Unchanged,
+    /// It cannot be used, and what was in use goes on.
+    Refused(Error),
+}
+
 impl Models {
     /// `plan` is what the configuration compiles to now.
     pub fn new(config: &Config, plan: Arc<Plan>, metrics: Arc<Metrics>) -> Result<Models> {
+        // The files may have changed since the plan was made, which the first look will find.
+        let is_the_plans = |models: &setup::Models| {
+            let challenger = |name: &str, version: &str| {
+                plan.challenger.as_ref().is_some_and(|c| (&*c.name, &*c.version) == (name, version))
+            };
+            (&models.champion.name, &models.champion.version) == (&plan.model_name, &plan.model_version)
+                && models.challenger.is_some() == plan.challenger.is_some()
+                && models.challenger.as_ref().is_none_or(|model| challenger(&model.name, &model.version))
+        };
         Ok(Models {
             parts: Parts::read(config)?,
-            path: config.model.path.clone(),
+            config: config.clone(),
+            loaded: Mutex::new(setup::models(config).ok().filter(is_the_plans)),
             current: Mutex::new(plan),
             generation: AtomicU64::new(0),
             asked: AtomicBool::new(false),
@@ -88,46 +110,73 @@ impl Models {
         }
     }
 
-    /// What the file is now.
+    /// What the files are now.
     fn stamp(&self) -> Stamp {
-        let champion = self.path.as_deref().and_then(|path| champion(path).ok());
-        let files = self.path.iter().cloned().chain(champion);
+        let named = self.config.model.path.iter().filter(|path| !path.is_dir()).cloned().collect();
+        let files = setup::model_files(&self.config).unwrap_or(named);
         let stamp = |file: PathBuf| {
             let metadata = std::fs::metadata(&file).ok()?;
             Some((file, metadata.modified().ok()?, metadata.len()))
         };
-        files.filter_map(stamp).collect()
+        files.into_iter().filter_map(stamp).collect()
     }
 
-    /// Takes the model of the file into use, or says why not.
-    fn reload(&self) {
-        match self.compile() {
-            Ok(plan) => {
-                tracing::info!(
-                    name = plan.model_name,
-                    version = plan.model_version,
-                    "the model was reloaded"
-                );
-                self.metrics.set_model(&plan);
-                *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
-                self.generation.fetch_add(1, Ordering::AcqRel);
-                self.metrics.model_reload(Reload::Ok);
+    /// Takes what the files hold into use, unless it is already, or says why not.
+    pub fn reload(&self) -> Reloaded {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let reloaded = match self.read() {
+            Ok(models) if loaded.as_ref() == Some(&models) => Reloaded::Unchanged,
+            Ok(models) => match self.compile(&models) {
+                Ok(plan) => {
+                    self.take(plan);
+                    *loaded = Some(models);
+                    Reloaded::Ok
+                }
+                Err(error) => Reloaded::Refused(error),
+            },
+            Err(error) => Reloaded::Refused(error),
+        };
+        self.tell(&reloaded);
+        reloaded
+    }
+
+    fn take(&self, plan: Plan) {
+        self.metrics.set_model(&plan);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(plan);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Tells the log and the metrics.
+    fn tell(&self, reloaded: &Reloaded) {
+        let plan = self.plan();
+        let (name, version) = (&plan.model_name, &plan.model_version);
+        let challenger = plan.challenger.as_ref().map_or("none", |challenger| &challenger.version);
+        self.metrics.model_reload(match reloaded {
+            Reloaded::Ok => {
+                tracing::info!(name, version, challenger, "the model was reloaded");
+                Reload::Ok
             }
-            Err(error) => {
-                let plan = self.plan();
-                let (name, version) = (&plan.model_name, &plan.model_version);
+            Reloaded::Unchanged => {
+                tracing::info!(name, version, challenger, "the model was read again: it is the one in use");
+                Reload::Unchanged
+            }
+            Reloaded::Refused(error) => {
                 tracing::error!(name, version, "the new model is refused, the old one goes on: {error}");
-                self.metrics.model_reload(Reload::Refused);
+                Reload::Refused
             }
-        }
+        });
     }
 
-    fn compile(&self) -> Result<Plan> {
-        let Some(path) = &self.path else {
+    fn read(&self) -> Result<setup::Models> {
+        if self.config.model.path.is_none() && self.config.model.challenger.is_none() {
             let what = "the model that ships with the program is in use: there is no file to read again";
             return Err(Error::user(what).hint("name a model file with model.path, and start again"));
-        };
-        let plan = self.parts.plan(&Model::read(&champion(path)?)?)?;
+        }
+        setup::models(&self.config)
+    }
+
+    fn compile(&self, models: &setup::Models) -> Result<Plan> {
+        let plan = self.parts.plan(&models.champion, models.challenger.as_ref())?;
         // The files of catalogue and lifecycles are not read again, so that this holds; customers' rows rely on it.
         match plan.layout_id == self.plan().layout_id {
             true => Ok(plan),
@@ -140,7 +189,8 @@ impl Models {
 mod tests {
     use super::*;
     use crate::metrics::table;
-    use crate::setup;
+    use crate::model::Model;
+    use crate::registry::Registry;
 
     #[test]
     fn a_good_model_replaces_the_old_one_and_a_bad_one_does_not() {
@@ -156,21 +206,52 @@ mod tests {
         let mut other = Model::from_json(setup::SHIPPED_MODEL, "shipped").unwrap();
         other.version = "another".into();
         other.write(&path).unwrap();
-        models.reload();
+        assert_eq!(models.reload(), Reloaded::Ok);
         assert_eq!((models.generation(), models.plan().model_version.as_str()), (1, "another"));
+        assert_eq!(models.reload(), Reloaded::Unchanged);
         assert!(metrics.render().contains("version=\"another\"} 1"));
         assert_eq!(metrics.total(&table::MODEL_INFO), 1, "one model is in use");
 
         other.version = "worse".into();
         other.golden[0].p_churn = 1.0 - other.golden[0].p_churn;
         other.write(&path).unwrap();
-        models.reload();
+        assert!(matches!(models.reload(), Reloaded::Refused(why) if why.what.contains("golden[0]")));
         std::fs::write(&path, "{").unwrap();
-        models.reload();
+        assert!(matches!(models.reload(), Reloaded::Refused(why) if why.what.contains("not a churn model")));
         assert_eq!((models.generation(), models.plan().model_version.as_str()), (1, "another"));
         let refused = metrics.render();
         assert!(refused.contains("stagecast_model_reloads_total{result=\"refused\"} 2"), "{refused}");
         assert!(refused.contains("stagecast_model_reloads_total{result=\"ok\"} 1"), "{refused}");
+    }
+
+    #[test]
+    fn promotion_challenge_and_rollback_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        for version in ["aaaa", "bbbb"] {
+            let mut model = Model::from_json(setup::SHIPPED_MODEL, "shipped").unwrap();
+            model.version = version.into();
+            model.write(&dir.path().join(format!("{version}.json"))).unwrap();
+        }
+        let registry = Registry::at(dir.path()).unwrap();
+        registry.promote(Some("aaaa"), |_| Ok(())).unwrap();
+        let mut config = Config::default();
+        config.model.path = Some(dir.path().to_owned());
+        let plan = Arc::new(setup::plan(&config, None).unwrap());
+        let metrics = Metrics::new(&plan).unwrap();
+        let models = Models::new(&config, plan, Arc::clone(&metrics)).unwrap();
+        assert_eq!(models.reload(), Reloaded::Unchanged);
+        let challenger = || models.plan().challenger.as_ref().map(|c| c.version.clone());
+
+        let before = models.stamp();
+        registry.challenge(Some("bbbb"), |_, _| Ok(())).unwrap();
+        assert_ne!(models.stamp(), before);
+        assert_eq!((models.reload(), challenger()), (Reloaded::Ok, Some("bbbb".into())));
+        assert!(metrics.render().contains("stagecast_challenger_info{name=\"churn\",version=\"bbbb\"} 1"));
+        registry.promote(None, |_| Ok(())).unwrap();
+        assert_eq!((models.reload(), challenger()), (Reloaded::Ok, None));
+        assert_eq!(models.plan().model_version, "bbbb");
+        registry.rollback(|_| Ok(())).unwrap();
+        assert_eq!((models.reload(), models.plan().model_version.as_str()), (Reloaded::Ok, "aaaa"));
     }
 
     #[test]

@@ -14,28 +14,34 @@ use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
 use crate::pipeline::outcomes::Keeping;
-use crate::pipeline::plan::{Plan, Policy, PolicyOn, Privacy, Settings};
+use crate::pipeline::plan::{Identity, Plan, Policy, PolicyOn, Privacy, Settings};
+use crate::registry;
 
 /// The model that ships with the program.
 pub const SHIPPED_MODEL: &str = include_str!("../models/churn.json");
 
-/// Compiles the plan of a configuration; `model` overrides the configured one.
+/// Compiles the plan of a configuration; `model` overrides the configured one, and nobody challenges it.
 pub fn plan(config: &Config, model: Option<&Path>) -> Result<Plan> {
-    compile(config, self::model(config, model))
+    let models = match model {
+        Some(_) => self::model(config, model).map(Models::of),
+        None => models(config),
+    };
+    compile(config, models)
 }
 
 /// The same with a model that is at hand.
 pub fn plan_of(config: &Config, model: &Model) -> Result<Plan> {
-    compile(config, Ok(model.clone()))
+    compile(config, Ok(Models::of(model.clone())))
 }
 
-fn compile(config: &Config, model: Result<Model>) -> Result<Plan> {
-    match (catalogue(config), lifecycles(config), model) {
-        (Ok(catalogue), Ok(lifecycles), Ok(model)) => {
-            Plan::new(&catalogue, &lifecycles, &model, settings(config))
+fn compile(config: &Config, models: Result<Models>) -> Result<Plan> {
+    match (catalogue(config), lifecycles(config), models) {
+        (Ok(catalogue), Ok(lifecycles), Ok(models)) => {
+            let parts = Parts { catalogue, lifecycles, settings: settings(config) };
+            parts.plan(&models.champion, models.challenger.as_ref())
         }
-        (catalogue, lifecycles, model) => {
-            let problems = [catalogue.err(), lifecycles.err(), model.err()];
+        (catalogue, lifecycles, models) => {
+            let problems = [catalogue.err(), lifecycles.err(), models.err()];
             Err(Error::all_of(problems.into_iter().flatten().collect()))
         }
     }
@@ -61,8 +67,12 @@ impl Parts {
         Ok(Parts { catalogue, lifecycles, settings: settings(config) })
     }
 
-    pub fn plan(&self, model: &Model) -> Result<Plan> {
-        Plan::new(&self.catalogue, &self.lifecycles, model, self.settings.clone())
+    pub fn plan(&self, model: &Model, challenger: Option<&Model>) -> Result<Plan> {
+        let plan = Plan::new(&self.catalogue, &self.lifecycles, model, self.settings.clone())?;
+        match challenger {
+            Some(challenger) => plan.with_challenger(model, challenger),
+            None => Ok(plan),
+        }
     }
 }
 
@@ -106,31 +116,53 @@ pub fn lifecycle_text(key: &str, name: &str) -> Result<(String, String)> {
 /// The model that is named, or the configured one, or the one that ships.
 pub fn model(config: &Config, named: Option<&Path>) -> Result<Model> {
     match named.or(config.model.path.as_deref()) {
-        // A name that leads nowhere is a mistake in the configuration, not of the disk.
         Some(path) => {
-            let path = champion(path)?;
             let key = if named.is_some() { "--model" } else { "model.path" };
-            Model::from_json(&read(key, &path)?, &path.display().to_string())
+            model_in(key, &registry::resolve(path)?.champion)
         }
         None => Model::from_json(SHIPPED_MODEL, "the model that ships"),
     }
 }
 
-/// The model file that a path stands for: a `.toml` file is an alias, whose `champion` names the file beside it.
-pub fn champion(path: &Path) -> Result<PathBuf> {
-    #[derive(serde::Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Alias {
-        champion: PathBuf,
+/// The models of a configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Models {
+    pub champion: Model,
+    /// Scores in the champion's shadow.
+    pub challenger: Option<Model>,
+}
+
+impl Models {
+    fn of(champion: Model) -> Models {
+        Models { champion, challenger: None }
     }
-    if path.extension().is_none_or(|extension| extension != "toml") {
-        return Ok(path.to_owned());
-    }
-    let alias: Alias = toml::from_str(&read("model.path", path)?).map_err(|e| {
-        let what = format!("{}: not an alias of a model: {}", path.display(), e.message());
-        Error::user(what).hint("write one line, such as champion = \"churn-2026-03.json\"")
-    })?;
-    Ok(path.parent().unwrap_or(Path::new("")).join(alias.champion))
+}
+
+/// The configured model, or the one that ships, and the challenger where there is one.
+pub fn models(config: &Config) -> Result<Models> {
+    let challenger = challenger(config)?.map(|path| model_in("model.challenger", &path));
+    Ok(Models { champion: model(config, None)?, challenger: challenger.transpose()? })
+}
+
+/// The files that the configured models are in, and the file of aliases that names them.
+pub fn model_files(config: &Config) -> Result<Vec<PathBuf>> {
+    let serving = config.model.path.as_deref().map(registry::resolve).transpose()?;
+    let files = serving.into_iter().flat_map(|serving| [serving.aliases, Some(serving.champion)]);
+    Ok(files.flatten().chain(challenger(config)?).collect())
+}
+
+/// An alias goes before the configuration: it is what promotions change.
+fn challenger(config: &Config) -> Result<Option<PathBuf>> {
+    let serving = config.model.path.as_deref().map(registry::resolve).transpose()?;
+    Ok(match serving {
+        Some(serving) if serving.aliases.is_some() => serving.challenger,
+        _ => config.model.challenger.clone(),
+    })
+}
+
+/// A name that leads nowhere is a mistake in the configuration, not of the disk.
+fn model_in(key: &str, path: &Path) -> Result<Model> {
+    Model::from_json(&read(key, path)?, &path.display().to_string())
 }
 
 fn read(key: &str, path: &Path) -> Result<String> {
@@ -155,6 +187,7 @@ pub fn settings(config: &Config) -> Settings {
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
             consent: config.privacy.consent.clone(),
         },
+        identity: Identity { follow_ms: config.identity.follow_ms },
         outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }
@@ -170,6 +203,7 @@ fn policy(alert: &config::AlertPolicy) -> Policy {
         cooldown_ms: alert.cooldown_ms,
         control: alert.control,
         segment: alert.segment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        min_clv: alert.min_clv,
         action: alert.action.clone(),
     }
 }
@@ -198,6 +232,7 @@ pub fn topics(config: &Config) -> Layout {
         erasures: topics.erasures.clone(),
         dlq: topics.dlq.clone(),
         state: topics.state.clone(),
+        identity: topics.identity.clone(),
         partitions: topics.partitions as i32,
         replication: i32::from(topics.replication),
     }
@@ -238,14 +273,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let alias = dir.path().join("model.toml");
         std::fs::write(&alias, "champion = \"churn-7.json\"\n").unwrap();
-        assert_eq!(champion(&alias).unwrap(), dir.path().join("churn-7.json"));
         let missing = model(&Config::default(), Some(&alias)).unwrap_err();
         assert!(missing.what.contains("churn-7.json"), "{missing}");
         std::fs::write(dir.path().join("churn-7.json"), SHIPPED_MODEL).unwrap();
         assert_eq!(model(&Config::default(), Some(&alias)), model(&Config::default(), None));
-        std::fs::write(&alias, "champoin = \"x.json\"\n").unwrap();
-        let wrong = champion(&alias).unwrap_err();
-        assert!(wrong.what.contains("not an alias") && wrong.exit_code() == 2, "{wrong}");
+        let mut config = Config::default();
+        config.model.path = Some(dir.path().join("churn-7.json"));
+        config.model.challenger = Some(dir.path().join("churn-7.json"));
+        let itself = plan(&config, None).unwrap_err();
+        assert!(itself.what.contains("it is the champion itself"), "{itself}");
     }
 
     #[test]

@@ -44,7 +44,13 @@ pub fn parse_rfc3339(text: &str) -> Option<Ts> {
 }
 
 fn digits(b: &[u8]) -> Option<i64> {
-    b.iter().try_fold(0i64, |n, c| c.is_ascii_digit().then(|| n * 10 + i64::from(c - b'0')))
+    // One decision at the end instead of one per digit.
+    let (mut n, mut are_digits) = (0i64, true);
+    for digit in b.iter().map(|c| c.wrapping_sub(b'0')) {
+        are_digits &= digit <= 9;
+        n = n * 10 + i64::from(digit);
+    }
+    are_digits.then_some(n)
 }
 
 /// The milliseconds of an optional `.fff…`, and what follows it.

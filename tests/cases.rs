@@ -13,6 +13,7 @@
 //! policy churn raise 0.7 clear 0.5 cooldown 7d control 0.1 segment tier=gold
 //! policy hello stage conversion cooldown 1d
 //! opt_out 30d                             how long an erased customer's events are dropped
+//! follow 400d                             how long events under a merged id follow its customer
 //! hide scores                             what the case is not about
 //! clickstream {"customer_id":"c1",…}      an event of this source
 //! population                              customers per stage
@@ -119,6 +120,7 @@ impl<'a> Case<'a> {
                 "dedupe" => case.settings.dedupe_ms = span(rest),
                 "min_change" => case.settings.min_change = number(rest),
                 "opt_out" => case.settings.privacy.opt_out_ms = span(rest),
+                "follow" => case.settings.identity.follow_ms = span(rest),
                 "margin" => case.settings.margin = number(rest),
                 "bands" => {
                     let (low, high) = rest.split_once(' ').expect("two bounds");
@@ -155,6 +157,9 @@ impl<'a> Case<'a> {
                 text += &told(out);
             }
             said.into_iter().for_each(|line| text += &line);
+            for refused in driver.engine.identities_mut().take_refused() {
+                text += &format!("dead letter {}\n", refused.reject);
+            }
         }
         text
     }
@@ -212,6 +217,7 @@ fn policy(text: &str) -> Policy {
                 let (name, value) = value.split_once('=').expect("segment trait=value");
                 policy.segment.push((name.to_owned(), TraitValue::Text(value.into())));
             }
+            ("min_clv", _) => policy.min_clv = Some(number(value)),
             ("action", _) => policy.action = Some(value.to_owned()),
             _ => panic!("`{key}` is no key of a policy"),
         }
@@ -227,6 +233,8 @@ fn applied(applied: Applied, json: &str) -> Option<String> {
         Applied::Late => "late",
         Applied::Duplicate => "duplicate, dropped",
         Applied::OptedOut => "of an erased customer, dropped",
+        Applied::Moved => "follows",
+        Applied::Refused => "refused",
     };
     let at = instant(event["ts"].as_str().expect("ts as text"));
     Some(format!(

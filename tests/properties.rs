@@ -5,6 +5,7 @@ mod naive;
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use naive::arbitrary::{START, Shape, Vocabulary, histories, lifecycles_over, money};
 use naive::{Ev, Grid, Kind, On, Output, Scoring, View, World, features, history};
@@ -15,12 +16,14 @@ use serde_json::{Value, json};
 use stagecast::event::Source;
 use stagecast::event::money::Money;
 use stagecast::model::Model;
-use stagecast::model::artifact::Label;
+use stagecast::model::artifact::{Label, Transform};
+use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::Applied;
 use stagecast::pipeline::facts::{FeatureNames, TraitValue};
 use stagecast::pipeline::outbox::Channel;
 use stagecast::pipeline::outcomes::Keeping;
 use stagecast::pipeline::plan::{Plan, Policy, PolicyOn, Settings};
+use stagecast::pipeline::quality::{Ledger, Quality};
 use stagecast::time::{DAY_MS, HOUR_MS, SECOND_MS, Ts, format_rfc3339, parse_rfc3339};
 use support::{Driver, Out, plan};
 
@@ -320,6 +323,91 @@ proptest! {
         let applied = history(&World::new(&[]).with_money(money()), &events, START).applied;
         let got: Vec<Value> = outputs.iter().filter(|out| is_outcome(out)).map(Out::json).collect();
         prop_assert_eq!(got, naive_outcomes(&model, every, &applied, &outputs, until));
+    }
+}
+
+/// Another model that foretells the same: it thinks more of clicks, and sees orders by a fit of its own.
+fn challenger(champion: &Model) -> Model {
+    let terms = [
+        ("days_since_click", Transform::Recency { cap: 30.0 }, (0.5, 0.3, 1.6)),
+        ("orders_30d", Transform::Log1p, (0.7, 0.7, -0.2)),
+        ("p_no_order", Transform::Logit, (0.0, 1.0, 0.8)),
+    ];
+    let Model { label, horizon, lead, .. } = *champion;
+    support::foretelling(
+        Model { version: "2".into(), label, horizon, lead, ..support::model(-0.2, &terms) },
+        5.0,
+    )
+}
+
+/// What comes out, and what is counted, of events that are stopped after one of them.
+fn lived(plan: Plan, events: &[Ev], stop: usize, until: Ts) -> (Vec<Out>, Ledger) {
+    let plan = Arc::new(plan);
+    let mut driver = Driver::new(&plan);
+    let mut outputs = Vec::new();
+    for (i, event) in events.iter().enumerate() {
+        apply(&mut driver, "c", event);
+        if i == stop {
+            outputs.extend(driver.commit());
+            let counted = driver.engine.quality.ledger().encode();
+            driver = Driver::restored(&plan, &driver.states());
+            driver.engine.quality = Quality::restored(Ledger::decode(&counted).expect("counts"));
+        }
+    }
+    driver.engine.run_until(until);
+    outputs.extend(driver.commit());
+    (outputs, driver.engine.quality.ledger().clone())
+}
+
+fn compiled(lifecycles: &[String], model: &Model, settings: &Settings) -> Plan {
+    let files: Vec<(String, String)> = lifecycles.iter().map(|l| ("l.toml".to_owned(), l.clone())).collect();
+    Plan::new(&Catalogue::shipped(), &files, model, settings.clone()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+proptest! {
+    #![proptest_config(tries(48))]
+
+    #[test]
+    fn a_challenger_changes_no_byte_that_goes_out(
+        events in histories(Shape { max_events: 25, late: true, ..Shape::default() }),
+        lifecycles in any_lifecycles(),
+        settings in any_settings(),
+        after in 0..40 * DAY_MS,
+        stop in any::<Index>(),
+    ) {
+        let settings = Settings { policies: fitting(settings.policies.clone(), &lifecycles), ..settings };
+        let model = support::foretelling(Model { horizon: 9 * DAY_MS, ..support::small_model() }, 60.0);
+        let (stop, until) = (stop.index(events.len()), newest(&events) + after);
+        let alone = lived(compiled(&lifecycles, &model, &settings), &events, stop, until);
+        let plan = compiled(&lifecycles, &model, &settings).with_challenger(&model, &challenger(&model)).unwrap();
+        let challenged = lived(plan, &events, stop, until);
+        prop_assert_eq!(&challenged.0, &alone.0);
+        let of_champion = |ledger: &Ledger| {
+            let mut counts = ledger.counts.clone();
+            counts.retain(|key, _| key.version == "1");
+            (ledger.labels, counts)
+        };
+        prop_assert_eq!(of_champion(&challenged.1), of_champion(&alone.1));
+    }
+
+    #[test]
+    fn a_challenger_is_judged_as_if_it_had_served(
+        events in histories(Shape { max_events: 25, late: false, ..Shape::default() }),
+        lifecycles in lifecycles_over("x", Vocabulary { traits: true, p_churn: false }).prop_map(|x| vec![x]),
+        after in 9 * DAY_MS..30 * DAY_MS,
+        stop in any::<Index>(),
+    ) {
+        // Every score is kept, so that both are judged at the same instants.
+        let outcomes = Keeping { sample: 1.0, every_ms: 1 };
+        let settings = Settings { min_change: 0.0, policies: Vec::new(), outcomes, ..settings() };
+        let champion = support::foretelling(Model { horizon: 9 * DAY_MS, ..support::small_model() }, 60.0);
+        let challenger = challenger(&champion);
+        let (stop, until) = (stop.index(events.len()), newest(&events) + after);
+        let served = lived(compiled(&lifecycles, &challenger, &settings), &events, stop, until).1;
+        let plan = compiled(&lifecycles, &champion, &settings).with_challenger(&champion, &challenger).unwrap();
+        let mut shadowed = lived(plan, &events, stop, until).1;
+        shadowed.counts.retain(|key, _| key.version == "2");
+        prop_assert_eq!(shadowed, served);
     }
 }
 

@@ -30,6 +30,9 @@ cargo test --locked --no-fail-fast "$@"
 # Named tests are wanted alone.
 if [ $# -eq 0 ]; then
   cargo build --locked
+  tests/deploy/tools.sh
+  npm ci --prefix tests/interfaces --no-audit --no-fund --silent
+  node tests/interfaces/validate.mjs
   npm ci --prefix tests/page --no-audit --no-fund --silent
   node tests/page/page.test.mjs "${CARGO_TARGET_DIR:-target}/debug/stagecast"
 fi

@@ -61,10 +61,14 @@ fn summary(config: &Config, plan: &Plan) -> String {
     let inputs = [&source.clickstream, &source.purchase, &source.support, &source.profile];
     let inputs: Vec<&str> = inputs.iter().filter(|s| s.enabled).map(|s| s.topic.as_str()).collect();
     let lifecycles: Vec<&str> = plan.lifecycles.iter().map(|(lifecycle, _)| &*lifecycle.name).collect();
+    let challenger = plan
+        .challenger
+        .as_ref()
+        .map_or(String::new(), |model| format!(", challenged by {} {}", model.name, model.version));
     let alerts: Vec<&str> = config.alert.iter().map(|alert| alert.policy.as_str()).collect();
     format!(
         "configuration is valid: {} as {}\n  inputs      {}\n  features    {}\n  \
-         lifecycles  {}\n  model       {} {}\n  alerts      {}\n",
+         lifecycles  {}\n  model       {} {}{challenger}\n  alerts      {}\n",
         config.app.id,
         config.app.instance,
         inputs.join(", "),

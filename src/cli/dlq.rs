@@ -66,10 +66,13 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
     let Action::Replay(args) = &args.action;
     let clients = setup::clients(config);
     let request = Request { reasons: args.reason.clone(), since: args.since, dry_run: args.dry_run };
+    let bar = super::progress::spinner("sending back");
+    let read = |letters| bar.set_position(letters);
     let summary = match &args.input {
-        Some(path) => letters::replay_file(&clients, config, path, &request)?,
-        None => letters::replay_topic(&clients, config, &request)?,
+        Some(path) => letters::replay_file(&clients, config, path, &request, &read)?,
+        None => letters::replay_topic(&clients, config, &request, &read)?,
     };
+    bar.finish_and_clear();
     super::print(&told(&summary, args.dry_run))
 }
 

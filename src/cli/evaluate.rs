@@ -51,7 +51,7 @@ pub struct Args {
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let model = setup::model(config, args.model.as_deref())?;
     let request = Request { cuts: args.cuts.clone(), unseen: args.unseen, segment: args.segment.clone() };
-    let bar = super::progress::spinner("reading");
+    let bar = super::progress::spinner("evaluating");
     let seen = |events| bar.set_position(events);
     let evaluation = match &args.input {
         Some(folder) => {

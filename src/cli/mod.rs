@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -19,10 +19,15 @@ pub mod simulate;
 pub mod train;
 pub mod evaluate;
 pub mod campaign_report;
+pub mod recalibrate;
+pub mod models;
 pub mod explain;
 pub mod check;
 pub mod dlq;
 pub mod erase;
+pub mod schema;
+pub mod generate;
+pub mod examples;
 pub mod logging;
 mod progress;
 mod values;
@@ -89,6 +94,10 @@ pub enum Command {
     Evaluate(evaluate::Args),
     /// Whether the customers who were alerted about came back, against those who were left alone
     CampaignReport(campaign_report::Args),
+    /// Makes a new version of a model whose probabilities are set right by what became of its scores
+    Recalibrate(recalibrate::Args),
+    /// Versions of a model: which one serves, which one is tried in its shadow, promotion and rollback
+    Models(models::Args),
     /// Asks a running instance why a customer has its stage and score
     Explain(explain::Args),
     /// Validates the configuration and everything it names
@@ -97,11 +106,28 @@ pub enum Command {
     Dlq(dlq::Args),
     /// Asks for a customer to be forgotten
     Erase(erase::Args),
+    /// The interfaces as documents: JSON Schema of every event, AsyncAPI, OpenAPI
+    Schema(schema::Args),
+    /// Prints completions for a shell
+    Completions(generate::Completions),
+    /// Writes the manual as man pages
+    Man(generate::Man),
+}
+
+/// The definition with examples: what parses, helps, completes and fills the manual.
+pub fn command() -> clap::Command {
+    examples::with_examples(Cli::command())
 }
 
 /// Parses the arguments; clap tells wrong usage and leaves with 2, help and version with 0.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Cli {
-    Cli::parse_from(args)
+    try_parse(args).unwrap_or_else(|error| error.exit())
+}
+
+fn try_parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 /// Does what the command line says.
@@ -109,6 +135,11 @@ pub fn dispatch(cli: Cli) -> Result<()> {
     // What the demo tells the terminal should not drown in log lines.
     let tells_itself = matches!(cli.command, Command::Demo(_)) && cli.global.verbose == 0;
     logging::init(&Global { quiet: cli.global.quiet.max(tells_itself.into()), ..cli.global.clone() })?;
+    match &cli.command {
+        Command::Completions(args) => return generate::completions(args),
+        Command::Man(args) => return generate::man(args),
+        _ => {}
+    }
     let config = Config::load(cli.global.config.as_deref(), &cli.global.set)?;
     for property in config.kafka.unverified_tls() {
         tracing::warn!(property, "TLS does not verify who the broker is");
@@ -122,10 +153,15 @@ pub fn dispatch(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(&args, &config),
         Command::Evaluate(args) => evaluate::run(&args, &config),
         Command::CampaignReport(args) => campaign_report::run(&args, &config),
+        Command::Recalibrate(args) => recalibrate::run(&args, &config),
+        Command::Models(args) => models::run(&args, &config),
         Command::Explain(args) => explain::run(&args, &config),
         Command::Check(args) => check::run(&args, &config),
         Command::Dlq(args) => dlq::run(&args, &config),
         Command::Erase(args) => erase::run(&args, &config),
+        Command::Schema(args) => schema::run(&args, &config),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Progress of long work: shown on a terminal, silent in a pipe.
 
+use std::time::Duration;
+
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar of 1,000 steps.
@@ -8,10 +10,12 @@ pub fn bar(what: &'static str) -> ProgressBar {
     style(bar, "{msg} {wide_bar} {percent} % {eta}")
 }
 
-/// A count without a known end.
+/// A count without a known end. It turns by itself, since work such as fitting counts nothing.
 pub fn spinner(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new_spinner().with_message(what);
-    style(bar, "{msg} {human_pos} events {per_sec}")
+    let bar = style(bar, "{spinner} {msg} {human_pos} records {per_sec} {elapsed}");
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 fn style(bar: ProgressBar, template: &str) -> ProgressBar {

@@ -33,7 +33,64 @@ fn the_definition_holds_together() {
     One::<train::Args>::command().debug_assert();
     One::<evaluate::Args>::command().debug_assert();
     One::<campaign_report::Args>::command().debug_assert();
+    One::<models::Args>::command().debug_assert();
+    One::<recalibrate::Args>::command().debug_assert();
     One::<explain::Args>::command().debug_assert();
+}
+
+/// Every command that can be called, by its words.
+fn callable(command: &clap::Command, path: &str) -> Vec<String> {
+    let of = |sub: &clap::Command| callable(sub, format!("{path} {}", sub.get_name()).trim());
+    let subs: Vec<String> =
+        command.get_subcommands().filter(|sub| sub.get_name() != "help").flat_map(of).collect();
+    if subs.is_empty() { vec![path.to_owned()] } else { subs }
+}
+
+#[test]
+fn every_command_has_examples_that_it_accepts() {
+    let mut commands = callable(&Cli::command(), "");
+    let mut exemplified: Vec<&str> = examples::EXAMPLES.iter().map(|(path, _)| *path).collect();
+    exemplified.retain(|path| !path.is_empty());
+    commands.sort();
+    exemplified.sort_unstable();
+    assert_eq!(exemplified, commands);
+    for (path, examples) in examples::EXAMPLES {
+        assert!(!examples.is_empty(), "{path}");
+        for (line, _) in examples.iter().filter(|(line, _)| !line.starts_with("stagecast help")) {
+            assert!(line.starts_with(&format!("stagecast {path}")), "`{line}` is no example of `{path}`");
+            let parsed = try_parse(line.split(' ').map(OsString::from));
+            assert!(parsed.is_ok(), "{}", parsed.unwrap_err());
+        }
+    }
+}
+
+#[test]
+fn help_shows_the_examples_and_exit_codes() {
+    let error = try_parse(["stagecast", "dlq", "replay", "--help"].map(OsString::from)).unwrap_err();
+    assert_eq!(error.exit_code(), 0);
+    assert!(error.to_string().contains("stagecast dlq replay --dry-run"), "{error}");
+    let top = command().render_help().to_string();
+    assert!(top.contains("Exit codes:") && top.contains("stagecast demo"), "{top}");
+}
+
+#[test]
+fn completions_and_manual_know_every_command() {
+    for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut command(), "stagecast", &mut script);
+        let script = String::from_utf8(script).unwrap();
+        for command in callable(&Cli::command(), "") {
+            let word = command.split(' ').next_back().unwrap();
+            assert!(script.contains(word), "{shell}: {command}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    generate::man(&generate::Man { out: folder.path().join("man1") }).unwrap();
+    for command in callable(&Cli::command(), "") {
+        let page = folder.path().join(format!("man1/stagecast-{}.1", command.replace(' ', "-")));
+        let page = std::fs::read_to_string(&page).unwrap_or_else(|e| panic!("{}: {e}", page.display()));
+        assert!(page.contains("Examples:"), "{command}");
+    }
 }
 
 #[test]

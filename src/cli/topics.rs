@@ -25,9 +25,15 @@ pub enum Action {
 
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let (settings, layout) = (setup::clients(config), setup::topics(config));
-    let mut out = std::io::stdout().lock();
     match args.action {
-        Action::Create { inputs } => topics::create(&settings, &layout, inputs, &mut out),
-        Action::Check => topics::report(&settings, &layout, &mut out),
+        Action::Create { inputs } => {
+            topics::create(&settings, &layout, inputs, &mut std::io::stdout().lock())
+        }
+        Action::Check => {
+            let bar = super::progress::spinner("looking at keys");
+            let findings = topics::inspect(&settings, &layout, &|records| bar.set_position(records))?;
+            bar.finish_and_clear();
+            topics::report(&findings, &layout, &mut std::io::stdout().lock())
+        }
     }
 }

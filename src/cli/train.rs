@@ -91,7 +91,7 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         cuts: args.cuts.clone(),
         until: args.until,
     };
-    let bar = super::progress::spinner("reading");
+    let bar = super::progress::spinner("training");
     let seen = |events| bar.set_position(events);
     let trained = match &args.input {
         Some(folder) => {

@@ -196,7 +196,7 @@ fn property_text(node: &Node, context: &Context) -> Result<String, String> {
     }
 }
 
-fn secret(path: &str, place: &Place, context: &Context) -> Result<String, String> {
+pub(super) fn secret(path: &str, place: &Place, context: &Context) -> Result<String, String> {
     let path = context.resolve(place, path);
     let told = |error: std::io::Error| format!("cannot read the secret file {}: {error}", path.display());
     let mut text = String::new();

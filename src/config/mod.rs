@@ -17,6 +17,7 @@ mod librdkafka;
 mod types;
 mod mask;
 mod print;
+pub mod keys;
 
 pub use read::looks_like_path as is_path;
 pub use types::{

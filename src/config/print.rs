@@ -29,8 +29,11 @@ impl Config {
         out.span("opt_out", self.privacy.opt_out_ms);
         out.text("salt", &mask::masked("salt", self.privacy.salt.as_deref().unwrap_or_default()));
         out.text("consent", &self.privacy.consent);
+        out.section("identity");
+        out.span("follow", self.identity.follow_ms);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
+        out.text("token", &mask::masked("token", self.http.token.as_deref().unwrap_or_default()));
         out.0
     }
 
@@ -64,6 +67,7 @@ impl Config {
         out.text("erasures", &topics.erasures);
         out.text("dlq", &topics.dlq);
         out.text("state", &topics.state);
+        out.text("identity", &topics.identity);
         out.key("partitions", i64::from(topics.partitions));
         out.key("replication", i64::from(topics.replication));
         out.section("commit");
@@ -89,6 +93,7 @@ impl Config {
         out.key("use", self.lifecycles.use_.clone());
         out.section("model");
         out.path("path", &self.model.path);
+        out.path("challenger", &self.model.challenger);
         out.section("scores");
         out.key("min_change", self.scores.min_change);
         out.span("rescore_every", self.scores.rescore_every_ms);
@@ -135,6 +140,9 @@ fn print_alert(out: &mut Page, alert: &AlertPolicy) {
     }
     out.span("cooldown", alert.cooldown_ms);
     out.key("control", alert.control);
+    if let Some(least) = alert.min_clv {
+        out.key("min_clv", least);
+    }
     out.heading("[alert.segment]");
     print_traits(out, &alert.segment);
 }

@@ -10,8 +10,8 @@ use super::kafka;
 use super::layers::{Node, Table, Value};
 use super::read::{self, Context, Section};
 use super::types::{
-    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Lifecycles, ModelConfig, Money,
-    Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Identity, Lifecycles, ModelConfig,
+    Money, Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
 };
 
 /// Kafka's limit on a topic's name, less the longest suffix that makes a topic's name from an application's.
@@ -22,6 +22,7 @@ const MAX_INSTANCE_BYTES: usize = 200;
 const MAX_WORKERS: i64 = 1_024;
 const MAX_PARTITIONS: i64 = 10_000;
 const MAX_POLICY_BYTES: usize = 128;
+const TOKEN_BYTES_LEAST: usize = 8;
 /// Brokers allow a transaction 15 minutes, and it must last two of these.
 const MAX_COMMIT_MS: i64 = 5 * 60 * SECOND_MS;
 /// The longest span that can be written.
@@ -74,6 +75,7 @@ pub fn read(tree: &Table, host: &str, context: &Context) -> Config {
         alert: alerts(&mut root),
         money: money(&mut root),
         privacy: privacy(&mut root),
+        identity: identity(&mut root),
         http: http(&mut root),
     };
     root.finish();
@@ -199,6 +201,7 @@ fn topics(root: &mut Section<'_>, app_id: &str, topics_in_use: &mut TopicsInUse)
         erasures: name("erasures", default.erasures),
         dlq: name("dlq", default.dlq),
         state: name("state", default.state),
+        identity: name("identity", default.identity),
         ..default
     };
     let partitions = |node: &Node| read::whole(1..=MAX_PARTITIONS)(node).map(|n| n as u32);
@@ -306,7 +309,10 @@ fn lifecycles(root: &mut Section<'_>) -> Lifecycles {
 fn model(root: &mut Section<'_>) -> ModelConfig {
     let mut section = root.section("model");
     let context = section.context;
-    let model = ModelConfig { path: section.get("path", None, read::path_or_shipped(context)) };
+    let model = ModelConfig {
+        path: section.get("path", None, read::path_or_shipped(context)),
+        challenger: section.get("challenger", None, read::path_or_shipped(context)),
+    };
     section.finish();
     model
 }
@@ -368,6 +374,7 @@ fn alert(section: &mut Section<'_>) -> AlertPolicy {
         lifecycle: section.get("lifecycle", None, some),
         stage: section.get("stage", None, some),
         segment: section.entries("segment", trait_value).unwrap_or_default().into_iter().collect(),
+        min_clv: section.get("min_clv", None, |node| read::number(node).map(Some)),
         action: section.get("action", None, some),
     };
     check_alert(section, &alert);
@@ -442,6 +449,13 @@ fn check_currency(code: &str) -> Result<(), String> {
     Err(format!("`{code}` is not a currency code: three capital letters such as EUR"))
 }
 
+fn identity(root: &mut Section<'_>) -> Identity {
+    let mut section = root.section("identity");
+    let identity = Identity { follow_ms: section.get("follow", Identity::default().follow_ms, any_span()) };
+    section.finish();
+    identity
+}
+
 fn privacy(root: &mut Section<'_>) -> Privacy {
     let mut section = root.section("privacy");
     let default = Privacy::default();
@@ -463,9 +477,29 @@ fn salt(node: &Node) -> Result<Option<String>, String> {
     }
 }
 
+/// What a header can carry, and not so short that it can be tried; empty text stands for none.
+fn token(text: String) -> Result<Option<String>, String> {
+    match text.len() >= TOKEN_BYTES_LEAST && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(Some(text)),
+        false if text.is_empty() => Ok(None),
+        false => {
+            Err(format!("a token has at least {TOKEN_BYTES_LEAST} letters, digits or signs, and no spaces"))
+        }
+    }
+}
+
 fn http(root: &mut Section<'_>) -> Http {
     let mut section = root.section("http");
-    let http = Http { listen: section.get("listen", Http::default().listen, read::address) };
+    let default = Http::default();
+    let context = section.context;
+    let listen = section.get("listen", default.listen, read::address);
+    let given = section.get("token", None, |node| read::text(node).and_then(token));
+    let in_file = |node: &Node| kafka::secret(&read::text(node)?, &node.place, context).and_then(token);
+    let of_file = section.get("token_file", None, in_file);
+    if given.is_some() && of_file.is_some() {
+        section.problem("token_file", "the token is given by `token` already; remove one of the two");
+    }
+    let http = Http { listen, token: given.or(of_file) };
     section.finish();
     http
 }

@@ -212,7 +212,7 @@ fn wrong_files_are_told_with_line_and_way_out() {
     for (file, told) in [
         ("[commit]\n\nintervall = 1", ":3: unknown key `commit.intervall` (did you mean `interval`?)"),
         ("[comit]", ":1: unknown key `comit` (did you mean `commit`?)"),
-        ("[http]\nzebra = 1", ":2: unknown key `http.zebra`; known here are listen"),
+        ("[http]\nzebra = 1", ":2: unknown key `http.zebra`; known here are listen, token, token_file"),
         ("app = 3", ":1: `app`: expected a table, found a number"),
         ("[app]\nid = 3", ":2: `app.id`: expected text, found a number"),
         (
@@ -447,12 +447,13 @@ fn no_secret_is_shown_by_print_debug_or_an_error() {
          sasl.oauthbearer.config = \"principal=canary\"\nbootstrap.servers = \"SASL_SSL://u:canary@b:1\"\n\
          [kafka.consumer]\nsasl.oauthbearer.client.secret = \"canary\"\n\
          [kafka.producer]\nsasl.oauthbearer.assertion.private.key.passphrase = \"canary\"\n\
-         [privacy]\nsalt = \"canary\"\n";
+         [privacy]\nsalt = \"canary\"\n\
+         [http]\ntoken = \"canary-canary\"\n";
     let env = [("STAGECAST__KAFKA__SSL_KEYSTORE_PASSWORD", "canary")];
     let config = read(secrets, &env, &["kafka.producer.ssl.key.pem=canary"]);
     for shown in [config.to_toml(), format!("{config:?}")] {
         assert!(!shown.contains("canary"), "{shown}");
-        assert_eq!(shown.matches(mask::MASK).count(), 10, "{shown}");
+        assert_eq!(shown.matches(mask::MASK).count(), 11, "{shown}");
     }
     for broken in
         ["kafka.sasl.passwort=canary", "kafka.sasl.password=['canary']", "kafka.sasl.password.x=canary"]
@@ -492,6 +493,7 @@ prop_compose! {
         raise in 0.0..=1.0, share in 0.0..=1.0, cooldown_ms in 0..=i64::from(u32::MAX),
         stage in prop::option::of(".{0,9}[a-z]"), action in prop::option::of(".{0,9}[a-z]"),
         segment in prop::collection::btree_map(".{0,9}", traits(), 0..3),
+        min_clv in prop::option::of(-1e9..1e9f64),
     ) -> Vec<AlertPolicy> {
         let policy = |policy| AlertPolicy {
             policy,
@@ -502,6 +504,7 @@ prop_compose! {
             lifecycle: stage.clone(),
             stage: stage.clone(),
             segment: segment.clone(),
+            min_clv,
             action: action.clone(),
         };
         names.into_iter().map(policy).collect()

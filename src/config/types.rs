@@ -31,6 +31,7 @@ pub struct Config {
     pub alert: Vec<AlertPolicy>,
     pub money: Money,
     pub privacy: Privacy,
+    pub identity: Identity,
     pub http: Http,
 }
 
@@ -82,6 +83,8 @@ pub struct Topics {
     pub erasures: String,
     pub dlq: String,
     pub state: String,
+    /// What passes between the partitions of two ids of one customer.
+    pub identity: String,
     /// Partitions of the topics that `topics create` makes.
     pub partitions: u32,
     /// Replicas of the topics that `topics create` makes; -1: as many as the broker's default says.
@@ -134,8 +137,10 @@ pub struct Lifecycles {
 
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct ModelConfig {
-    /// `None`: the model that ships.
+    /// A model, a file of aliases, or a folder with one; `None`: the model that ships.
     pub path: Option<PathBuf>,
+    /// Scores in the shadow of the model, unless that is named by aliases, which then name the challenger too.
+    pub challenger: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -171,6 +176,8 @@ pub struct AlertPolicy {
     pub stage: Option<String>,
     /// Traits a customer must have for this policy to concern it.
     pub segment: BTreeMap<String, TraitScalar>,
+    /// What `clv_to_date` must be at least for this policy to concern a customer.
+    pub min_clv: Option<f64>,
     /// Overrides the action that the customer's stage suggests.
     pub action: Option<String>,
 }
@@ -196,6 +203,13 @@ pub struct Privacy {
     pub consent: String,
 }
 
+/// How customers of several ids are followed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// How long, in event time, events under a merged id follow its customer, since the last that did.
+    pub follow_ms: i64,
+}
+
 impl fmt::Debug for Privacy {
     /// The salt stays out of logs and panics.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,9 +222,19 @@ impl fmt::Debug for Privacy {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Http {
     pub listen: SocketAddr,
+    /// Who has it may ask for a reload; `None`: nobody may.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for Http {
+    /// The token stays out of logs and panics.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = mask::masked("token", self.token.as_deref().unwrap_or_default());
+        f.debug_struct("Http").field("listen", &self.listen).field("token", &token).finish()
+    }
 }
 
 impl Default for Config {
@@ -231,6 +255,7 @@ impl Default for Config {
             alert: vec![AlertPolicy::default()],
             money: Money::default(),
             privacy: Privacy::default(),
+            identity: Identity::default(),
             http: Http::default(),
         }
     }
@@ -280,7 +305,7 @@ impl Default for Sources {
 }
 
 impl Topics {
-    /// The default names, of which three follow the application's id.
+    /// The default names, of which four follow the application's id.
     pub fn of_app(app_id: &str) -> Self {
         Topics {
             stage_changes: "stage-changes".into(),
@@ -290,6 +315,7 @@ impl Topics {
             erasures: format!("{app_id}-erasures"),
             dlq: format!("{app_id}-dlq"),
             state: format!("{app_id}-state"),
+            identity: format!("{app_id}-identity"),
             partitions: 12,
             replication: -1,
         }
@@ -354,6 +380,7 @@ impl Default for AlertPolicy {
             lifecycle: None,
             stage: None,
             segment: BTreeMap::new(),
+            min_clv: None,
             action: None,
         }
     }
@@ -381,8 +408,14 @@ impl Default for Privacy {
     }
 }
 
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { follow_ms: 365 * DAY_MS }
+    }
+}
+
 impl Default for Http {
     fn default() -> Self {
-        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)) }
+        Http { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9464)), token: None }
     }
 }

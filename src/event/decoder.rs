@@ -45,6 +45,11 @@ pub trait Headers: fmt::Debug {
     /// The value of the first header of this name, whatever its case.
     fn get(&self, name: &str) -> Option<&[u8]>;
 
+    /// All of them, in order.
+    fn all(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        Vec::new()
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
         self.get(name).and_then(|bytes| std::str::from_utf8(bytes).ok())
     }

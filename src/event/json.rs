@@ -12,7 +12,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::native::MAX_TRAITS;
+use super::native::{MAX_TRAIT_NAME_BYTES, MAX_TRAITS, check_trait, long_trait_name};
 use super::{MAX_RECORD_BYTES, Reason, Reject, TraitChanges};
 use crate::pipeline::facts::TraitValue;
 
@@ -222,31 +222,45 @@ type Trait = (Box<str>, Option<TraitValue>);
 /// The traits that a nested object amounts to: `{"address":{"city":…}}` gives `address.city`, all of them
 /// behind `prefix`. `null` removes a trait; lists are no traits and are passed over. `at` is its pointer.
 pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<TraitChanges, Reject> {
-    let mut traits = Vec::new();
+    let mut found = FlatTraits::default();
     if raw.get().trim_start().starts_with('{') {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        let seed = Flatten { path: prefix.to_owned(), traits: &mut traits };
+        let seed = Flatten { path: prefix.to_owned(), found: &mut found };
         seed.deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
     } else if raw.get() != "null" {
         return Err(Reject::new(Reason::InvalidField, format!("{at}: expected an object")));
     }
+    let FlatTraits { traits, has_long_names } = found;
     if traits.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("{at}: more than {MAX_TRAITS} entries")));
     }
+    if has_long_names {
+        return Err(long_trait_name(at));
+    }
+    for (name, value) in &traits {
+        let text = if let Some(TraitValue::Text(text)) = value { text } else { "" };
+        check_trait(name, text, at)?;
+    }
     Ok(traits)
+}
+
+#[derive(Default)]
+struct FlatTraits {
+    traits: Vec<Trait>,
+    has_long_names: bool,
 }
 
 struct Flatten<'t> {
     /// The name of what comes; empty at the root, and ends in a dot for a prefix.
     path: String,
-    traits: &'t mut Vec<Trait>,
+    found: &'t mut FlatTraits,
 }
 
 impl Flatten<'_> {
     fn put<E>(self, value: Option<TraitValue>) -> Result<(), E> {
         // One more than may be, so that it shows.
-        if self.traits.len() <= MAX_TRAITS {
-            self.traits.push((self.path.into(), value));
+        if self.found.traits.len() <= MAX_TRAITS {
+            self.found.traits.push((self.path.into(), value));
         }
         Ok(())
     }
@@ -269,8 +283,14 @@ impl<'de> Visitor<'de> for Flatten<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
             let dot = if self.path.is_empty() || self.path.ends_with('.') { "" } else { "." };
+            if self.path.len() + key.len() > MAX_TRAIT_NAME_BYTES {
+                // It would be copied for every trait inside.
+                self.found.has_long_names = true;
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
             let path = format!("{}{dot}{key}", self.path);
-            map.next_value_seed(Flatten { path, traits: self.traits })?;
+            map.next_value_seed(Flatten { path, found: self.found })?;
         }
         Ok(())
     }
@@ -324,6 +344,21 @@ mod tests {
         let text = format!("{{{}}}", many.join(","));
         let raw: &RawValue = serde_json::from_str(&text).unwrap();
         assert_eq!(flat_traits(raw, "", "/traits").unwrap_err().reason, Reason::InvalidField);
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_its_whole_path() {
+        let long = "n".repeat(MAX_TRAIT_NAME_BYTES - 1);
+        let text = format!(r#"{{"{long}":{{"a":1,"b":{{"c":2}}}}}}"#);
+        let raw: &RawValue = serde_json::from_str(&text).unwrap();
+        let reject = flat_traits(raw, "", "/traits").unwrap_err();
+        assert_eq!((reject.reason, reject.message.len() < 100), (Reason::InvalidField, true), "{reject}");
+        let text = format!(r#"{{"{long}":1,"note":"{}"}}"#, "x".repeat(5_000));
+        let raw: &RawValue = serde_json::from_str(&text).unwrap();
+        assert_eq!(
+            flat_traits(raw, "", "/traits").unwrap_err().message,
+            "/traits/note: the text of a trait has at most 4096 bytes"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use super::json::Leaf;
 use super::money::{MAX_AMOUNT, Money};
 use super::names::{Meaning, Snake, known};
-use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, NO_MERGE};
+use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, MERGE, merge};
 use super::sentiment::sentiment;
 use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source, TraitChanges};
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
@@ -98,7 +98,13 @@ impl<'a> Mapped<'a> {
             Source::Support => {
                 support_numbers(&mut numbers, [&self.sentiment, &self.csat, &self.nps], &self.text)?;
             }
-            Source::Profile => profile = profile_change(&name, self.traits, self.from_id)?.map(Box::new),
+            Source::Profile if name == MERGE => {
+                let at = self.from_id.at;
+                let from_id = self::customer_id(self.from_id, None)?;
+                profile = Some(Box::new(merge(&customer_id, &from_id, at)?));
+            }
+            Source::Profile if name == ERASURE => profile = Some(Box::new(ProfileChange::Deleted)),
+            Source::Profile => profile = self.traits.map(ProfileChange::Traits).map(Box::new),
         }
         Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
     }
@@ -284,19 +290,4 @@ fn support_numbers(
         numbers.set(Field::Sentiment, mood);
     }
     Ok(())
-}
-
-fn profile_change(
-    name: &str,
-    traits: Option<TraitChanges>,
-    from_id: Found<'_>,
-) -> Result<Option<ProfileChange>, Reject> {
-    if name == "customers_merged" {
-        customer_id(from_id, None)?;
-    }
-    match name {
-        ERASURE => Ok(Some(ProfileChange::Deleted)),
-        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
-        _ => Ok(traits.map(ProfileChange::Traits)),
-    }
 }

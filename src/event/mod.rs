@@ -20,7 +20,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
 
+use crate::pipeline::channels;
 use crate::pipeline::facts::TraitValue;
 use crate::time::Ts;
 
@@ -98,6 +100,11 @@ impl Numbers {
         self.0[field as usize]
     }
 
+    /// Keeps what [`Numbers::get`] gave.
+    pub fn set_micros(&mut self, field: Field, micros: Option<i64>) {
+        self.0[field as usize] = micros;
+    }
+
     /// Keeps `value`, rounded to the nearest millionth.
     pub fn set(&mut self, field: Field, value: f64) {
         self.0[field as usize] = Some((value * MICROS).round() as i64);
@@ -113,6 +120,29 @@ pub enum ProfileChange {
     Traits(TraitChanges),
     /// To be forgotten.
     Deleted,
+    /// Somebody else is the same customer.
+    Merged(Merge),
+}
+
+/// Who is folded into an event's customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge {
+    pub from_id: Box<str>,
+    /// The record that says so, where it may become a dead letter later: only the two customers know whether
+    /// they can be one.
+    pub origin: Option<Box<Origin>>,
+}
+
+/// A record as it came, and from where.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Vec<u8>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp: Option<Ts>,
 }
 
 /// One usable event. Borrows from the record's bytes wherever the JSON has no escapes.
@@ -169,7 +199,7 @@ impl From<Event<'_>> for KeptEvent {
             event_id: event.event_id.map(CompactString::new),
             numbers: event.numbers,
             profile: event.profile,
-            channel: event.channel.map(CompactString::new),
+            channel: event.channel.map(|channel| CompactString::new(channels::counted(&channel))),
         }
     }
 }
@@ -231,10 +261,11 @@ pub enum Reason {
     InvalidField,
     UnsupportedType,
     UnsupportedEncoding,
+    InvalidMerge,
 }
 
 impl Reason {
-    pub const ALL: [Reason; 18] = [
+    pub const ALL: [Reason; 19] = [
         Reason::Empty,
         Reason::TooLarge,
         Reason::MalformedJson,
@@ -253,6 +284,7 @@ impl Reason {
         Reason::InvalidField,
         Reason::UnsupportedType,
         Reason::UnsupportedEncoding,
+        Reason::InvalidMerge,
     ];
 
     pub fn code(self) -> &'static str {
@@ -275,6 +307,7 @@ impl Reason {
             Reason::InvalidField => "invalid_field",
             Reason::UnsupportedType => "unsupported_type",
             Reason::UnsupportedEncoding => "unsupported_encoding",
+            Reason::InvalidMerge => "invalid_merge",
         }
     }
 }

@@ -7,22 +7,25 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
-use super::{Event, Field, MAX_RECORD_BYTES, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, MAX_RECORD_BYTES, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
 
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
-/// Why a merge is a dead letter.
-pub(super) const NO_MERGE: &str = "this version cannot merge customers; `stagecast dlq replay --reason unsupported_type` \
-    sends the record through again once it can";
+/// The profile event by which two customers become one.
+pub(super) const MERGE: &str = "customers_merged";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
+/// Of a trait's name, and of its value where that is text: a customer's traits are in its state, which is written
+/// whole whenever it changes.
+pub const MAX_TRAIT_NAME_BYTES: usize = 256;
+pub const MAX_TRAIT_TEXT_BYTES: usize = 4_096;
 
 /// What a record brings along besides its value.
 #[derive(Clone, Copy, Debug)]
@@ -53,20 +56,24 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     let mut profile = None;
     match source {
         Source::Clickstream => {
-            check_text(&raw.session_id, "/session_id")?;
-            check_text(&raw.url, "/url")?;
-            check_text(&raw.product_id, "/product_id")?;
-            check_text(&raw.campaign, "/campaign")?;
+            check_texts(
+                raw.no_text,
+                &[
+                    (Known::SessionId, "/session_id"),
+                    (Known::Url, "/url"),
+                    (Known::ProductId, "/product_id"),
+                    (Known::Campaign, "/campaign"),
+                ],
+            )?;
         }
         Source::Purchase => {
-            check_text(&raw.order_id, "/order_id")?;
+            check_texts(raw.no_text, &[(Known::OrderId, "/order_id")])?;
             if let Some(amount) = amount(&name, raw.amount, raw.currency, money)? {
                 numbers.set(Field::Amount, amount);
             }
         }
         Source::Support => {
-            check_text(&raw.ticket_id, "/ticket_id")?;
-            check_text(&raw.priority, "/priority")?;
+            check_texts(raw.no_text, &[(Known::TicketId, "/ticket_id"), (Known::Priority, "/priority")])?;
             check_text(&raw.text, "/text")?;
             for (field, value, range) in [
                 (Field::Sentiment, raw.sentiment, (-1.0, 1.0)),
@@ -83,53 +90,219 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
                 numbers.set(Field::Sentiment, mood);
             }
         }
+        Source::Profile if name == MERGE => {
+            let from_id = from_id(raw.from_id)?;
+            profile = Some(Box::new(merge(&customer_id, &from_id, "/from_id")?));
+        }
         Source::Profile => profile = profile_change(&name, raw.traits)?.map(Box::new),
     }
     Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
 }
 
-/// The object's known fields, as they came. A second occurrence of a field is malformed.
-#[derive(Deserialize, Default)]
-#[serde(default)]
+/// The object's known fields, as they came.
+#[derive(Default)]
 struct Raw<'a> {
-    #[serde(borrow)]
     customer_id: Scalar<'a>,
-    #[serde(borrow, rename = "type")]
+    from_id: Scalar<'a>,
     kind: Scalar<'a>,
-    #[serde(borrow)]
     ts: Scalar<'a>,
-    #[serde(borrow)]
     event_id: Scalar<'a>,
-    #[serde(borrow)]
     channel: Scalar<'a>,
-    #[serde(borrow)]
-    session_id: Scalar<'a>,
-    #[serde(borrow)]
-    url: Scalar<'a>,
-    #[serde(borrow)]
-    product_id: Scalar<'a>,
-    #[serde(borrow)]
-    campaign: Scalar<'a>,
-    #[serde(borrow)]
-    order_id: Scalar<'a>,
-    #[serde(borrow)]
     amount: Scalar<'a>,
-    #[serde(borrow)]
     currency: Scalar<'a>,
-    #[serde(borrow)]
-    ticket_id: Scalar<'a>,
-    #[serde(borrow)]
-    priority: Scalar<'a>,
-    #[serde(borrow)]
     sentiment: Scalar<'a>,
-    #[serde(borrow)]
     csat: Scalar<'a>,
-    #[serde(borrow)]
     nps: Scalar<'a>,
-    #[serde(borrow)]
     text: Scalar<'a>,
-    #[serde(borrow)]
     traits: TraitMap<'a>,
+    /// Bits of [`Known`]: the fields that came, and those of them that are neither text nor `null`.
+    came: u32,
+    no_text: u32,
+}
+
+/// The fields by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Known {
+    CustomerId,
+    FromId,
+    Kind,
+    Ts,
+    EventId,
+    Channel,
+    SessionId,
+    Url,
+    ProductId,
+    Campaign,
+    OrderId,
+    Amount,
+    Currency,
+    TicketId,
+    Priority,
+    Sentiment,
+    Csat,
+    Nps,
+    Text,
+    Traits,
+    /// Any other.
+    Skipped,
+}
+
+impl Known {
+    fn from_name(name: &str) -> Known {
+        match name {
+            "customer_id" => Known::CustomerId,
+            "from_id" => Known::FromId,
+            "type" => Known::Kind,
+            "ts" => Known::Ts,
+            "event_id" => Known::EventId,
+            "channel" => Known::Channel,
+            "session_id" => Known::SessionId,
+            "url" => Known::Url,
+            "product_id" => Known::ProductId,
+            "campaign" => Known::Campaign,
+            "order_id" => Known::OrderId,
+            "amount" => Known::Amount,
+            "currency" => Known::Currency,
+            "ticket_id" => Known::TicketId,
+            "priority" => Known::Priority,
+            "sentiment" => Known::Sentiment,
+            "csat" => Known::Csat,
+            "nps" => Known::Nps,
+            "text" => Known::Text,
+            "traits" => Known::Traits,
+            _ => Known::Skipped,
+        }
+    }
+
+    fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Known;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+            fn visit_str<E>(self, name: &str) -> Result<Known, E> {
+                Ok(Known::from_name(name))
+            }
+        }
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+/// Fills the fields in where they are: there are many of them, and most of an event's are absent.
+impl<'de> DeserializeSeed<'de> for &mut Raw<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &mut Raw<'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an event")
+    }
+
+    /// A second occurrence of a field is malformed.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(field) = map.next_key::<Known>()? {
+            if field != Known::Skipped && self.came & field.bit() != 0 {
+                return Err(serde::de::Error::custom("a field came twice"));
+            }
+            self.came |= field.bit();
+            let scalar = match field {
+                Known::CustomerId => &mut self.customer_id,
+                Known::FromId => &mut self.from_id,
+                Known::Kind => &mut self.kind,
+                Known::Ts => &mut self.ts,
+                Known::EventId => &mut self.event_id,
+                Known::Channel => &mut self.channel,
+                Known::Amount => &mut self.amount,
+                Known::Currency => &mut self.currency,
+                Known::Sentiment => &mut self.sentiment,
+                Known::Csat => &mut self.csat,
+                Known::Nps => &mut self.nps,
+                Known::Text => &mut self.text,
+                Known::SessionId
+                | Known::Url
+                | Known::ProductId
+                | Known::Campaign
+                | Known::OrderId
+                | Known::TicketId
+                | Known::Priority => {
+                    if !map.next_value::<IsText>()?.0 {
+                        self.no_text |= field.bit();
+                    }
+                    continue;
+                }
+                Known::Traits => {
+                    self.traits = map.next_value()?;
+                    continue;
+                }
+                Known::Skipped => {
+                    map.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+            };
+            *scalar = map.next_value()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value is text or `null`, for fields of which nothing else is asked.
+struct IsText(bool);
+
+impl<'de> Deserialize<'de> for IsText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IsTextVisitor)
+    }
+}
+
+struct IsTextVisitor;
+
+impl<'de> Visitor<'de> for IsTextVisitor {
+    type Value = IsText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_str<E>(self, _: &str) -> Result<IsText, E> {
+        Ok(IsText(true))
+    }
+    fn visit_unit<E>(self) -> Result<IsText, E> {
+        Ok(IsText(true))
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<IsText, E> {
+        Ok(IsText(false))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<IsText, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(IsText(false))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<IsText, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(IsText(false))
+    }
 }
 
 /// A JSON value as far as a flat field needs it. `null` counts as absent.
@@ -228,7 +401,10 @@ impl<'de> Visitor<'de> for TraitMapVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
         while let Some((Key(key), value)) = map.next_entry::<Key<'de>, Scalar<'de>>()? {
-            entries.push((key, value));
+            // One more than may be, so that it shows.
+            if entries.len() <= MAX_TRAITS {
+                entries.push((key, value));
+            }
         }
         Ok(TraitMap::Entries(entries))
     }
@@ -279,7 +455,22 @@ fn parse(value: &[u8]) -> Result<Raw<'_>, Reject> {
             Err(error) => malformed(&error),
         });
     }
-    serde_json::from_slice(json).map_err(|error| malformed(&error))
+    let mut raw = Raw::default();
+    // Text that is known to be UTF-8 as a whole need not be looked at again string by string. Where it is not,
+    // the reader of bytes says where.
+    let filled = match std::str::from_utf8(json) {
+        Ok(text) => fill(&mut raw, serde_json::Deserializer::from_str(text)),
+        Err(_) => fill(&mut raw, serde_json::Deserializer::from_slice(json)),
+    };
+    filled.map(|()| raw).map_err(|error| malformed(&error))
+}
+
+fn fill<'a, R: serde_json::de::Read<'a>>(
+    raw: &mut Raw<'a>,
+    mut json: serde_json::Deserializer<R>,
+) -> Result<(), serde_json::Error> {
+    raw.deserialize(&mut json)?;
+    json.end()
 }
 
 fn malformed(error: &serde_json::Error) -> Reject {
@@ -369,10 +560,22 @@ fn optional_text<'a>(
     }
 }
 
+/// Fields of which only text is asked, and where they stand. `no_text`: see [`Raw`].
+fn check_texts(no_text: u32, fields: &[(Known, &str)]) -> Result<(), Reject> {
+    match fields.iter().find(|(field, _)| no_text & field.bit() != 0) {
+        None => Ok(()),
+        Some((_, at)) => Err(expected_text(at)),
+    }
+}
+
+fn expected_text(at: &str) -> Reject {
+    Reject::new(Reason::InvalidField, format!("{at}: expected text"))
+}
+
 fn check_text(field: &Scalar<'_>, at: &str) -> Result<(), Reject> {
     match field {
         Scalar::Absent | Scalar::Text(_) => Ok(()),
-        _ => Err(Reject::new(Reason::InvalidField, format!("{at}: expected text"))),
+        _ => Err(expected_text(at)),
     }
 }
 
@@ -424,10 +627,33 @@ fn amount(name: &str, field: Scalar<'_>, currency: Scalar<'_>, money: &Money) ->
     if value <= MAX_AMOUNT { Ok(Some(value)) } else { Err(invalid("larger than 1e12 in the base currency")) }
 }
 
+fn from_id(field: Scalar<'_>) -> Result<Cow<'_, str>, Reject> {
+    let id = match field {
+        Scalar::Text(text) => text,
+        Scalar::Integer(n) => Cow::Owned(n.to_string()),
+        Scalar::Unsigned(n) => Cow::Owned(n.to_string()),
+        Scalar::Absent => return Err(Reject::new(Reason::MissingCustomerId, "/from_id is absent")),
+        Scalar::Float(_) | Scalar::Flag(_) | Scalar::Nested => Cow::Borrowed(""),
+    };
+    if (1..=MAX_CUSTOMER_ID_BYTES).contains(&id.len()) {
+        return Ok(id);
+    }
+    let what = format!("/from_id: expected 1 to {MAX_CUSTOMER_ID_BYTES} bytes of UTF-8 text or an integer");
+    Err(Reject::new(Reason::InvalidCustomerId, what))
+}
+
+/// What `customers_merged` asks for.
+pub(super) fn merge(customer_id: &str, from_id: &str, at: &str) -> Result<ProfileChange, Reject> {
+    if from_id == customer_id {
+        let message = format!("{at}: a customer cannot be merged into itself");
+        return Err(Reject::new(Reason::InvalidMerge, message));
+    }
+    Ok(ProfileChange::Merged(Merge { from_id: from_id.into(), origin: None }))
+}
+
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
         "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
-        "customers_merged" => Err(Reject::new(Reason::UnsupportedType, NO_MERGE)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -438,12 +664,31 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
+/// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
+pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
+    if name.len() > MAX_TRAIT_NAME_BYTES {
+        return Err(long_trait_name(at));
+    }
+    if text.len() > MAX_TRAIT_TEXT_BYTES {
+        let message = format!("{at}/{name}: the text of a trait has at most {MAX_TRAIT_TEXT_BYTES} bytes");
+        return Err(Reject::new(Reason::InvalidField, message));
+    }
+    Ok(())
+}
+
+pub(super) fn long_trait_name(at: &str) -> Reject {
+    let message = format!("{at}: the name of a trait has at most {MAX_TRAIT_NAME_BYTES} bytes");
+    Reject::new(Reason::InvalidField, message)
+}
+
 fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChange, Reject> {
     if entries.len() > MAX_TRAITS {
         return Err(Reject::new(Reason::InvalidField, format!("/traits: more than {MAX_TRAITS} entries")));
     }
     let mut changes = Vec::with_capacity(entries.len());
     for (name, value) in entries {
+        let text = if let Scalar::Text(text) = &value { text } else { "" };
+        check_trait(&name, text, "/traits")?;
         let value = match value {
             Scalar::Absent => None,
             Scalar::Text(text) => Some(TraitValue::Text(text.into())),
@@ -522,12 +767,13 @@ mod tests {
                 r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a":{}}}"#,
                 InvalidField,
             ),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"c"}"#, InvalidMerge),
             (
                 Profile,
-                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
-                UnsupportedType,
+                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":[]}"#,
+                InvalidCustomerId,
             ),
-            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, UnsupportedType),
+            (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, MissingCustomerId),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),
@@ -564,6 +810,11 @@ mod tests {
 
         let event = read(Source::Profile, r#"{"customer_id":"c","type":"customer_deleted","ts":5}"#).unwrap();
         assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Deleted));
+
+        let json = r#"{"customer_id":"c","type":"customers_merged","ts":5,"from_id":7}"#;
+        let event = read(Source::Profile, json).unwrap();
+        let merge = Merge { from_id: "7".into(), origin: None };
+        assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Merged(merge)));
 
         let event =
             read(Source::Purchase, r#"{"customer_id":"c","type":"subscription_started","ts":5}"#).unwrap();

@@ -1,4 +1,5 @@
-//! What a running instance answers over HTTP: metrics, health, and one customer at a time. Read-only.
+//! What a running instance answers over HTTP: metrics, health, and one customer at a time. Read-only, but for
+//! [`reload`], which is off unless a token is configured.
 //!
 //! [`server`] takes connections and bears slow clients, [`routes`] says which address answers what,
 //! [`queries`] carries questions to the workers that own the customers ([`customer`] writes their answers),
@@ -11,6 +12,7 @@ pub mod queries;
 pub mod customer;
 pub mod health;
 pub mod live;
+pub mod reload;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -34,4 +36,6 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub queries: Queries,
     pub live: Arc<Live>,
+    /// `None`: a reload cannot be asked for over HTTP.
+    pub reloading: Option<reload::Reloading>,
 }

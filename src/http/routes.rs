@@ -9,11 +9,11 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::json;
 
 use super::queries::NoAnswer;
-use super::{Shared, live};
+use super::{Shared, live, reload};
 use crate::metrics;
 use crate::time::Tick;
 
@@ -21,6 +21,9 @@ use crate::time::Tick;
 const BODY_BYTES_MOST: u64 = 16 * 1024;
 /// Of a customer id (CONTRACT section 1).
 const ID_BYTES_MOST: usize = 256;
+
+/// Every address, as errors and documents name them.
+pub const PATHS: [&str; 7] = ["/", "/live", "/kpis", "/metrics", "/healthz", "/readyz", "/customers/{id}"];
 
 pub fn router(shared: Arc<Shared>) -> Router {
     Router::new()
@@ -31,6 +34,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/customers/{id}", get(customer))
+        .route(reload::PATH, post(reload::reload))
         .fallback(unknown)
         .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn(guard))
@@ -123,15 +127,16 @@ async fn customer(State(shared): State<Arc<Shared>>, id: Result<Path<String>, Pa
 }
 
 async fn unknown(uri: Uri) -> Response {
-    let what = format!(
-        "nothing is at {}; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{{id}}",
-        uri.path()
-    );
+    let what = format!("nothing is at {}; there are {}", uri.path(), PATHS.join(", "));
     error(StatusCode::NOT_FOUND, &what)
 }
 
-async fn not_allowed() -> Response {
-    error(StatusCode::METHOD_NOT_ALLOWED, "everything here is read with GET")
+async fn not_allowed(uri: Uri) -> Response {
+    let what = match uri.path() == reload::PATH {
+        true => "a reload is asked for with POST",
+        false => "everything here but /-/reload is read with GET",
+    };
+    error(StatusCode::METHOD_NOT_ALLOWED, what)
 }
 
 /// Turns away large bodies, and keeps answers, which may be about people, out of caches.
@@ -147,10 +152,10 @@ async fn guard(request: Request, next: Next) -> Response {
     response
 }
 
-fn error(status: StatusCode, what: &str) -> Response {
+pub(super) fn error(status: StatusCode, what: &str) -> Response {
     json_text(status, json!({ "error": what }).to_string())
 }
 
-fn json_text(status: StatusCode, text: String) -> Response {
+pub(super) fn json_text(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
 }

@@ -1,23 +1,27 @@
 //! Connections: how many, how slow, how long. Knows nothing of what is asked.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::stall::Stall;
 use super::{Shared, live, routes};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
-/// Open at the same time; further clients wait to be accepted.
+/// Open at the same time. One more client and another must go; see [`Clients`].
 pub const CONNECTIONS_MOST: usize = 512;
 /// A client may take so long to send a request's head, and so long to take any part of an answer.
 pub const CLIENT_WITHIN: Duration = Duration::from_secs(5);
@@ -38,23 +42,23 @@ pub async fn serve(
     let live = Arc::clone(&shared.live);
     let figures = tokio::spawn(live::keep_figures(Arc::clone(&shared)));
     let router = routes::router(shared);
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MOST));
     let (stopping, stopped) = watch::channel(false);
     let mut open = JoinSet::new();
+    let mut clients = Clients::default();
     let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
+        let stream = tokio::select! {
             biased;
             () = &mut stop => break,
             Some(_) = open.join_next() => continue,
-            accepted = accept(&listener, &slots) => accepted?,
+            stream = accept(&listener) => stream,
         };
-        let (stream, slot) = accepted;
-        let connection = converse(stream, router.clone(), stopped.clone());
-        open.spawn(async move {
-            connection.await;
-            drop(slot);
-        });
+        // Answers are small and written at once; without it the last packet may wait for an acknowledgement.
+        let _ = stream.set_nodelay(true);
+        clients.make_room();
+        let has_asked = Arc::new(AtomicBool::new(false));
+        let connection = converse(stream, router.clone(), Arc::clone(&has_asked), stopped.clone());
+        clients.add(has_asked, open.spawn(connection));
     }
     drop(listener);
     figures.abort();
@@ -67,15 +71,45 @@ pub async fn serve(
     Ok(())
 }
 
-/// The next client, once there is room for one.
-async fn accept(
-    listener: &TcpListener,
-    slots: &Arc<Semaphore>,
-) -> Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(|e| Error::world(format!("http: {e}")))?;
+/// One client on a connection of any kind, for as long as it stays.
+pub async fn converse_with(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    shared: Arc<Shared>,
+) {
+    let (_stopping, stopped) = watch::channel(false);
+    converse(stream, routes::router(shared), Arc::default(), stopped).await;
+}
+
+/// The open connections, the oldest first.
+///
+/// A flood of clients that connect and say nothing must not keep out the one who asks: were newcomers to wait, it
+/// would be for as long as all before them may be silent. So the one that has been silent longest makes room, and
+/// where all have asked, the oldest.
+#[derive(Default)]
+struct Clients(VecDeque<(Arc<AtomicBool>, AbortHandle)>);
+
+impl Clients {
+    fn make_room(&mut self) {
+        self.0.retain(|(_, connection)| !connection.is_finished());
+        while self.0.len() >= CONNECTIONS_MOST {
+            let silent = self.0.iter().position(|(has_asked, _)| !has_asked.load(Ordering::Relaxed));
+            match self.0.remove(silent.unwrap_or(0)) {
+                Some((_, connection)) => connection.abort(),
+                None => return,
+            }
+        }
+    }
+
+    fn add(&mut self, has_asked: Arc<AtomicBool>, connection: AbortHandle) {
+        self.0.push_back((has_asked, connection));
+    }
+}
+
+/// The next client.
+async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return Ok((stream, slot)),
+            Ok((stream, _)) => return stream,
             Err(error) => {
                 if !is_of_one_client(&error) {
                     tracing::warn!(%error, "no connection can be accepted just now");
@@ -93,16 +127,24 @@ fn is_of_one_client(error: &io::Error) -> bool {
 }
 
 /// One client, request after request.
-async fn converse(stream: TcpStream, router: Router, mut stopped: watch::Receiver<bool>) {
-    // Answers are small and written at once; without it the last packet may wait for an acknowledgement.
-    let _ = stream.set_nodelay(true);
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    router: Router,
+    has_asked: Arc<AtomicBool>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = TowerToHyperService::new(router);
+    let service = service_fn(move |request| {
+        has_asked.store(true, Ordering::Relaxed);
+        service.call(request)
+    });
     let io = TokioIo::new(Stall::new(stream, CLIENT_WITHIN));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(CLIENT_WITHIN)
         .max_buf_size(HEAD_BYTES_MOST)
         .max_headers(HEADERS_MOST)
-        .serve_connection(io, TowerToHyperService::new(router));
+        .serve_connection(io, service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,

@@ -24,16 +24,23 @@ struct Service {
 }
 
 async fn start(workers: usize) -> Service {
-    let plan = Arc::new(crate::setup::plan(&Config::default(), None).unwrap());
+    start_as(workers, &Config::default()).await
+}
+
+async fn start_as(workers: usize, config: &Config) -> Service {
+    let plan = Arc::new(crate::setup::plan(config, None).unwrap());
+    let metrics = Metrics::new(&plan).unwrap();
+    let models = crate::reload::Models::new(config, Arc::clone(&plan), Arc::clone(&metrics)).unwrap();
     let (queries, receivers) = Queries::new(workers);
     let health = Arc::new(Health::new(workers, Tick::now()));
     (0..workers).for_each(|w| health.set_ready(w, true));
     let shared = Arc::new(Shared {
-        metrics: Metrics::new(&plan).unwrap(),
+        metrics,
         plan,
         health,
         queries,
         live: Arc::default(),
+        reloading: config.http.token.as_deref().map(|token| reload::Reloading::new(token, Arc::new(models))),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -93,6 +100,52 @@ async fn metrics_are_valid_exposition_text() {
     assert_eq!(answer.status, 200);
     assert!(answer.head.contains("content-type: text/plain; version=0.0.4"));
     assert_eq!(Scrape::parse(&answer.body).value("stagecast_state_customers"), 0.0);
+}
+
+#[tokio::test]
+async fn a_reload_needs_the_token_and_says_what_came_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("churn.json");
+    std::fs::write(&path, crate::setup::SHIPPED_MODEL).unwrap();
+    let mut config = Config::default();
+    config.model.path = Some(path.clone());
+    config.http.token = Some("open-sesame".into());
+    let service = start_as(1, &config).await;
+    let ask = |authorization: &str| {
+        format!(
+            "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n{authorization}\r\n"
+        )
+    };
+    for wrong in ["", "authorization: Bearer open-sesam\r\n", "authorization: Basic open-sesame\r\n"] {
+        let answer = service.send(&ask(wrong)).await;
+        assert_eq!(answer.status, 401, "{wrong}");
+        assert!(answer.head.contains("www-authenticate: bearer"), "{}", answer.head);
+    }
+    let right = ask("authorization: Bearer open-sesame\r\n");
+    assert_eq!(service.send(&right).await.json()["result"], "unchanged");
+    let mut other = crate::model::Model::read(&path).unwrap();
+    other.version = "another".into();
+    other.write(&path).unwrap();
+    let answer = service.send(&right).await;
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (200, Some("ok")));
+    assert_eq!(answer.json()["model"]["version"], "another");
+    std::fs::write(&path, "{}").unwrap();
+    let answer = service.send(&right).await;
+    assert_eq!((answer.status, answer.json()["result"].as_str()), (422, Some("refused")));
+    assert!(answer.json()["error"].as_str().unwrap().contains("churn.json:1: not a churn model"));
+    assert_eq!(answer.json()["model"]["version"], "another", "the old one goes on");
+    let got = service.get("/-/reload").await;
+    assert_eq!(got.status, 405);
+    assert!(got.json()["error"].as_str().unwrap().contains("POST"));
+}
+
+#[tokio::test]
+async fn a_reload_is_off_without_a_token() {
+    let service = start(1).await;
+    let request = "POST /-/reload HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: Bearer \r\n\r\n";
+    let answer = service.send(request).await;
+    assert_eq!(answer.status, 403);
+    assert!(answer.json()["error"].as_str().unwrap().contains("set http.token"));
 }
 
 #[tokio::test]
@@ -169,7 +222,7 @@ async fn what_is_not_there_is_said_in_json() {
     assert_eq!(answer.status, 404);
     assert_eq!(
         answer.json()["error"],
-        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz and /customers/{id}"
+        "nothing is at /nothing/here; there are /, /live, /kpis, /metrics, /healthz, /readyz, /customers/{id}"
     );
     for method in ["POST", "PUT", "DELETE"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
@@ -225,9 +278,11 @@ async fn a_client_that_takes_no_answer_is_cut_off() {
     (0..40_000).for_each(|partition| service.shared.metrics.set_lag(&"t".repeat(200), partition, 1, 1.0));
     let mut stream = TcpStream::connect(service.address).await.unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    // However long it takes to write so much: from its first byte on the client is the one that is slow.
+    stream.readable().await.unwrap();
     tokio::time::sleep(server::CLIENT_WITHIN + Duration::from_secs(3)).await;
     let mut taken = Vec::new();
-    let end = tokio::time::timeout(Duration::from_secs(3), stream.read_to_end(&mut taken)).await;
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut taken)).await;
     assert!(end.is_ok(), "the answer goes on");
     let text = String::from_utf8_lossy(&taken);
     let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next()).unwrap();
@@ -235,21 +290,22 @@ async fn a_client_that_takes_no_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_room() {
+async fn beyond_the_limit_whoever_is_silent_longest_makes_room() {
     let service = start(1).await;
-    let began = Tick::now();
-    let mut held = Vec::new();
-    for _ in 0..server::CONNECTIONS_MOST {
-        held.push(TcpStream::connect(service.address).await.unwrap());
+    let mut asked = TcpStream::connect(service.address).await.unwrap();
+    asked.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    read_until(&mut asked, &["200 OK"]).await;
+    let mut silent = Vec::new();
+    for _ in 1..server::CONNECTIONS_MOST {
+        silent.push(TcpStream::connect(service.address).await.unwrap());
     }
-    let mut extra = TcpStream::connect(service.address).await.unwrap();
-    extra.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
-    let early = tokio::time::timeout(Duration::from_millis(500), extra.readable()).await;
-    // Those who say nothing are cut off in time, and then there is room.
-    let full = began.elapsed() < server::CLIENT_WITHIN;
-    assert!(early.is_err() || !full, "answered beyond the limit");
-    held.pop();
-    assert_eq!(read_to_end(&mut extra).await.status, 200);
+    assert_eq!(service.get("/metrics").await.status, 200, "the flood keeps out who asks");
+    let began = Tick::now();
+    assert_eq!(read_to_end(&mut silent[0]).await.status, 0);
+    assert!(began.elapsed() < server::CLIENT_WITHIN, "it was cut off for its silence alone");
+    // Who has asked before stays, although it came first.
+    asked.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    read_until(&mut asked, &["200 OK"]).await;
 }
 
 #[tokio::test]
@@ -348,4 +404,53 @@ async fn key_figures_are_those_of_the_committed_changes() {
     assert_eq!(kpis["as_of"], "2026-01-01T00:00:00.000Z");
     let conversion = &kpis["lifecycles"][0]["conversions"][0];
     assert_eq!((&conversion["from"], &conversion["rate"]), (&json!("reach"), &json!(1.0)));
+}
+
+/// Answers are what the OpenAPI document says: each address under a service that is well, and one that is not.
+#[tokio::test]
+async fn answers_keep_to_the_documents() {
+    let mut service = start(1).await;
+    service.shared.health.ended(0, Some("fenced".into()));
+    check_answers(&service, &[("/healthz", 503), ("/readyz", 503), ("/customers/%FF", 400)]).await;
+    service.shared.health.set_ready(0, true);
+    answering(service.workers.remove(0), &[]);
+    let well = [("/kpis", 200), ("/healthz", 200), ("/readyz", 200), ("/customers/nobody", 404)];
+    check_answers(&service, &well).await;
+    let plain = routes::PATHS.into_iter().filter(|path| !path.contains('{') && *path != "/live");
+    for path in plain {
+        assert_eq!(service.get(path).await.status, 200, "{path}");
+    }
+    let (_, news) = read_news(&service, &["event: figures", "\n\n"]).await;
+    let figures = news.split("data: ").nth(1).and_then(|rest| rest.lines().next()).unwrap();
+    let schema = of_openapi("/components/schemas/figures");
+    assert_valid(&schema, &serde_json::from_str(figures).unwrap());
+}
+
+fn of_openapi(pointer: &str) -> Value {
+    let documents = crate::schema::documents(&Config::default());
+    let openapi = documents.into_iter().find(|d| d.file == "openapi.json").unwrap().content;
+    let found = openapi.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not documented"));
+    match found["$ref"].as_str() {
+        Some(reference) => openapi.pointer(&reference[1..]).unwrap().clone(),
+        None => found.clone(),
+    }
+}
+
+fn assert_valid(schema: &Value, value: &Value) {
+    let validator = jsonschema::validator_for(schema).unwrap();
+    let errors: Vec<String> = validator.iter_errors(value).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?} in {value}");
+}
+
+async fn check_answers(service: &Service, asked: &[(&str, u16)]) {
+    for (path, status) in asked {
+        let answer = service.get(path).await;
+        assert_eq!(answer.status, *status, "{path}");
+        let documented = if path.starts_with("/customers/") { "/customers/{id}" } else { *path };
+        let documented = documented.replace('/', "~1");
+        let schema = of_openapi(&format!(
+            "/paths/{documented}/get/responses/{status}/content/application~1json/schema"
+        ));
+        assert_valid(&schema, &answer.json());
+    }
 }

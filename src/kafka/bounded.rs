@@ -52,6 +52,18 @@ pub(crate) fn read_topic(
     Ok(())
 }
 
+/// The same for those who want nothing but the values, and where each stood.
+pub(crate) fn read_values(
+    clients: &ClientSettings,
+    topic: &str,
+    take: &mut dyn FnMut(&[u8], &str) -> Result<()>,
+) -> Result<()> {
+    read_topic(clients, topic, &mut |found| {
+        let at = format!("{topic} [{}] offset {}", found.partition, found.offset);
+        found.value.map_or(Ok(()), |value| take(value, &at))
+    })
+}
+
 fn failed(topic: &str, error: &KafkaError) -> Error {
     Error::world(format!("cannot read {topic}: {error}"))
 }

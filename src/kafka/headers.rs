@@ -15,6 +15,11 @@ impl Headers for MessageHeaders<'_, '_> {
         let found = headers.iter().find(|header| header.key.eq_ignore_ascii_case(name))?;
         found.value
     }
+
+    fn all(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let headers = self.0.headers().into_iter().flat_map(|headers| headers.iter());
+        headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
+    }
 }
 
 impl fmt::Debug for MessageHeaders<'_, '_> {

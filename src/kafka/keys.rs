@@ -34,22 +34,36 @@ struct Sampled {
     belongs_to: Option<i32>,
 }
 
-/// What is wrong with the keys of these topics and their numbers of partitions.
-pub fn misplaced(settings: &ClientSettings, topics: &[(&str, i32)]) -> Result<Vec<Finding>> {
+/// What is wrong with the keys of these topics and their numbers of partitions. `progress` is told the number of
+/// records looked at.
+pub fn misplaced(
+    settings: &ClientSettings,
+    topics: &[(&str, i32)],
+    progress: &dyn Fn(u64),
+) -> Result<Vec<Finding>> {
     let failed = |topic: &str, error: KafkaError| {
         Error::world(format!("cannot look at the keys of `{topic}`: {error}"))
             .hint("grant Read on the inputs, as `stagecast run` needs it")
     };
-    let mut findings = Vec::new();
+    let (mut findings, mut before) = (Vec::new(), 0);
     for (topic, partitions) in topics.iter().filter(|(_, partitions)| *partitions > 1) {
-        let sample = settings.restore_consumer(0).and_then(|reader| sample(&reader, topic, *partitions));
-        findings.extend(judge(topic, &sample.map_err(|error| failed(topic, error))?));
+        let seen = |records| progress(before + records);
+        let sample =
+            settings.restore_consumer(0).and_then(|reader| sample(&reader, topic, *partitions, &seen));
+        let sample = sample.map_err(|error| failed(topic, error))?;
+        findings.extend(judge(topic, &sample));
+        before += sample.len() as u64;
     }
     Ok(findings)
 }
 
 /// Reads the last records of every partition; fewer where they do not come in time.
-fn sample(reader: &BaseConsumer<LogContext>, topic: &str, partitions: i32) -> KafkaResult<Vec<Sampled>> {
+fn sample(
+    reader: &BaseConsumer<LogContext>,
+    topic: &str,
+    partitions: i32,
+    progress: &dyn Fn(u64),
+) -> KafkaResult<Vec<Sampled>> {
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
     for partition in 0..partitions {
@@ -74,6 +88,7 @@ fn sample(reader: &BaseConsumer<LogContext>, topic: &str, partitions: i32) -> Ka
             Some(Err(error)) if classify(Call::Poll, &error) != Answer::Retry => return Err(error),
             Some(Err(_)) | None => {}
         }
+        progress(sampled.len() as u64);
         // The markers of transactions take offsets and are no records: only the position passes them.
         for element in reader.position()?.elements() {
             let Offset::Offset(position) = element.offset() else { continue };

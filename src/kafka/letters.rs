@@ -73,9 +73,14 @@ pub struct Summary {
     pub foreign: BTreeMap<String, u64>,
 }
 
-/// Sends the dead letters of the configured topic back.
-pub fn replay_topic(clients: &ClientSettings, config: &Config, request: &Request) -> Result<Summary> {
-    let mut back = WayBack::new(clients, config, request)?;
+/// Sends the dead letters of the configured topic back. `progress` is told the number read.
+pub fn replay_topic(
+    clients: &ClientSettings,
+    config: &Config,
+    request: &Request,
+    progress: &dyn Fn(u64),
+) -> Result<Summary> {
+    let mut back = WayBack::new(clients, config, request, progress)?;
     bounded::read_topic(clients, &config.topics.dlq, &mut |found| back.take(Letter::from_found(&found)))?;
     back.finish()
 }
@@ -86,8 +91,9 @@ pub fn replay_file(
     config: &Config,
     path: &Path,
     request: &Request,
+    progress: &dyn Fn(u64),
 ) -> Result<Summary> {
-    let mut back = WayBack::new(clients, config, request)?;
+    let mut back = WayBack::new(clients, config, request, progress)?;
     let file = File::open(path).map_err(|e| {
         Error::user(format!("cannot read {}: {e}", path.display())).hint("name the dlq.ndjson of a replay")
     })?;
@@ -114,10 +120,16 @@ struct WayBack<'a> {
     /// `None`: only looks.
     sender: Option<Sender>,
     summary: Summary,
+    progress: &'a dyn Fn(u64),
 }
 
 impl<'a> WayBack<'a> {
-    fn new(clients: &ClientSettings, config: &Config, request: &'a Request) -> Result<WayBack<'a>> {
+    fn new(
+        clients: &ClientSettings,
+        config: &Config,
+        request: &'a Request,
+        progress: &'a dyn Fn(u64),
+    ) -> Result<WayBack<'a>> {
         let inputs = setup::enabled_sources(config);
         Ok(WayBack {
             inputs: inputs
@@ -131,11 +143,13 @@ impl<'a> WayBack<'a> {
             request,
             sender: if request.dry_run { None } else { Some(Sender::new(clients)?) },
             summary: Summary::default(),
+            progress,
         })
     }
 
     fn take(&mut self, letter: Letter) -> Result<()> {
         self.summary.read += 1;
+        (self.progress)(self.summary.read);
         let Request { reasons, since, .. } = self.request;
         let is_wanted = reasons.is_empty() || reasons.contains(&letter.reason);
         let is_recent = since.is_none_or(|since| letter.timestamp.is_none_or(|ts| ts >= since));
@@ -295,7 +309,7 @@ mod tests {
     fn only_what_can_be_used_now_goes_back() {
         let config = Config::default();
         let request = Request { reasons: vec!["invalid_type".into()], since: Some(100), dry_run: true };
-        let mut back = WayBack::new(&setup::clients(&config), &config, &request).unwrap();
+        let mut back = WayBack::new(&setup::clients(&config), &config, &request, &|_| {}).unwrap();
         let letter = |topic: &str, reason: &str, timestamp, value: &str| Letter {
             topic: topic.into(),
             reason: reason.into(),

@@ -141,6 +141,25 @@ pub fn resume(
     Ok(resume)
 }
 
+/// Where the group's offsets alone say to go on, as if the state had no say; for a test that shows what the say
+/// is good for.
+pub(super) fn unchecked(found: &Found, inputs: &[InputFacts]) -> Resume {
+    let marker = found.marker.as_ref();
+    let start = |input: &InputFacts| {
+        let done = marker.and_then(|m| m.inputs.get(&input.topic));
+        let next = input.committed.unwrap_or(input.low);
+        let ahead =
+            done.map_or(Vec::new(), |done| done.ahead.iter().copied().filter(|o| *o > next).collect());
+        Position { next, ahead }
+    };
+    Resume {
+        sequence: marker.map_or(0, |m| m.sequence),
+        starts: inputs.iter().map(start).collect(),
+        warnings: Vec::new(),
+        lived_to: marker.and_then(|m| m.lived_to),
+    }
+}
+
 /// The state itself: complete, and of this number of partitions.
 fn check_whole(partition: i32, partitions: i32, found: &Found) -> Result<(), String> {
     let Some(marker) = &found.marker else {

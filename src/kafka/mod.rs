@@ -11,6 +11,7 @@ pub mod topics;
 pub mod admin;
 pub mod transactions;
 pub mod answer;
+pub mod faults;
 pub mod partitioner;
 mod keys;
 pub mod dead_letter;

@@ -10,12 +10,14 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{ClientSettings, LogContext};
+use super::faults::{Faults, Guard};
 use super::marker::{self, Found, InputFacts, Marker, WAY_OUT, layout_of_key};
 use super::members::Member;
 use super::task::{Input, Task, Timing};
 use crate::error::Error;
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::described::Description;
+use crate::pipeline::drift::{self, Census, Drift};
 use crate::pipeline::engine::Engine;
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
@@ -53,14 +55,18 @@ pub struct Restoring<'a> {
     pub state_topic: &'a str,
     pub partitions: i32,
     pub timing: Timing,
+    pub faults: &'a Faults,
 }
 
 /// Why a layout without a description cannot be mapped, and what can.
 const UNDESCRIBED: &str = "it was written by a version that did not describe its states: run this version once with \
     the configuration that wrote them, after which they are described, and change the configuration then";
 
-/// A partition of the state topic while it is read.
-struct Reading {
+/// A partition of the state topic while it is read. Knows no client: a restore feeds it with records of a broker,
+/// a test with records of its own.
+pub struct Reading<'a> {
+    topic: &'a str,
+    partition: i32,
     engine: Engine,
     found: Found,
     /// By customer, the transaction of its state.
@@ -91,9 +97,13 @@ impl Restoring<'_> {
         for partition in wanted {
             let (engine, found, read) = self.read_state(&reader, &ends, *partition, cancelled)?;
             records += read;
+            let _ = self.faults.at("state_read");
             let facts = self.input_facts(&ends, *partition)?;
-            let resume = marker::resume(*partition, self.partitions, &found, &facts)
-                .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?;
+            let resume = match self.faults.lack(Guard::Agreement) {
+                true => marker::unchecked(&found, &facts),
+                false => marker::resume(*partition, self.partitions, &found, &facts)
+                    .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?,
+            };
             resume.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             news.extend(engine.layout_news());
             if engine.to_reconcile() > 0 {
@@ -121,12 +131,8 @@ impl Restoring<'_> {
         partition: i32,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<(Engine, Found, u64), Interrupted> {
-        let mut reading = Reading {
-            engine: Engine::new(Arc::clone(self.plan), true),
-            found: Found::default(),
-            sequences: BTreeMap::new(),
-            unread: BTreeMap::new(),
-        };
+        let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        let ends = if self.faults.lack(Guard::RestoreToEnd) { reader } else { ends };
         let (low, end) = ends.fetch_watermarks(self.state_topic, partition, PATIENCE)?;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(low))?;
@@ -141,80 +147,15 @@ impl Restoring<'_> {
                 Some(Ok(message)) => {
                     next = message.offset() + 1;
                     records += 1;
-                    self.take(&mut reading, &message)?;
+                    reading.take(message.offset(), message.key().unwrap_or(b""), message.payload())?;
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) | None => next = next.max(position_of(reader)?),
                 Some(Err(error)) if is_transient(&error) => {}
                 Some(Err(error)) => return Err(error.into()),
             }
         }
-        let Reading { mut engine, mut found, sequences, unread } = reading;
-        for (id, (offset, state)) in &unread {
-            engine.restore(id, state).map_err(|error| {
-                let way_out = if matches!(error, CodecError::OtherLayout(_)) { UNDESCRIBED } else { WAY_OUT };
-                self.refusal(partition, *offset, &error.to_string(), way_out)
-            })?;
-        }
-        engine.finish_restore();
-        found.states = sequences.len() as u64;
-        found.newest_sequence = sequences.values().copied().max().unwrap_or(0);
-        found.of_newest = sequences.values().filter(|s| **s == found.newest_sequence).count() as u64;
+        let (engine, found) = reading.finish()?;
         Ok((engine, found, records))
-    }
-
-    fn refusal(&self, partition: i32, offset: i64, what: &str, way_out: &str) -> Interrupted {
-        let at = format!("{} [{partition}] offset {offset}: {what}", self.state_topic);
-        Interrupted::Refused(Error::user(at).hint(way_out))
-    }
-
-    fn take(&self, reading: &mut Reading, message: &impl Message) -> Result<(), Interrupted> {
-        let Reading { engine, found, sequences, unread } = reading;
-        let refuse = |what: String| self.refusal(message.partition(), message.offset(), &what, WAY_OUT);
-        let key = message.key().unwrap_or(b"");
-        if key == marker::KEY {
-            let marker = message.payload().map(Marker::decode).transpose();
-            found.marker = marker.map_err(&refuse)?.or(found.marker.take());
-            return Ok(());
-        }
-        if let Some(layout) = layout_of_key(key) {
-            let description = message.payload().map(Description::decode).transpose().map_err(&refuse)?;
-            description.into_iter().for_each(|description| engine.learn_layout(layout, description));
-            return Ok(());
-        }
-        if let Some(hash) = OptOut::of_key(key) {
-            return engine
-                .restore_opt_out(hash, message.payload())
-                .map_err(|error| refuse(error.to_string()));
-        }
-        if key == quality::KEY {
-            let ledger = Ledger::decode(message.payload().unwrap_or(b"")).map_err(&refuse)?;
-            engine.quality = Quality::restored(ledger);
-            return Ok(());
-        }
-        let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
-        let Some(value) = message.payload() else {
-            sequences.remove(id);
-            unread.remove(id);
-            engine.restore_tombstone(id);
-            return Ok(());
-        };
-        let mut at = 0;
-        let sequence = get_u64(value, &mut at);
-        let state = value.get(at..).unwrap_or(&[]);
-        match engine.restore(id, state) {
-            Ok(()) => drop(unread.remove(id)),
-            // Its description may stand behind it, when a later version wrote that.
-            Err(CodecError::OtherLayout(_)) => {
-                engine.restore_tombstone(id);
-                drop(unread.insert(id.to_owned(), (message.offset(), state.to_vec())));
-            }
-            Err(error) => return Err(refuse(error.to_string())),
-        }
-        match sequences.get_mut(id) {
-            Some(known) => *known = sequence,
-            None => drop(sequences.insert(id.to_owned(), sequence)),
-        }
-        Ok(())
     }
 
     fn input_facts(
@@ -240,6 +181,97 @@ impl Restoring<'_> {
         }
         Ok(facts)
     }
+}
+
+impl<'a> Reading<'a> {
+    pub fn new(plan: &Arc<Plan>, topic: &'a str, partition: i32) -> Self {
+        Reading {
+            topic,
+            partition,
+            engine: Engine::new(Arc::clone(plan), true),
+            found: Found::default(),
+            sequences: BTreeMap::new(),
+            unread: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a committed record. Offsets ascend.
+    pub fn take(&mut self, offset: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), Interrupted> {
+        let (topic, partition) = (self.topic, self.partition);
+        let refuse = |what: String| refusal(topic, partition, offset, &what, WAY_OUT);
+        let Reading { engine, found, sequences, unread, .. } = self;
+        if key == marker::KEY {
+            let marker = value.map(Marker::decode).transpose();
+            found.marker = marker.map_err(&refuse)?.or(found.marker.take());
+            return Ok(());
+        }
+        if let Some(layout) = layout_of_key(key) {
+            let description = value.map(Description::decode).transpose().map_err(&refuse)?;
+            description.into_iter().for_each(|description| engine.learn_layout(layout, description));
+            return Ok(());
+        }
+        if let Some(hash) = OptOut::of_key(key) {
+            return engine.restore_opt_out(hash, value).map_err(|error| refuse(error.to_string()));
+        }
+        if engine.restore_identity(key, value).map_err(|error| refuse(error.to_string()))? {
+            return Ok(());
+        }
+        if key == quality::KEY {
+            let ledger = Ledger::decode(value.unwrap_or(b"")).map_err(&refuse)?;
+            engine.quality = Quality::restored(ledger);
+            return Ok(());
+        }
+        if key == drift::KEY {
+            let census = Census::decode(value.unwrap_or(b"")).map_err(&refuse)?;
+            engine.drift = Drift::restored(census);
+            return Ok(());
+        }
+        let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
+        let Some(value) = value else {
+            sequences.remove(id);
+            unread.remove(id);
+            engine.restore_tombstone(id);
+            return Ok(());
+        };
+        let mut at = 0;
+        let sequence = get_u64(value, &mut at);
+        let state = value.get(at..).unwrap_or(&[]);
+        match engine.restore(id, state) {
+            Ok(()) => drop(unread.remove(id)),
+            // Its description may stand behind it, when a later version wrote that.
+            Err(CodecError::OtherLayout(_)) => {
+                engine.restore_tombstone(id);
+                drop(unread.insert(id.to_owned(), (offset, state.to_vec())));
+            }
+            Err(error) => return Err(refuse(error.to_string())),
+        }
+        match sequences.get_mut(id) {
+            Some(known) => *known = sequence,
+            None => drop(sequences.insert(id.to_owned(), sequence)),
+        }
+        Ok(())
+    }
+
+    /// What all of it makes: the customers, and what was found of the transactions.
+    pub fn finish(self) -> Result<(Engine, Found), Interrupted> {
+        let Reading { topic, partition, mut engine, mut found, sequences, unread } = self;
+        for (id, (offset, state)) in &unread {
+            engine.restore(id, state).map_err(|error| {
+                let way_out = if matches!(error, CodecError::OtherLayout(_)) { UNDESCRIBED } else { WAY_OUT };
+                refusal(topic, partition, *offset, &error.to_string(), way_out)
+            })?;
+        }
+        engine.finish_restore();
+        found.states = sequences.len() as u64;
+        found.newest_sequence = sequences.values().copied().max().unwrap_or(0);
+        found.of_newest = sequences.values().filter(|s| **s == found.newest_sequence).count() as u64;
+        Ok((engine, found))
+    }
+}
+
+fn refusal(topic: &str, partition: i32, offset: i64, what: &str, way_out: &str) -> Interrupted {
+    let at = format!("{topic} [{partition}] offset {offset}: {what}");
+    Interrupted::Refused(Error::user(at).hint(way_out))
 }
 
 /// Where the reader stands; it moves over the markers of transactions, which are no records.

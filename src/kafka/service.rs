@@ -9,10 +9,12 @@ use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
 use super::clients::ClientSettings;
-use super::task::{Input, Timing};
-use super::worker::{Faults, work};
+use super::faults::Faults;
+use super::task::{Input, Reading, Timing};
+use super::worker::work;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
+use crate::event::Source;
 use crate::http::{self, Health, Live, Queries};
 use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
@@ -23,7 +25,7 @@ use crate::time::{Tick, Ts};
 /// What the workers share.
 pub struct Shared {
     pub clients: ClientSettings,
-    pub models: Models,
+    pub models: Arc<Models>,
     pub inputs: Arc<[Input]>,
     pub topics: config::Topics,
     pub commit: Commit,
@@ -39,6 +41,9 @@ pub struct Shared {
     pub faults: Faults,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
+    /// By partition that has nothing left to do or to commit, how far it has read what others tell it.
+    quiet: Mutex<BTreeMap<i32, i64>>,
+    drained: AtomicBool,
     through: Mutex<BTreeSet<i32>>,
     stopping: AtomicBool,
 }
@@ -78,14 +83,18 @@ impl Service {
         let (runtime, listener) = listen(config)?;
         let (queries, receivers) = Queries::new(workers);
         let plan = Arc::new(plan);
+        let metrics = Metrics::new(&plan)?;
+        let models = Arc::new(Models::new(config, Arc::clone(&plan), Arc::clone(&metrics))?);
+        let token = config.http.token.as_deref();
         let http = Arc::new(http::Shared {
-            metrics: Metrics::new(&plan)?,
+            metrics,
             plan,
             health: Arc::new(Health::new(workers, Tick::now())),
             queries,
             live: Arc::default(),
+            reloading: token.map(|token| http::reload::Reloading::new(token, Arc::clone(&models))),
         });
-        let shared = Arc::new(Shared::new(config, request, clients, partitions, &http)?);
+        let shared = Arc::new(Shared::new(config, request, clients, models, partitions, &http)?);
         tracing::info!(workers, partitions, address = %config.http.listen, "starting");
         Ok(Service { shared, http, receivers, runtime, listener })
     }
@@ -139,7 +148,7 @@ fn worker_count(config: &Config, partitions: i32) -> usize {
     wanted.clamp(1, partitions.max(1) as usize)
 }
 
-/// Where each input ends now.
+/// Where each input ends now. What passes between the ids of a customer ends when nobody has anything to tell.
 fn end_offsets(
     clients: &ClientSettings,
     inputs: &[Input],
@@ -148,7 +157,8 @@ fn end_offsets(
     let failed = |e| Error::world(format!("cannot ask for the end of the inputs: {e}"));
     let reader = clients.end_offsets(0).map_err(failed)?;
     let mut ends = BTreeMap::new();
-    for (lane, input) in inputs.iter().enumerate() {
+    let events = inputs.iter().enumerate().filter(|(_, input)| input.reading != Reading::Moves);
+    for (lane, input) in events {
         for partition in 0..partitions {
             let (_, high) =
                 reader.fetch_watermarks(&input.topic, partition, Duration::from_secs(10)).map_err(failed)?;
@@ -234,21 +244,23 @@ impl Shared {
         config: &Config,
         request: Request,
         clients: ClientSettings,
+        models: Arc<Models>,
         partitions: i32,
         http: &http::Shared,
     ) -> Result<Shared> {
-        let inputs: Arc<[Input]> = setup::enabled_sources(config)
-            .map(|(source, section)| Input {
-                source,
-                topic: section.topic.clone(),
-                decoder: setup::decoder(section),
-            })
-            .collect();
+        let events = setup::enabled_sources(config).map(|(source, section)| Input {
+            source,
+            topic: section.topic.clone(),
+            reading: Reading::Events(setup::decoder(section)),
+        });
+        let topic = config.topics.identity.clone();
+        let moves = Input { source: Source::Profile, topic, reading: Reading::Moves };
+        let inputs: Arc<[Input]> = events.chain([moves]).collect();
         let ends =
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         Ok(Shared {
             clients,
-            models: Models::new(config, Arc::clone(&http.plan), Arc::clone(&http.metrics))?,
+            models,
             inputs,
             topics: config.topics.clone(),
             commit: config.commit.clone(),
@@ -264,8 +276,10 @@ impl Shared {
             metrics: Arc::clone(&http.metrics),
             health: Arc::clone(&http.health),
             live: Arc::clone(&http.live),
-            faults: Faults::parse(std::env::var("STAGECAST_FAULT").ok().as_deref()),
+            faults: Faults::from_env(),
             ends,
+            quiet: Mutex::new(BTreeMap::new()),
+            drained: AtomicBool::new(false),
             through: Mutex::new(BTreeSet::new()),
             stopping: AtomicBool::new(false),
         })
@@ -319,6 +333,38 @@ impl Shared {
 
     pub fn is_beyond_end(&self, lane: usize, partition: i32, offset: i64) -> bool {
         self.end_of(lane, partition).is_some_and(|end| offset >= end)
+    }
+
+    /// Says whether a partition has nothing left to do, and how far it has read what others tell it.
+    pub fn set_quiet(&self, partition: i32, read_to: Option<i64>) {
+        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        match read_to {
+            Some(read_to) => drop(quiet.insert(partition, read_to)),
+            None => drop(quiet.remove(&partition)),
+        }
+    }
+
+    /// Whether no partition will ever tell another anything again: all are quiet, and nothing stands in the topic
+    /// between them that is not read. Between the two looks nobody can have begun to speak, since for that one
+    /// must have been told something.
+    pub fn is_drained(&self) -> bool {
+        if self.drained.load(Ordering::Acquire) {
+            return true;
+        }
+        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let drained = quiet.len() == self.partitions.max(0) as usize && self.is_read(&quiet);
+        if drained {
+            self.drained.store(true, Ordering::Release);
+        }
+        drained
+    }
+
+    fn is_read(&self, read_to: &BTreeMap<i32, i64>) -> bool {
+        let Ok(reader) = self.clients.end_offsets(0) else { return false };
+        read_to.iter().all(|(partition, read_to)| {
+            let ends = reader.fetch_watermarks(&self.topics.identity, *partition, Duration::from_secs(10));
+            ends.is_ok_and(|(_, high)| high <= *read_to)
+        })
     }
 
     pub fn is_through(&self, partition: i32) -> bool {

@@ -11,9 +11,10 @@ use super::marker::{Done, Marker};
 use crate::config::Clock;
 use crate::event::decoder::{Decoder, Headers};
 use crate::event::native::Envelope;
-use crate::event::{KeptEvent, Reject, Source};
+use crate::event::{KeptEvent, Origin, ProfileChange, Reject, Source};
 use crate::merge::{Merger, Position};
 use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::identity::Message;
 use crate::pipeline::outbox::hash_customer;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::varint::put_u64;
@@ -24,7 +25,15 @@ use crate::time::{Tick, Ts};
 pub struct Input {
     pub source: Source,
     pub topic: String,
-    pub decoder: Decoder,
+    pub reading: Reading,
+}
+
+/// What its records are.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    Events(Decoder),
+    /// What passes between the ids of one customer.
+    Moves,
 }
 
 /// How time passes.
@@ -57,18 +66,18 @@ pub enum Intake {
     DeadLetter(Reject),
 }
 
-/// An event that waits in the merge.
+/// Something that waits in the merge.
 #[derive(Debug)]
-struct Waiting {
-    event: KeptEvent,
-    timestamp: Option<Ts>,
+enum Waiting {
+    Event { event: KeptEvent, timestamp: Option<Ts> },
+    Message(Box<Message>),
 }
 
 /// What one advance did.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    pub source: Source,
-    pub applied: Applied,
+    /// Of an event; what only passes between two ids of a customer is none.
+    pub applied: Option<(Source, Applied)>,
     /// The broker's timestamp of the record.
     pub timestamp: Option<Ts>,
 }
@@ -153,11 +162,12 @@ impl Task {
         if self.merger.is_done(lane, record.offset) {
             return Intake::DoneBefore;
         }
+        let Input { source, topic, reading } = &self.inputs[lane];
+        let Reading::Events(decoder) = reading else { return self.take_message(lane, record) };
         let latest = match self.timing.clock {
             Clock::Wall => Some(wall.saturating_add(self.timing.max_future_ms)),
             Clock::Events => None,
         };
-        let Input { source, decoder, .. } = &self.inputs[lane];
         let envelope = Envelope { source: *source, key: record.key, timestamp: record.timestamp, latest };
         match decoder.decode(record.value, &envelope, record.headers, &self.engine.plan().settings.money) {
             Ok(mut event) => {
@@ -165,15 +175,33 @@ impl Task {
                     event.channel = None;
                 }
                 let (ts, customer) = (event.ts, hash_customer(&event.customer_id));
-                let waiting = Waiting { event: event.into(), timestamp: record.timestamp };
+                if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref_mut() {
+                    merge.origin = Some(Box::new(origin(topic, self.partition, record)));
+                }
+                let waiting = Waiting::Event { event: event.into(), timestamp: record.timestamp };
                 self.merger.push(lane, record.offset, ts, customer, waiting);
                 Intake::Taken
             }
-            Err(reject) => {
-                self.merger.skip(lane, record.offset);
-                self.changed = true;
-                Intake::DeadLetter(reject)
+            Err(reject) => self.refuse(lane, record, reject),
+        }
+    }
+
+    fn refuse(&mut self, lane: usize, record: &Incoming<'_>, reject: Reject) -> Intake {
+        self.merger.skip(lane, record.offset);
+        self.changed = true;
+        Intake::DeadLetter(reject)
+    }
+
+    fn take_message(&mut self, lane: usize, record: &Incoming<'_>) -> Intake {
+        let read = Message::decode(record.value);
+        match read.and_then(|message| self.engine.check_message(&message).map(|()| message)) {
+            Ok(message) => {
+                let (at, customer) = (message.at, hash_customer(&message.to));
+                let waiting = Waiting::Message(Box::new(message));
+                self.merger.push(lane, record.offset, at, customer, waiting);
+                Intake::Taken
             }
+            Err(reject) => self.refuse(lane, record, reject),
         }
     }
 
@@ -184,14 +212,21 @@ impl Task {
         if self.engine.to_reconcile() > 0 {
             return None;
         }
-        let (_, mut waiting) = self.merger.pop()?;
-        self.clock = self.clock.max(waiting.event.ts);
-        let event = waiting.event.take();
-        // One topic may carry events of every kind.
-        let source = event.source;
-        let applied = self.engine.step(&event);
+        let (_, waiting) = self.merger.pop()?;
         self.changed = true;
-        Some(Step { source, applied, timestamp: waiting.timestamp })
+        match waiting {
+            Waiting::Event { mut event, timestamp } => {
+                self.clock = self.clock.max(event.ts);
+                let event = event.take();
+                // One topic may carry events of every kind.
+                let applied = Some((event.source, self.engine.step(&event)));
+                Some(Step { applied, timestamp })
+            }
+            Waiting::Message(message) => {
+                self.clock = self.clock.max(message.at);
+                Some(Step { applied: self.engine.receive(*message), timestamp: None })
+            }
+        }
     }
 
     /// Lets time pass: an idle partition follows the wall clock. A task counts as idle once nothing came for
@@ -217,7 +252,8 @@ impl Task {
         }
         self.changed |= !self.engine.outbox.is_empty()
             || !self.engine.store().dirty().is_empty()
-            || self.engine.opt_outs().has_changed();
+            || self.engine.opt_outs().has_changed()
+            || self.engine.identities().has_changed();
     }
 
     /// Runs the clock on to `until`, that instant included, from the customer numbered `from`; returns where to
@@ -266,6 +302,11 @@ impl Task {
     /// The transaction is taken back. The lanes must be read again from [`Task::committed`].
     pub fn rollback(&mut self) {
         self.engine.rollback();
+        self.rewind();
+    }
+
+    /// The part of a rollback that is not about customers.
+    pub(super) fn rewind(&mut self) {
         self.merger = Merger::new(self.timing.grace_ms, self.committed.clone());
         self.clock = Ts::MIN;
         self.lived_to = self.committed_lived_to;
@@ -285,6 +326,11 @@ impl Task {
     /// By lane, what the transaction at hand covers.
     pub fn position(&self, lane: usize) -> Position {
         self.merger.position(lane)
+    }
+
+    /// Whether the transaction at hand covers more than the last commit does.
+    pub(super) fn has_moved(&self) -> bool {
+        self.committed.iter().enumerate().any(|(lane, committed)| *committed != self.position(lane))
     }
 
     pub fn inputs(&self) -> &[Input] {
@@ -317,6 +363,11 @@ impl Task {
         self.merger.is_ready() && self.engine.to_reconcile() == 0
     }
 
+    /// Whether nothing waits, here or for others, and nothing is left to commit.
+    pub fn is_quiet(&self) -> bool {
+        self.is_done() && !self.more && !self.changed
+    }
+
     /// Whether everything read is done and every lane has been read to its end.
     pub fn is_done(&self) -> bool {
         self.engine.to_reconcile() == 0 && self.merger.all_ended() && self.merger.waiting() == 0
@@ -337,6 +388,19 @@ impl Task {
     /// The partition's event time.
     pub fn clock(&self) -> Ts {
         self.clock
+    }
+}
+
+/// The record as it came.
+fn origin(topic: &str, partition: i32, record: &Incoming<'_>) -> Origin {
+    Origin {
+        topic: topic.to_owned(),
+        partition,
+        offset: record.offset,
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.to_vec(),
+        headers: record.headers.all(),
+        timestamp: record.timestamp,
     }
 }
 

@@ -23,6 +23,10 @@ pub const TOMBSTONE_KEPT_MS: i64 = DAY_MS;
 /// the value goes with the first compaction, the tombstone with the one after it has been kept.
 pub const ERASED_WITHIN_MS: i64 = COMPACTION_LAG_MAX_MS + TOMBSTONE_KEPT_MS + COMPACTION_LAG_MAX_MS;
 
+/// How long what passes between the ids of a customer is kept. Nobody asks for it once it has arrived; a service
+/// that stands still for longer loses what was under way.
+pub const MOVES_KEPT_MS: i64 = 7 * DAY_MS;
+
 /// Clocks of machines differ; a broker that is stricter than this refuses honest records.
 const CLOCK_SKEW_MAX_MS: i64 = 10 * MINUTE_MS;
 
@@ -38,6 +42,7 @@ pub struct Layout {
     pub erasures: String,
     pub dlq: String,
     pub state: String,
+    pub identity: String,
     /// For topics to be created while no input exists yet; otherwise the inputs' count is taken.
     pub partitions: i32,
     /// For topics to be created.
@@ -55,6 +60,8 @@ pub enum Role {
     /// The latest score of each customer.
     Scores,
     State,
+    /// What passes between the ids of one customer.
+    Moves,
 }
 
 /// What the cluster says.
@@ -126,13 +133,18 @@ pub fn create(settings: &ClientSettings, layout: &Layout, inputs: bool, out: &mu
     Ok(())
 }
 
-/// `stagecast topics check`: prints what is wrong, the keys of a sample of the inputs included; fails when
-/// something must change before `run`.
-pub fn report(settings: &ClientSettings, layout: &Layout, out: &mut dyn Write) -> Result<()> {
+/// What `stagecast topics check` finds, the keys of a sample of the inputs included. `progress` is told the
+/// number of records looked at.
+pub fn inspect(settings: &ClientSettings, layout: &Layout, progress: &dyn Fn(u64)) -> Result<Vec<Finding>> {
     let found = Admin::connect(settings)?.look(layout)?;
     let mut findings = check(layout, &found);
-    findings.extend(keys::misplaced(settings, &layout.inputs_found(&found))?);
-    for finding in &findings {
+    findings.extend(keys::misplaced(settings, &layout.inputs_found(&found), progress)?);
+    Ok(findings)
+}
+
+/// Prints what is wrong; fails when something must change before `run`.
+pub fn report(findings: &[Finding], layout: &Layout, out: &mut dyn Write) -> Result<()> {
+    for finding in findings {
         say(out, &finding.to_string())?;
     }
     let errors = findings.iter().filter(|f| f.severity == Severity::Error).count();
@@ -216,6 +228,7 @@ impl Layout {
             (&self.erasures, Role::Receipts),
             (&self.dlq, Role::Log),
             (&self.state, Role::State),
+            (&self.identity, Role::Moves),
         ];
         let inputs = self.inputs.iter().map(|t| (t.as_str(), Role::Input));
         inputs.chain(outputs.into_iter().map(|(t, role)| (t.as_str(), role))).collect()
@@ -229,13 +242,13 @@ impl Layout {
 
     /// Partition n of each of these belongs to partition n of the others.
     fn co_partitioned(&self) -> impl Iterator<Item = &String> {
-        self.inputs.iter().chain([&self.state])
+        self.inputs.iter().chain([&self.state, &self.identity])
     }
 }
 
 impl Role {
     /// The configuration a topic of this role is created with.
-    fn config(self, replication: i32) -> BTreeMap<&'static str, String> {
+    pub fn config(self, replication: i32) -> BTreeMap<&'static str, String> {
         let mut config = BTreeMap::new();
         match self {
             Role::Input => {
@@ -249,6 +262,11 @@ impl Role {
             Role::Receipts => {
                 config.insert("cleanup.policy", "delete".to_owned());
                 config.insert("retention.ms", "-1".to_owned());
+            }
+            Role::Moves => {
+                config.insert("cleanup.policy", "delete".to_owned());
+                config.insert("retention.ms", MOVES_KEPT_MS.to_string());
+                config.insert("segment.ms", SEGMENT_MS.to_string());
             }
             Role::Scores | Role::State => {
                 config.insert("cleanup.policy", "compact".to_owned());
@@ -315,7 +333,7 @@ fn wrong_cleanup(topic: &str, role: Role, facts: &TopicFacts) -> Option<Finding>
             format!("{is}: the state of silent customers would be deleted"),
             alter("compact"),
         )),
-        Role::Log | Role::Receipts if compacts => Some(Finding::error(
+        Role::Log | Role::Receipts | Role::Moves if compacts => Some(Finding::error(
             topic,
             format!("{is}: all but a customer's last record would be lost"),
             alter("delete"),
@@ -487,6 +505,7 @@ mod tests {
             erasures: "erasures".to_owned(),
             dlq: "dlq".to_owned(),
             state: "state".to_owned(),
+            identity: "identity".to_owned(),
             partitions: 6,
             replication: 1,
         }
@@ -524,6 +543,7 @@ mod tests {
             ("outcomes", "delete"),
             ("erasures", "delete"),
             ("dlq", "delete"),
+            ("identity", "delete"),
             ("scores", "compact"),
             ("state", "compact"),
         ] {
@@ -545,6 +565,7 @@ mod tests {
             ("outcomes", "cleanup.policy", "compact", Error),
             ("erasures", "cleanup.policy", "compact", Error),
             ("dlq", "cleanup.policy", "compact", Error),
+            ("identity", "cleanup.policy", "compact", Error),
             ("scores", "cleanup.policy", "delete", Warning),
             ("clicks", "cleanup.policy", "compact", Warning),
             ("scores", "message.timestamp.after.max.ms", "1000", Warning),
@@ -583,7 +604,7 @@ mod tests {
         facts.topics.retain(|name, _| name == "purchase");
         facts.topics.get_mut("purchase").unwrap().partitions = 24;
         let new = plan(&layout(), &facts, true).unwrap();
-        assert_eq!(new.len(), 8);
+        assert_eq!(new.len(), 9);
         assert!(new.iter().all(|t| t.partitions == 24));
         let names: Vec<_> = plan(&layout(), &facts, false).unwrap().into_iter().map(|t| t.name).collect();
         assert!(!names.contains(&"clicks".to_owned()));

@@ -22,6 +22,7 @@ use rdkafka::util::Timeout;
 
 use crate::kafka::answer::{Answer, Call, classify, is_fenced};
 use crate::kafka::clients::{ClientSettings, log_line};
+use crate::kafka::faults::{Faults, Guard};
 use crate::time::{Tick, sleep};
 
 /// How often a wait looks again.
@@ -32,6 +33,9 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// The transactional producer of one worker.
 pub struct Transactions {
     producer: ThreadedProducer<Deliveries>,
+    faults: Faults,
+    /// Where records go when a test has removed the transaction around them.
+    past: Option<ThreadedProducer<Deliveries>>,
     /// `transaction.timeout.ms`: what is not committed by then, the broker aborts.
     timeout: Duration,
     began: Cell<Tick>,
@@ -52,7 +56,18 @@ impl Transactions {
         let producer = settings.producer(worker).map_err(|e| TxnError::new(Call::Init, e))?;
         let timeout_ms = settings.transaction_timeout_ms().unwrap_or_default();
         let timeout = Duration::from_millis(timeout_ms);
-        Ok(Transactions { producer, timeout, began: Cell::new(Tick::now()) })
+        let (faults, past) = (Faults::default(), None);
+        Ok(Transactions { producer, faults, past, timeout, began: Cell::new(Tick::now()) })
+    }
+
+    /// With what a test makes it do wrong.
+    pub fn with_faults(mut self, settings: &ClientSettings, faults: &Faults) -> Result<Self, TxnError> {
+        if faults.lack(Guard::Transaction) {
+            let past = settings.feed_producer().map_err(|e| TxnError::new(Call::Init, e))?;
+            self.past = Some(past);
+        }
+        self.faults = faults.clone();
+        Ok(self)
     }
 
     /// Fences every producer of the same `transactional.id` and ends what it left open.
@@ -78,8 +93,9 @@ impl Transactions {
         P: ToBytes + ?Sized,
     {
         let mut record = record;
+        let producer = self.past.as_ref().unwrap_or(&self.producer);
         loop {
-            let (error, back) = match self.producer.send(record) {
+            let (error, back) = match producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err(refused) => refused,
             };
@@ -107,13 +123,16 @@ impl Transactions {
         positions: &TopicPartitionList,
         group: &ConsumerGroupMetadata,
     ) -> Result<CommitTimes, TxnError> {
-        if positions.count() == 0 {
+        if positions.count() == 0 && !self.faults.lack(Guard::SilentPositions) {
             // librdkafka skips an empty list, and with it the check of the generation.
             let nothing = KafkaError::SetPartitionOffset(RDKafkaErrorCode::NoOffset);
             return Err(TxnError { answer: Answer::AbortAndRewind, ..TxnError::new(Call::Offsets, nothing) });
         }
         let started = Tick::now();
         self.persist(|| drain(&self.producer, self.left()))?;
+        if let Some(past) = &self.past {
+            self.persist(|| drain(past, self.left()))?;
+        }
         let drained = Tick::now();
         // Never stands for what is left of the transaction's time; a shorter wait would leave librdkafka and
         // the broker in disagreement about the outcome.
@@ -121,6 +140,7 @@ impl Transactions {
             let added = self.producer.send_offsets_to_transaction(positions, group, Timeout::Never);
             added.map_err(|e| TxnError::new(Call::Offsets, e))
         })?;
+        self.faults.at("before_end")?;
         self.persist(|| {
             let committed = self.producer.commit_transaction(Timeout::Never);
             committed.map_err(|e| TxnError::new(Call::Commit, e))

@@ -28,21 +28,23 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::answer::{Answer, Call, classify};
+use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
-use super::task::{Incoming, Input, Intake, Task};
+use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{Transactions, TxnError};
-use super::{dead_letter, marker};
+use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
-use crate::event::Reject;
+use crate::event::{Reject, Source};
 use crate::http::{Query, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
 use crate::pipeline::engine::Applied;
 use crate::pipeline::erasure::OptOut;
+use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
-use crate::pipeline::quality;
+use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
 /// How long a poll may wait when there is nothing to do.
@@ -194,6 +196,7 @@ impl<'a> Worker<'a> {
     /// Fences whoever had this name before, before anything is read. `None`: told to stop meanwhile.
     fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
         let transactions = Transactions::new(&shared.clients, worker)?;
+        let transactions = transactions.with_faults(&shared.clients, &shared.faults)?;
         loop {
             shared.health.beat(worker, Tick::now());
             if shared.is_stopping() {
@@ -373,15 +376,9 @@ impl<'a> Worker<'a> {
                 let ended = Tick::now();
                 self.local.scoring(ended.since(began));
                 began = ended;
-                self.local.event(
-                    step.source,
-                    match step.applied {
-                        Applied::InOrder => EventResult::Ok,
-                        Applied::Late => EventResult::Late,
-                        Applied::Duplicate => EventResult::Duplicate,
-                        Applied::OptedOut => EventResult::Erased,
-                    },
-                );
+                if let Some((source, result)) = step.applied.and_then(result_of) {
+                    self.local.event(source, result);
+                }
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
             }
@@ -389,9 +386,56 @@ impl<'a> Worker<'a> {
             if task.changed && self.since.is_none() {
                 self.since = Some(Tick::now());
             }
+            self.send_moves(partition)?;
             self.send_outputs(partition)?;
         }
         Ok(())
+    }
+
+    /// Sends what a partition has to tell others, and merges that cannot be.
+    fn send_moves(&mut self, partition: i32) -> Result<(), End> {
+        let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
+        let identities = task.engine_mut().identities_mut();
+        let (messages, refused) = (identities.take_outgoing(), identities.take_refused());
+        if messages.is_empty() && refused.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        for message in messages {
+            let value = message.encode();
+            let record = BaseRecord::to(&self.shared.topics.identity)
+                .key(message.to.as_bytes())
+                .payload(&value)
+                .partition(partitioner::partition(message.to.as_bytes(), self.shared.partitions))
+                .timestamp(wall_now());
+            self.sent_bytes += value.len();
+            self.transactions.send(record)?;
+        }
+        for refused in refused {
+            self.local.event(refused.source, EventResult::DeadLetter);
+            self.local.dead_letter(refused.source, refused.reject.reason);
+            self.send_refused(&refused)?;
+        }
+        Ok(())
+    }
+
+    /// Passes on the record of a merge that cannot be.
+    fn send_refused(&mut self, refused: &Refused) -> Result<(), End> {
+        let Some(origin) = &refused.origin else { return Ok(()) };
+        let mut headers = OwnedHeaders::new();
+        for (key, value) in &origin.headers {
+            headers = headers.insert(Header { key, value: value.as_deref() });
+        }
+        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        for (key, value) in &reasons {
+            headers = headers.insert(Header { key, value: Some(value) });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8]> =
+            BaseRecord::to(&self.shared.topics.dlq).headers(headers).timestamp(wall_now());
+        record.key = origin.key.as_deref();
+        record.payload = Some(&origin.value);
+        self.sent_bytes += origin.value.len();
+        self.transactions.send(record).map_err(End::from)
     }
 
     fn begin(&mut self) -> Result<(), TxnError> {
@@ -493,19 +537,17 @@ impl<'a> Worker<'a> {
 
     fn try_commit(&mut self) -> Result<(), TxnError> {
         self.begin()?;
-        self.shared.faults.at("before_states");
-        let mut positions = TopicPartitionList::new();
+        self.shared.faults.at("before_states")?;
+        let (mut positions, wall) = (TopicPartitionList::new(), wall_now());
         for task in self.tasks.values() {
-            let written = send_states(&self.transactions, &self.shared.topics.state, task, &mut self.buffer)?;
-            self.buffer.clear();
-            send_quality(&self.transactions, &self.shared.topics.state, task)?;
-            let marker = task.marker(written).encode();
-            let record = BaseRecord::to(&self.shared.topics.state)
-                .key(marker::KEY)
-                .payload(&marker)
-                .partition(task.partition)
-                .timestamp(wall_now());
-            self.transactions.send(record)?;
+            let (transactions, topic) = (&self.transactions, &self.shared.topics.state);
+            write_states(task, &mut self.buffer, |key, value| {
+                let record = BaseRecord::to(topic).partition(task.partition).timestamp(wall);
+                transactions.send(BaseRecord::<[u8], [u8]> { payload: value, ..record.key(key) })
+            })?;
+            if self.shared.faults.lack(Guard::SilentPositions) && !task.has_moved() {
+                continue;
+            }
             // Every task's position, moved or not: it is what fences a transaction that only silence filled.
             for (lane, input) in task.inputs().iter().enumerate() {
                 let offset = Offset::Offset(task.position(lane).next);
@@ -513,14 +555,13 @@ impl<'a> Worker<'a> {
                 added.map_err(|e| TxnError::new(Call::Offsets, e))?;
             }
         }
-        self.shared.faults.at("before_commit");
+        self.shared.faults.at("before_commit")?;
         let group = self.member.group_metadata();
         let group = group.ok_or_else(|| TxnError::new(Call::Offsets, KafkaError::Canceled))?;
         self.transactions.commit(&positions, &group)?;
         let again = self.shared.clients.broker.after_commit(self.member, &positions);
         again.map_err(|e| TxnError { answer: Answer::RebuildProducer, ..TxnError::new(Call::Offsets, e) })?;
-        self.shared.faults.at("after_commit");
-        Ok(())
+        self.shared.faults.at("after_commit")
     }
 
     fn committed(&mut self, took: Duration) {
@@ -570,7 +611,10 @@ impl<'a> Worker<'a> {
         self.pending.clear();
         self.forget_transaction();
         for task in self.tasks.values_mut() {
-            task.rollback();
+            match self.shared.faults.lack(Guard::Rollback) {
+                true => task.rewind(),
+                false => task.rollback(),
+            }
             for (lane, input) in task.inputs().iter().enumerate() {
                 let next = Offset::Offset(task.committed()[lane].next);
                 self.member.seek(&input.topic, task.partition, next, Duration::from_secs(10))?;
@@ -615,6 +659,7 @@ impl<'a> Worker<'a> {
             state_topic: &shared.topics.state,
             partitions: shared.partitions,
             timing: shared.timing,
+            faults: &shared.faults,
         };
         let worker = self.worker;
         let cancelled = || {
@@ -647,6 +692,7 @@ impl<'a> Worker<'a> {
 
     fn let_go(&mut self, partition: i32) {
         if let Some(task) = self.tasks.remove(&partition) {
+            self.shared.set_quiet(partition, None);
             self.shared.metrics.drop_partition(partition);
             for (lane, input) in task.inputs().iter().enumerate() {
                 self.shared.metrics.drop_lag(&input.topic, partition);
@@ -698,6 +744,7 @@ impl<'a> Worker<'a> {
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
+                census: engine.drift.census().clone(),
             };
             self.shared.metrics.set_partition(*partition, figures);
             self.shared.metrics.set_clock(task.clock());
@@ -727,6 +774,15 @@ impl<'a> Worker<'a> {
 
     /// With `--until-end`: closes partitions that are through, and says whether all of the process are.
     fn finish_partitions(&mut self) -> Result<bool, End> {
+        for (partition, task) in &self.tasks {
+            let moves = task.inputs().iter().position(|input| input.reading == Reading::Moves);
+            let read_to = moves.map_or(0, |lane| task.merger().read_to(lane));
+            let is_quiet = !self.open && task.is_quiet();
+            self.shared.set_quiet(*partition, is_quiet.then_some(read_to));
+        }
+        if !self.shared.is_drained() {
+            return Ok(false);
+        }
         let through: Vec<i32> = self
             .tasks
             .iter()
@@ -766,82 +822,55 @@ impl Worker<'_> {
     }
 }
 
-/// Sends the state of every customer that the transaction changed, what describes their layout where that is new
-/// to the log, a tombstone for those it erases, and what is remembered of them; returns how many states.
-fn send_states(
-    transactions: &Transactions,
-    topic: &str,
+/// Hands `send` the keys and values of what the transaction at hand writes to the state topic: the state of every
+/// customer that it changed, what describes their layout where that is new to the log, a tombstone for those it
+/// erases and what is remembered of them and of those who merged, the counts of outcomes and the census of customers
+/// if they changed, and last the marker.
+pub fn write_states<E>(
     task: &Task,
     buffer: &mut Vec<u8>,
-) -> Result<u64, TxnError> {
-    let store = task.engine().store();
-    let wall = wall_now();
+    mut send: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>,
+) -> Result<(), E> {
+    let (engine, store) = (task.engine(), task.engine().store());
     for (layout, description) in task.undescribed() {
-        let key = marker::layout_key(*layout);
-        let record =
-            BaseRecord::to(topic).key(&key).payload(description).partition(task.partition).timestamp(wall);
-        transactions.send(record)?;
+        send(&marker::layout_key(*layout), Some(description))?;
     }
     let mut states = 0;
     for customer in store.dirty() {
-        let key = store.customer(*customer).id.as_str();
         buffer.clear();
         let is_erased = store.is_erased(*customer);
         if !is_erased {
             task.encode(*customer, buffer);
             states += 1;
         }
-        let mut record: BaseRecord<'_, str, [u8]> =
-            BaseRecord::to(topic).key(key).partition(task.partition).timestamp(wall);
-        record.payload = (!is_erased).then_some(buffer.as_slice());
-        transactions.send(record)?;
+        let id = store.customer(*customer).id.as_bytes();
+        send(id, (!is_erased).then_some(buffer.as_slice()))?;
     }
-    for (hash, opt_out) in task.engine().opt_outs().changes() {
-        let (key, value) = (OptOut::key(hash), opt_out.map(OptOut::encode));
-        let mut record: BaseRecord<'_, [u8], [u8]> =
-            BaseRecord::to(topic).key(key.as_slice()).partition(task.partition).timestamp(wall);
-        record.payload = value.as_deref();
-        transactions.send(record)?;
+    buffer.clear();
+    for (hash, opt_out) in engine.opt_outs().changes() {
+        send(&OptOut::key(hash), opt_out.map(OptOut::encode).as_deref())?;
     }
-    Ok(states)
+    for (key, value) in engine.identities().changes() {
+        send(&key, value.as_deref())?;
+    }
+    if engine.quality.has_changed() {
+        send(quality::KEY, Some(&engine.quality.ledger().encode()))?;
+    }
+    if engine.drift.has_changed() {
+        send(drift::KEY, Some(&engine.drift.census().encode()))?;
+    }
+    send(marker::KEY, Some(&task.marker(states).encode()))
 }
 
-/// Sends the counts of outcomes, if the transaction has changed them.
-fn send_quality(transactions: &Transactions, topic: &str, task: &Task) -> Result<(), TxnError> {
-    let quality = &task.engine().quality;
-    if !quality.has_changed() {
-        return Ok(());
-    }
-    let counts = quality.ledger().encode();
-    let record = BaseRecord::to(topic)
-        .key(quality::KEY)
-        .payload(&counts)
-        .partition(task.partition)
-        .timestamp(wall_now());
-    transactions.send(record)
-}
-
-/// Points at which a test may make the process die.
-#[derive(Clone, Debug, Default)]
-pub struct Faults {
-    point: Option<(String, u32)>,
-    seen: Arc<std::sync::atomic::AtomicU32>,
-}
-
-impl Faults {
-    /// `NAME:N` dies the Nth time that point is reached. Set by `STAGECAST_FAULT`, in debug builds only.
-    pub fn parse(text: Option<&str>) -> Faults {
-        let point = text.filter(|_| cfg!(debug_assertions)).and_then(|t| {
-            let (name, n) = t.split_once(':')?;
-            Some((name.to_owned(), n.parse().ok()?))
-        });
-        Faults { point, seen: Arc::default() }
-    }
-
-    fn at(&self, name: &str) {
-        let Some((point, nth)) = &self.point else { return };
-        if point == name && self.seen.fetch_add(1, std::sync::atomic::Ordering::AcqRel) + 1 == *nth {
-            std::process::abort();
-        }
-    }
+/// How an event counts; a merge that cannot be counts where its dead letter is sent.
+fn result_of((source, applied): (Source, Applied)) -> Option<(Source, EventResult)> {
+    let result = match applied {
+        Applied::InOrder => EventResult::Ok,
+        Applied::Late => EventResult::Late,
+        Applied::Duplicate => EventResult::Duplicate,
+        Applied::OptedOut => EventResult::Erased,
+        Applied::Moved => EventResult::Moved,
+        Applied::Refused => return None,
+    };
+    Some((source, result))
 }

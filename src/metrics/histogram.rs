@@ -52,6 +52,11 @@ pub fn score_bounds() -> Vec<f64> {
     (1..=20).map(|twentieths| f64::from(twentieths) / 20.0).collect()
 }
 
+/// Those by which [`crate::pipeline::engine::Tally`] counts how far a challenger is from the champion.
+pub fn difference_bounds() -> Vec<f64> {
+    crate::pipeline::engine::DIFFERENCES.to_vec()
+}
+
 /// Latencies counted by one thread. The sum is of whole nanoseconds, and so exact.
 #[derive(Clone, Debug)]
 pub struct Latencies {

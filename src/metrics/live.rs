@@ -3,18 +3,34 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use prometheus::{Gauge, GaugeVec, IntCounter, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntGaugeVec, Registry};
 
 use super::kpis::or_nan;
-use super::{counters, float_gauges, table};
+use super::{counters, float_gauges, gauges, table};
 use crate::pipeline::plan::Plan;
 use crate::pipeline::quality::{Counts, Ledger};
+
+/// Names and versions of the model in use, and of its challenger.
+#[derive(Debug)]
+struct Models {
+    champion: (String, String),
+    challenger: Option<(String, String)>,
+}
+
+impl Models {
+    fn of(plan: &Plan) -> Models {
+        let challenger = plan.challenger.as_ref();
+        Models {
+            champion: (plan.model_name.clone(), plan.model_version.clone()),
+            challenger: challenger.map(|model| (model.name.clone(), model.version.clone())),
+        }
+    }
+}
 
 /// The families that are called live.
 #[derive(Debug)]
 pub(super) struct Live {
-    /// Name and version of the model in use.
-    model: Mutex<(String, String)>,
+    models: Mutex<Models>,
     /// Of the first lifecycle.
     stages: Vec<Box<str>>,
     auc: Gauge,
@@ -24,6 +40,8 @@ pub(super) struct Live {
     lift: Gauge,
     labels: IntCounter,
     by_version: GaugeVec,
+    brier_by_version: GaugeVec,
+    challenger_info: IntGaugeVec,
     by_stage: GaugeVec,
 }
 
@@ -36,7 +54,7 @@ impl Live {
             Ok(gauge)
         };
         Ok(Live {
-            model: Mutex::new((plan.model_name.clone(), plan.model_version.clone())),
+            models: Mutex::new(Models::of(plan)),
             stages: plan.lifecycles.first().map_or_else(Vec::new, |(lifecycle, _)| {
                 lifecycle.stages().iter().map(|stage| (&*stage.name).into()).collect()
             }),
@@ -47,18 +65,23 @@ impl Live {
             lift: gauge(&table::LIVE_LIFT)?,
             labels: counters(registry, &table::LIVE_LABELS)?.with_label_values::<&str>(&[]),
             by_version: float_gauges(registry, &table::LIVE_VERSION_AUC)?,
+            brier_by_version: float_gauges(registry, &table::LIVE_VERSION_BRIER)?,
+            challenger_info: gauges(registry, &table::CHALLENGER_INFO)?,
             by_stage: float_gauges(registry, &table::LIVE_STAGE_AUC)?,
         })
     }
 
     /// Shows what these partitions have counted.
     pub fn show<'l>(&self, ledgers: impl Iterator<Item = &'l Ledger>) {
-        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = &models.champion;
         let mut labels = 0u64;
         let mut by_model: BTreeMap<(&str, &str), Counts> = BTreeMap::new();
         let mut by_stage: BTreeMap<&str, Counts> = BTreeMap::new();
         // What is known of from the start is shown from the start, as unknown.
-        by_model.entry((&model.0, &model.1)).or_default();
+        for (name, version) in [model].into_iter().chain(&models.challenger) {
+            by_model.entry((name, version)).or_default();
+        }
         self.stages.iter().for_each(|stage| {
             by_stage.entry(stage).or_default();
         });
@@ -80,10 +103,16 @@ impl Live {
         self.calibration_error.set(or_nan(current.map(|f| f.calibration_error)));
         self.lift.set(or_nan(current.and_then(|f| f.lift_10)));
         self.by_version.reset();
+        self.brier_by_version.reset();
         for ((name, version), counts) in &by_model {
-            let auc = counts.figures().and_then(|f| f.auc);
-            self.by_version.with_label_values(&[*name, *version]).set(or_nan(auc));
+            let (figures, labels) = (counts.figures(), [*name, *version]);
+            self.by_version.with_label_values(&labels).set(or_nan(figures.and_then(|f| f.auc)));
+            self.brier_by_version.with_label_values(&labels).set(or_nan(figures.map(|f| f.brier)));
         }
+        self.challenger_info.reset();
+        let challenger = models.challenger.as_ref();
+        let labels = challenger.map_or([""; 2], |(name, version)| [name, version]);
+        self.challenger_info.with_label_values(&labels).set(i64::from(challenger.is_some()));
         self.by_stage.reset();
         for (stage, counts) in &by_stage {
             let auc = counts.figures().and_then(|f| f.auc);
@@ -92,7 +121,7 @@ impl Live {
     }
 
     /// Another model is in use from now on.
-    pub fn set_model(&self, name: &str, version: &str) {
-        *self.model.lock().unwrap_or_else(PoisonError::into_inner) = (name.to_owned(), version.to_owned());
+    pub fn set_model(&self, plan: &Plan) {
+        *self.models.lock().unwrap_or_else(PoisonError::into_inner) = Models::of(plan);
     }
 }

@@ -8,7 +8,7 @@ use prometheus::IntCounter;
 use super::histogram::Latencies;
 use super::{EventResult, Metrics};
 use crate::event::{Reason, Source};
-use crate::pipeline::engine::Tally;
+use crate::pipeline::engine::{DIFFERENCES, Tally};
 use crate::pipeline::plan::Plan;
 
 /// Counts that become metrics when their transaction is committed.
@@ -26,6 +26,8 @@ struct Counts {
     end_to_end: Latencies,
     scores: [u64; 20],
     score_sum: f64,
+    differences: [u64; DIFFERENCES.len() + 1],
+    difference_sum: f64,
     /// Stage changes and alerts, already few: the engines count them by key.
     steps: Vec<(IntCounter, u64)>,
 }
@@ -73,6 +75,8 @@ impl Local {
         }
         counts.scores.iter_mut().zip(tally.scores).for_each(|(count, n)| *count += u64::from(n));
         counts.score_sum += tally.score_sum;
+        counts.differences.iter_mut().zip(tally.differences).for_each(|(count, n)| *count += u64::from(n));
+        counts.difference_sum += tally.difference_sum;
     }
 
     /// The transaction is committed: what was counted is true.
@@ -92,6 +96,7 @@ impl Local {
         counts.scoring.flush(&metrics.scoring);
         counts.end_to_end.flush(&metrics.end_to_end);
         metrics.churn_score.add(&counts.scores, counts.score_sum);
+        metrics.challenger_difference.add(&counts.differences, counts.difference_sum);
         counts.steps.iter().for_each(|(counter, n)| counter.inc_by(*n));
         self.discard();
     }

@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod kpis;
 mod local;
 mod live;
+mod drift;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -19,6 +20,7 @@ use prometheus::{GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 
 use crate::error::{Error, Result};
 use crate::event::{Reason, Source};
+use crate::pipeline::drift::Census;
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
@@ -47,15 +49,18 @@ pub enum EventResult {
     DeadLetter,
     /// Dropped: its customer was erased.
     Erased,
+    /// Its customer goes by another id now, under which it counts once more when it is applied.
+    Moved,
 }
 
 impl EventResult {
-    pub const ALL: [EventResult; 5] = [
+    pub const ALL: [EventResult; 6] = [
         EventResult::Ok,
         EventResult::Late,
         EventResult::Duplicate,
         EventResult::DeadLetter,
         EventResult::Erased,
+        EventResult::Moved,
     ];
 
     pub fn name(self) -> &'static str {
@@ -65,6 +70,7 @@ impl EventResult {
             EventResult::Duplicate => "duplicate",
             EventResult::DeadLetter => "dead_letter",
             EventResult::Erased => "erased",
+            EventResult::Moved => "moved",
         }
     }
 }
@@ -97,15 +103,18 @@ impl Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reload {
     Ok,
+    /// It was the one in use.
+    Unchanged,
     Refused,
 }
 
 impl Reload {
-    pub const ALL: [Reload; 2] = [Reload::Ok, Reload::Refused];
+    pub const ALL: [Reload; 3] = [Reload::Ok, Reload::Unchanged, Reload::Refused];
 
     pub fn name(self) -> &'static str {
         match self {
             Reload::Ok => "ok",
+            Reload::Unchanged => "unchanged",
             Reload::Refused => "refused",
         }
     }
@@ -120,6 +129,8 @@ pub struct PartitionFigures {
     pub population: Vec<Vec<i64>>,
     /// Outcomes of scores, as [`crate::pipeline::quality`] counts them.
     pub outcomes: Ledger,
+    /// Customers by the bins of training, as [`crate::pipeline::drift`] counts them.
+    pub census: Census,
 }
 
 /// All metrics of the process.
@@ -129,6 +140,7 @@ pub struct Metrics {
     scoring: Arc<Histogram>,
     end_to_end: Arc<Histogram>,
     churn_score: Arc<Histogram>,
+    challenger_difference: Arc<Histogram>,
     transaction_duration: Arc<Histogram>,
     restore_duration: Arc<Histogram>,
     events: IntCounterVec,
@@ -151,6 +163,7 @@ pub struct Metrics {
     win_back_ratio: GaugeVec,
     stage_duration_median: GaugeVec,
     live: live::Live,
+    drift: drift::Drifts,
     model_info: IntGaugeVec,
     model_reloads: IntCounterVec,
 }
@@ -175,6 +188,11 @@ impl Metrics {
             scoring: histogram(to, &table::SCORING, histogram::latency_bounds())?,
             end_to_end: histogram(to, &table::END_TO_END, histogram::latency_bounds())?,
             churn_score: histogram(to, &table::CHURN_SCORE, histogram::score_bounds())?,
+            challenger_difference: histogram(
+                to,
+                &table::CHALLENGER_DIFFERENCE,
+                histogram::difference_bounds(),
+            )?,
             transaction_duration: histogram(to, &table::TRANSACTION_DURATION, histogram::latency_bounds())?,
             restore_duration: histogram(to, &table::RESTORE_DURATION, histogram::restore_bounds())?,
             events: counters(to, &table::EVENTS)?,
@@ -196,6 +214,7 @@ impl Metrics {
             win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
             stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
             live: live::Live::new(to, plan)?,
+            drift: drift::Drifts::new(to, plan)?,
             model_info,
             model_reloads: counters(to, &table::MODEL_RELOADS)?,
             registry,
@@ -292,8 +311,9 @@ impl Metrics {
 
     /// Input records whose transaction is committed, whatever became of them.
     pub fn events_done(&self) -> u64 {
-        let of =
-            |source| EventResult::ALL.map(|result| self.events(source, result).get()).iter().sum::<u64>();
+        // What follows its customer is done when it is applied.
+        let done = || EventResult::ALL.into_iter().filter(|result| *result != EventResult::Moved);
+        let of = |source| done().map(|result| self.events(source, result).get()).sum::<u64>();
         Source::ALL.into_iter().map(of).sum()
     }
 
@@ -358,6 +378,7 @@ impl Metrics {
         self.state_customers.set(gauge(partitions.values().map(|p| p.customers).sum()));
         self.state_bytes.set(gauge(partitions.values().map(|p| p.bytes).sum()));
         self.live.show(partitions.values().map(|p| &p.outcomes));
+        self.drift.show(partitions.values().map(|p| &p.census));
         for (k, stages) in self.customers.iter().enumerate() {
             for (stage, customers) in stages.iter().enumerate() {
                 let of =
@@ -390,7 +411,8 @@ impl Metrics {
     pub fn set_model(&self, plan: &Plan) {
         self.model_info.reset();
         self.model_info.with_label_values(&[&plan.model_name, &plan.model_version]).set(1);
-        self.live.set_model(&plan.model_name, &plan.model_version);
+        self.live.set_model(plan);
+        self.drift.set_model(plan);
     }
 
     /// A model was read again.

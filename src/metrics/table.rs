@@ -167,17 +167,47 @@ pub const LIVE_VERSION_AUC: Family = family(
     &["name", "version"],
     "ROC-AUC by model, of every model that has outcomes in the last 30 to 60 days.",
 );
+pub const LIVE_VERSION_BRIER: Family = family(
+    "stagecast_live_version_brier",
+    Kind::Gauge,
+    &["name", "version"],
+    "Brier score by model, of every model that has outcomes in the last 30 to 60 days.",
+);
+pub const CHALLENGER_INFO: Family = family(
+    "stagecast_challenger_info",
+    Kind::Gauge,
+    &["name", "version"],
+    "The model that scores in the shadow of the one in use: 1; nameless and 0 where there is none.",
+);
+pub const CHALLENGER_DIFFERENCE: Family = family(
+    "stagecast_challenger_difference",
+    Kind::Histogram,
+    &[],
+    "The challenger's churn probability less that of the model in use, at every score computed.",
+);
 pub const LIVE_STAGE_AUC: Family = family(
     "stagecast_live_stage_auc",
     Kind::Gauge,
     &["stage"],
     "ROC-AUC of the model in use by the customer's stage at scoring, in the first lifecycle.",
 );
+pub const FEATURE_DRIFT: Family = family(
+    "stagecast_feature_drift_psi",
+    Kind::Gauge,
+    &["feature"],
+    "Population stability index of a feature of the model, customers of the last 30 to 40 days against those of training.",
+);
+pub const SCORE_DRIFT: Family = family(
+    "stagecast_score_drift_psi",
+    Kind::Gauge,
+    &[],
+    "Population stability index of the score, customers of the last 30 to 40 days against those of training.",
+);
 pub const MODEL_RELOADS: Family = family(
     "stagecast_model_reloads_total",
     Kind::Counter,
     &["result"],
-    "Models read again while the service runs: ok, or refused, in which case the old one goes on.",
+    "Models read again while the service runs: ok, unchanged, or refused, in which case the old one goes on.",
 );
 pub const CONVERSION_RATIO: Family = family(
     "stagecast_conversion_ratio",
@@ -213,7 +243,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 32] = [
+pub const FAMILIES: [Family; 37] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -242,8 +272,13 @@ pub const FAMILIES: [Family; 32] = [
     LIVE_LIFT,
     LIVE_LABELS,
     LIVE_VERSION_AUC,
+    LIVE_VERSION_BRIER,
     LIVE_STAGE_AUC,
+    FEATURE_DRIFT,
+    SCORE_DRIFT,
     MODEL_INFO,
+    CHALLENGER_INFO,
+    CHALLENGER_DIFFERENCE,
     MODEL_RELOADS,
     BUILD_INFO,
 ];

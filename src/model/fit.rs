@@ -16,8 +16,9 @@ use super::artifact::{
 use super::choose::{CHOOSING_ROWS_MOST, Choice, Choosing, Scale, no_convergence, recent_from, thinned};
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
-use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
+use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, log_loss, report};
+use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
 use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
@@ -206,12 +207,12 @@ impl FitValidParams {
         let shift = intercept_for_rate(&logits, 1.0, rate);
         let levelled: Vec<f64> = logits.iter().map(|z| z + shift).collect();
         // Whether scores are too bold or too timid is one question, whether all are too high or too low another.
-        let calibration = calibration_that_helps(&levelled, &churned, &half);
+        let way = calibration_that_helps(&levelled, &churned, &half);
         let level: Vec<f64> = levelled.iter().map(|z| sigmoid(*z)).collect();
         let drift = log_loss(&p, &churned) - log_loss(&level, &churned);
         let held_back = report(&p, &churned, &customer, self.bootstrap)
             .ok_or_else(|| Error::world("the held-back examples cannot be scored"))?;
-        Ok(Judged { slope: calibration.map(|c| c.slope), has_drifted: drift > LEVEL_GAIN_LEAST, held_back })
+        Ok(Judged { way, has_drifted: drift > LEVEL_GAIN_LEAST, held_back })
     }
 
     fn write_down(
@@ -226,14 +227,19 @@ impl FitValidParams {
         let about = self.about.clone();
         let rows = &fitted.rows;
         let (first_cut, last_cut) = dataset.span(rows);
-        // The slope was found on the early model; the level is set anew, since the refit has seen the later slice.
-        let calibration = (judged.slope.is_some() || judged.has_drifted).then(|| {
-            let slope = judged.slope.unwrap_or(1.0);
-            let level_of = if judged.has_drifted { &split.later } else { rows };
-            let intercept =
-                intercept_for_rate(&fitted.logits(dataset, level_of), slope, dataset.base_rate(level_of));
-            Calibration { slope, intercept }
-        });
+        // Slope or curve were found on the early model; the level is set anew, since the refit has seen the later
+        // slice.
+        let level_of = if judged.has_drifted { &split.later } else { rows };
+        let level = |slope: f64| {
+            intercept_for_rate(&fitted.logits(dataset, level_of), slope, dataset.base_rate(level_of))
+        };
+        let line = |slope: f64| Some(Calibration { slope, intercept: level(slope) });
+        let (isotonic, calibration) = match judged.way {
+            Some(Way::Isotonic(curve)) => (Some(curve.moved(-level(1.0))), None),
+            Some(Way::Platt(found)) => (None, line(found.slope)),
+            None if judged.has_drifted => (None, line(1.0)),
+            None => (None, None),
+        };
         let terms = fitted.terms(dataset);
         let mut model = Model {
             schema: SCHEMA,
@@ -247,8 +253,10 @@ impl FitValidParams {
             direction: Direction::Churn,
             intercept: fitted.weights.intercept,
             terms,
+            isotonic,
             calibration,
             value: dataset.foretold.as_ref().map(|foretold| foretold.value.clone()),
+            recalibrated: None,
             training: Training {
                 examples: rows.len(),
                 customers: rows.iter().map(|i| dataset.customer[*i]).collect::<BTreeSet<_>>().len(),
@@ -260,11 +268,13 @@ impl FitValidParams {
                 alpha: choice.alpha,
                 held_back: judged.held_back,
             },
+            reference: None,
             catalogue: BTreeMap::new(),
             golden: Vec::new(),
         };
         model.catalogue = model.hashes(definitions)?;
         model.golden = golden(&model, dataset)?;
+        model.reference = reference(&model, dataset, rows)?;
         model.check()?;
         Ok(model)
     }
@@ -285,7 +295,8 @@ fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> 
 }
 
 struct Judged {
-    slope: Option<f64>,
+    /// How logits of one level are set right, where that helps.
+    way: Option<Way>,
     /// Whether churn on the later slice is more, or less, than seasons make.
     has_drifted: bool,
     held_back: Report,
@@ -356,6 +367,20 @@ fn golden(model: &Model, dataset: &Dataset) -> Result<Vec<Golden>> {
         Ok(Golden { features: named.filter(|(name, _)| features.contains(name.as_str())).collect(), p_churn })
     };
     vectors.into_iter().map(golden).collect()
+}
+
+/// How the model's features, and its score, are spread over the rows it was fitted to.
+fn reference(model: &Model, dataset: &Dataset, rows: &[usize]) -> Result<Option<Reference>> {
+    const ROWS_MOST: usize = 100_000;
+    let rows = thinned(rows, ROWS_MOST);
+    let used = model.features();
+    let columns = dataset.names.iter().enumerate().filter(|(_, name)| used.contains(name.as_str()));
+    let bins = |column: usize| Bins::of(rows.iter().map(|i| dataset.rows[[*i, column]]).collect());
+    let features = columns.map(|(column, name)| Some((name.clone(), bins(column)?))).collect::<Option<_>>();
+    let scorer = Scorer::new(model, &Columns(&dataset.names))?;
+    let score = |i: &usize| scorer.p(scorer.logit(&dataset.rows.row(*i).to_vec()));
+    let score = Bins::of(rows.iter().map(score).collect());
+    Ok(features.zip(score).map(|(features, score)| Reference { features, score }))
 }
 
 /// A dataset's columns as a catalogue.

@@ -18,7 +18,10 @@ pub mod design;
 mod choose;
 mod curvature;
 pub mod logistic;
+pub mod isotonic;
 pub mod metrics;
+pub mod recalibrate;
+pub mod reference;
 pub mod value;
 
 pub use artifact::{Definitions, Model};

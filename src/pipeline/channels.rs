@@ -35,8 +35,7 @@ impl Entry<'_> {
 
 /// Counts an event through this channel.
 pub fn count(packed: &mut ThinVec<u8>, name: &str) {
-    let end = (0..=name.len().min(NAME_BYTES)).rev().find(|end| name.is_char_boundary(*end));
-    let name = &name[..end.unwrap_or(0)];
+    let name = counted(name);
     if name.is_empty() {
         return;
     }
@@ -61,6 +60,31 @@ pub fn count(packed: &mut ThinVec<u8>, name: &str) {
         }
         _ => push(packed, name, 1),
     }
+}
+
+/// Takes in the counts of somebody who is the same customer; the most frequent are kept.
+pub fn join(packed: &mut ThinVec<u8>, other: &[u8]) {
+    let owned = |entry: Entry<'_>| (entry.name.to_owned(), entry.count);
+    let mut all: Vec<(String, u32)> = entries(packed).map(owned).collect();
+    for (name, count) in entries(other).map(owned) {
+        match all.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, known)) => *known = known.saturating_add(count),
+            None => all.push((name, count)),
+        }
+    }
+    while all.len() > KEPT {
+        let rarest = all.iter().enumerate().rev().min_by_key(|(_, (_, count))| *count);
+        let Some((rarest, _)) = rarest else { break };
+        all.remove(rarest);
+    }
+    packed.clear();
+    all.iter().for_each(|(name, count)| push(packed, name, *count));
+}
+
+/// As much of a name as counts.
+pub fn counted(name: &str) -> &str {
+    let end = (0..=name.len().min(NAME_BYTES)).rev().find(|end| name.is_char_boundary(*end));
+    &name[..end.unwrap_or(0)]
 }
 
 fn push(packed: &mut ThinVec<u8>, name: &str, count: u32) {

@@ -99,14 +99,12 @@ impl Engine {
             put_instant(out, now, slots.fired_at.get(row));
         }
         // As of this instant, so that equal pasts are equal bytes whenever room was made in the packed lists.
-        let mut packed = ThinVec::new();
-        windows::put_folded(&plan.layout, &customer.log, now, &mut packed);
-        put_bytes(out, &packed);
-        packed.clear();
-        if let Some(slots) = &plan.layout.sessions {
-            sessions::put_current(slots, &customer.sessions, now, &mut packed);
-        }
-        put_bytes(out, &packed);
+        put_with_length(out, |out| windows::put_folded(&plan.layout, &customer.log, now, out));
+        put_with_length(out, |out| {
+            if let Some(slots) = &plan.layout.sessions {
+                sessions::put_current(slots, &customer.sessions, now, out);
+            }
+        });
         put_order_days(out, &customer.order_days);
         put_seen(out, &customer.seen, head.newest.get(row), plan.settings.dedupe_ms);
         put_traits(out, customer.traits.as_deref());
@@ -147,6 +145,21 @@ impl Engine {
         self.layouts.missing(self.plan.layout_id)
     }
 
+    /// Takes in the description of a layout that a state of another log has.
+    pub(super) fn meet_layout(&mut self, id: u32, description: &Description) {
+        self.layouts.meet(id, &self.plan, description);
+    }
+
+    /// Whether bytes from elsewhere are a state.
+    pub(super) fn check_state(&mut self, bytes: &[u8]) -> Result<(), CodecError> {
+        self.decode(bytes).map(drop)
+    }
+
+    /// Reads a state without taking it in.
+    pub(super) fn decode(&mut self, bytes: &[u8]) -> Result<Box<Decoded>, CodecError> {
+        decode(&self.plan, &mut self.layouts, bytes).map(Box::new)
+    }
+
     /// What changed between the layouts of the restored states and this one, in sentences.
     pub fn layout_news(&self) -> Vec<String> {
         self.layouts.news(&self.plan)
@@ -171,17 +184,18 @@ impl Engine {
     }
 }
 
-struct Decoded {
-    row: Vec<u32>,
-    log: ThinVec<u8>,
-    sessions: ThinVec<u8>,
-    seen: ThinVec<Seen>,
-    traits: Option<Box<Traits>>,
-    order_days: OrderDays,
-    channels: ThinVec<u8>,
+/// A state, read.
+pub(super) struct Decoded {
+    pub row: Vec<u32>,
+    pub log: ThinVec<u8>,
+    pub sessions: ThinVec<u8>,
+    pub seen: ThinVec<Seen>,
+    pub traits: Option<Box<Traits>>,
+    pub order_days: OrderDays,
+    pub channels: ThinVec<u8>,
     /// What must be done once all customers are there.
     due: Option<Due>,
-    kept: ThinVec<u8>,
+    pub kept: ThinVec<u8>,
 }
 
 fn decode(plan: &Plan, layouts: &mut Layouts, bytes: &[u8]) -> Result<Decoded, CodecError> {
@@ -301,6 +315,16 @@ fn put_instant(out: &mut Vec<u8>, now: Ts, ts: Ts) {
 fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_u64(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// As [`put_bytes`], for bytes that are written only now.
+fn put_with_length(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    write(out);
+    let end = out.len();
+    put_u64(out, (end - start) as u64);
+    let length_bytes = out.len() - end;
+    out[start..].rotate_right(length_bytes);
 }
 
 fn put_seen(out: &mut Vec<u8>, seen: &[Seen], newest: Ts, horizon: i64) {

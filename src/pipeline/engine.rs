@@ -9,10 +9,12 @@ use std::sync::Arc;
 use super::alert;
 use super::channels::{self, with_main_channel};
 use super::consent;
+use super::drift::{self, Drift};
 use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
-use super::facts::Traits;
+use super::facts::{TraitValue, Traits};
 use super::features::{self, Silence};
+use super::identity::{self, Identities};
 use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, StageState};
 use super::migrate::Layouts;
@@ -35,6 +37,12 @@ use crate::time::{DAY_MS, Ts};
 /// restart does not have to live through all of it again.
 const PERSIST_SILENCE_MS: i64 = 7 * DAY_MS;
 
+/// Event ids that are remembered of one customer within the dedupe horizon; of more, the oldest quarter is let go. A
+/// customer's state is one record, which must stay far below the 1 MiB that brokers take, whoever it is of.
+pub const SEEN_MOST: usize = 16 * 1024;
+/// Names and values of one customer's traits, for the same reason.
+pub const TRAITS_BYTES_MOST: usize = 64 * 1024;
+
 /// Outputs that may wait before silence stops adding to them.
 pub const OUTBOX_BYTES: usize = 4 << 20;
 
@@ -48,6 +56,10 @@ pub enum Applied {
     Duplicate,
     /// Its customer was erased, and it is too old to begin a new one.
     OptedOut,
+    /// Its customer is another one now; it follows.
+    Moved,
+    /// It is a merge of customers who cannot be one.
+    Refused,
 }
 
 /// Lifecycle, the name of a stage that is no longer defined, and the stage its customers went to.
@@ -65,13 +77,26 @@ pub struct Tally {
     /// Scores computed, by twentieths; a score on a bound belongs below it.
     pub scores: [u32; 20],
     pub score_sum: f64,
+    /// By how much the challenger's probability was above the champion's, under each of [`DIFFERENCES`] but not
+    /// under the one before.
+    pub differences: [u32; DIFFERENCES.len() + 1],
+    pub difference_sum: f64,
 }
+
+/// Upper bounds of differences between two models' probabilities.
+pub const DIFFERENCES: [f64; 13] =
+    [-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0];
 
 impl Tally {
     fn score(&mut self, p: f64) {
         let bin = ((p * 20.0).ceil() as usize).saturating_sub(1).min(19);
         self.scores[bin] += 1;
         self.score_sum += p;
+    }
+
+    fn difference(&mut self, difference: f64) {
+        self.differences[DIFFERENCES.partition_point(|bound| *bound < difference)] += 1;
+        self.difference_sum += difference;
     }
 
     pub fn clear(&mut self) {
@@ -95,6 +120,8 @@ pub(super) struct Scratch {
     pub(super) states: Vec<StageState>,
     entered: Vec<alert::Entered>,
     contributions: Vec<Contribution>,
+    /// The challenger's score of the evaluation at hand.
+    challenger_p: Option<f64>,
     before: Vec<u32>,
     due: Vec<u32>,
 }
@@ -108,6 +135,7 @@ pub struct Engine {
     pub(super) plan: Arc<Arc<Plan>>,
     pub(super) store: Store,
     pub(super) opt_outs: OptOuts,
+    pub(super) identities: Identities,
     timers: Timers,
     pub(super) scratch: Scratch,
     pub(super) layouts: Layouts,
@@ -116,8 +144,10 @@ pub struct Engine {
     pub tally: Tally,
     /// How good the scores were whose outcome is known.
     pub quality: Quality,
+    /// How customers compare with those that the model learned from.
+    pub drift: Drift,
     /// Customers per lifecycle and stage.
-    population: Vec<Vec<i64>>,
+    pub(super) population: Vec<Vec<i64>>,
 }
 
 impl Engine {
@@ -130,12 +160,14 @@ impl Engine {
             states: plan.scratch_states(),
             entered: Vec::new(),
             contributions: Vec::new(),
+            challenger_p: None,
             before: Vec::new(),
             due: Vec::new(),
         };
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal),
             opt_outs: OptOuts::default(),
+            identities: Identities::default(),
             timers: Timers::default(),
             scratch,
             layouts: Layouts::of(&plan),
@@ -143,14 +175,23 @@ impl Engine {
             outbox: Outbox::default(),
             tally: Tally::default(),
             quality: Quality::default(),
+            drift: Drift::default(),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
     }
 
-    /// Applies one event.
+    /// Applies one event. What other customers must be told of it waits in [`Engine::identities`].
     pub fn step(&mut self, event: &Event<'_>) -> Applied {
+        self.step_via(event, &[])
+    }
+
+    /// The same for an event that came through other ids of its customer.
+    pub(super) fn step_via(&mut self, event: &Event<'_>, path: &[Box<str>]) -> Applied {
         let known = self.store.find(&event.customer_id);
+        if known.is_none() && self.follows(event, path) {
+            return Applied::Moved;
+        }
         if known.is_none() && self.is_opted_out(event) {
             return Applied::OptedOut;
         }
@@ -163,6 +204,16 @@ impl Engine {
         if erasure::is_erasure(event) {
             return self.erase(known, event);
         }
+        if identity::is_merge(event) {
+            return self.ask(event);
+        }
+        self.take_in(known, event, id)
+    }
+
+    /// Folds an event into its customer, who may be new, and evaluates it. `id` is the hash of the event's.
+    pub(super) fn take_in(&mut self, known: Option<u32>, event: &Event<'_>, id: Option<u64>) -> Applied {
+        // Once for all that follows: counting references costs as much as reading a feature.
+        let plan = &*Arc::clone(&self.plan);
         let (index, born) = match known {
             Some(index) => (index, false),
             None => self.store.find_or_create(&event.customer_id),
@@ -170,19 +221,20 @@ impl Engine {
         if born {
             self.be_born(index, event.ts);
         } else {
-            self.live_through(index, event.ts - 1);
+            self.live_through(plan, index, event.ts - 1);
         }
         self.store.touch(index, born);
-        let head = self.plan.head;
+        let head = plan.head;
         let last = head.now.get(self.store.row(index));
         let now = event.ts.max(last);
         head.persisted.set(self.store.row_mut(index), now);
+        self.take_census(plan, index, now);
         self.remember(index, id, event.ts);
-        self.fold(index, event, now);
-        if self.evaluate(index, now, Trigger::Event, event.event_id.as_deref()) {
-            self.keep_score(index, now);
+        self.fold(plan, index, event, now);
+        if self.evaluate(plan, index, now, Trigger::Event, event.event_id.as_deref()) {
+            self.keep_score(plan, index, now);
         }
-        self.schedule(index, now);
+        self.schedule(plan, index, now);
         if event.ts < last { Applied::Late } else { Applied::InOrder }
     }
 
@@ -191,7 +243,9 @@ impl Engine {
     /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
     /// absence everybody may be due at once.
     pub fn tick(&mut self, limit: Ts) -> bool {
+        let plan = &*Arc::clone(&self.plan);
         self.opt_outs.expire(limit);
+        self.identities.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
             let (store, timer) = (&self.store, self.plan.head.timer);
@@ -201,8 +255,8 @@ impl Engine {
         }
         while self.outbox.bytes() < OUTBOX_BYTES {
             let Some(index) = named.pop() else { break };
-            if self.plan.head.timer.get(self.store.row(index)) <= limit {
-                self.live_through(index, limit);
+            if plan.head.timer.get(self.store.row(index)) <= limit {
+                self.live_through(plan, index, limit);
                 self.set_timer(index);
             }
         }
@@ -213,19 +267,21 @@ impl Engine {
     /// Evaluates the instants of silence of all customers up to and including `until`, beginning with the
     /// customer numbered `from`. Stops early once [`OUTBOX_BYTES`] wait to go out, and returns where to go on.
     pub fn run_on(&mut self, until: Ts, from: u32) -> Option<u32> {
+        let plan = &*Arc::clone(&self.plan);
         for index in from..self.store.slots() {
             if self.outbox.bytes() >= OUTBOX_BYTES {
                 return Some(index);
             }
-            self.live_through(index, until);
+            self.live_through(plan, index, until);
         }
         None
     }
 
     /// As [`Engine::run_on`], however much comes of it.
     pub fn run_until(&mut self, until: Ts) {
+        let plan = &*Arc::clone(&self.plan);
         for index in 0..self.store.slots() {
-            self.live_through(index, until);
+            self.live_through(plan, index, until);
         }
     }
 
@@ -257,7 +313,7 @@ impl Engine {
         self.store.customer(index).seen.iter().any(|seen| seen.id == id && inside(seen))
     }
 
-    fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
+    pub(super) fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
         let (head, horizon) = (self.plan.head, self.plan.settings.dedupe_ms);
         let (row, customer) = self.store.parts_mut(index);
         let newest = head.newest.get(row).max(ts);
@@ -267,14 +323,20 @@ impl Engine {
         if seen.len() == seen.capacity() || seen.first().is_some_and(|oldest| newest - oldest.ts > horizon) {
             seen.retain(|seen| newest - seen.ts <= horizon);
         }
+        if seen.len() >= SEEN_MOST {
+            // What is outside the horizon must not count, or the outcome would depend on when it was dropped.
+            seen.retain(|seen| newest - seen.ts <= horizon);
+            if seen.len() >= SEEN_MOST {
+                seen.drain(..SEEN_MOST / 4);
+            }
+        }
         if newest - ts <= horizon {
             seen.push(Seen { id, ts });
         }
     }
 
     /// Takes the event into windows, lifetime numbers and traits.
-    fn fold(&mut self, index: u32, event: &Event<'_>, now: Ts) {
-        let plan = Arc::clone(&self.plan);
+    fn fold(&mut self, plan: &Plan, index: u32, event: &Event<'_>, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
         plan.head.outcomes.note(row, event);
         if let Some(ProfileChange::Traits(changes)) = event.profile.as_deref() {
@@ -296,7 +358,7 @@ impl Engine {
         measures.clear();
         edits.clear();
         for touch in plan.layout.touches(event.source, &event.name) {
-            apply(*touch, &plan, event, now, row, customer, measures, edits);
+            apply(*touch, plan, event, now, row, customer, measures, edits);
         }
         if measures.mask != 0 || !edits.is_empty() {
             Windows { layout: &plan.layout, row, log: &mut customer.log }
@@ -305,23 +367,22 @@ impl Engine {
     }
 
     /// Evaluates this customer's instants of silence up to and including `limit`.
-    pub(super) fn live_through(&mut self, index: u32, limit: Ts) {
+    pub(super) fn live_through(&mut self, plan: &Plan, index: u32, limit: Ts) {
         loop {
-            let due = self.plan.head.due.get(self.store.row(index));
+            let due = plan.head.due.get(self.store.row(index));
             if due > limit {
                 return;
             }
-            if self.plan.head.outcomes.matures.get(self.store.row(index)) <= due {
-                self.know_outcomes(index, due);
+            if plan.head.outcomes.matures.get(self.store.row(index)) <= due {
+                self.know_outcomes(plan, index, due);
             } else {
-                self.fall_silent(index, due);
+                self.fall_silent(plan, index, due);
             }
         }
     }
 
     /// One candidate instant of silence: evaluates it if a rule's truth flips, a dwell ends or a rescore is due.
-    fn fall_silent(&mut self, index: u32, at: Ts) {
-        let plan = Arc::clone(&self.plan);
+    fn fall_silent(&mut self, plan: &Plan, index: u32, at: Ts) {
         let head = plan.head;
         let mut before = std::mem::take(&mut self.scratch.before);
         before.clear();
@@ -331,13 +392,15 @@ impl Engine {
         head.advanced.set(row, at);
         let rescore = at >= head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         let emitted = self.outbox.len();
-        if (rescore || self.is_asked_for(index, at)) && self.evaluate(index, at, Trigger::Silence, None) {
+        let evaluated = rescore || self.is_asked_for(plan, index, at);
+        let counted = evaluated && self.take_census(plan, index, at);
+        if evaluated && self.evaluate(plan, index, at, Trigger::Silence, None) {
             self.store.touch_after(index, &before);
-            self.keep_score(index, at);
+            self.keep_score(plan, index, at);
         }
-        self.schedule_from(index, at);
+        self.schedule_from(plan, index, at);
         let silent_since = at - head.persisted.get(self.store.row(index));
-        if self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
+        if counted || self.outbox.len() > emitted || silent_since > PERSIST_SILENCE_MS {
             self.store.touch_after(index, &before);
             head.persisted.set(self.store.row_mut(index), at);
         }
@@ -346,13 +409,12 @@ impl Engine {
 
     /// The horizon of kept scores ends: tells what became of them. Nothing else happens at such an instant; a
     /// rule or a rescore that waits for the same one has it after.
-    fn know_outcomes(&mut self, index: u32, at: Ts) {
-        let plan = Arc::clone(&self.plan);
+    fn know_outcomes(&mut self, plan: &Plan, index: u32, at: Ts) {
         self.store.touch(index, false);
         let (row, customer) = self.store.parts_mut(index);
         let mut kept = std::mem::take(&mut customer.kept);
         outcomes::mature(&plan.head.outcomes, row, &mut kept, at, |row, outcome| {
-            let number = next_number(&plan, row);
+            let number = next_number(plan, row);
             let id = &customer.id;
             self.quality.add(at, outcome);
             self.outbox.push(Channel::ChurnOutcomes, id, at, number, |out| emit::outcome(out, id, outcome));
@@ -363,20 +425,56 @@ impl Engine {
     }
 
     /// Keeps the score that was emitted just now until its outcome is known.
-    fn keep_score(&mut self, index: u32, now: Ts) {
+    pub(super) fn keep_score(&mut self, plan: &Plan, index: u32, now: Ts) {
         let (row, customer) = self.store.parts_mut(index);
-        let p = self.plan.head.p.get(row);
-        outcomes::keep(&self.plan, row, &mut customer.kept, &customer.id, now, p);
+        let scores = (plan.head.p.get(row), self.scratch.challenger_p);
+        outcomes::keep(plan, row, &mut customer.kept, &customer.id, now, scores);
+    }
+
+    /// Counts the customer at the census's instants up to `now`, before an evaluation there takes its last
+    /// evaluated instant past them. Returns whether it was counted: its state then goes out with the count.
+    fn take_census(&mut self, plan: &Plan, index: u32, now: Ts) -> bool {
+        let head = plan.head;
+        let last = head.now.get(self.store.row(index));
+        if plan.watch.is_none() || last == NEVER || !drift::spans_an_hour(last, now) {
+            return false;
+        }
+        let (row, customer) = self.store.parts_mut(index);
+        let Some(watch) = &plan.watch else { return false };
+        if consent::is_refused(&plan.settings.privacy, customer.traits.as_deref()) {
+            return false;
+        }
+        let features = &mut self.scratch.features;
+        let mut counted = false;
+        for at in drift::instants(&customer.id, last, now) {
+            if !head.outcomes.is_example(row, &plan.judging, at) {
+                continue;
+            }
+            let mut windows = Windows { layout: &plan.layout, row, log: &mut customer.log };
+            if at < head.advanced.get(windows.row) {
+                windows.recount(at)
+            } else {
+                windows.advance(at)
+            }
+            head.advanced.set(row, at);
+            features::read_into(&plan.layout, row, at, plan.settings.margin, &watch.ids, features);
+            self.drift.count(watch, at, features, plan.scorer.p(plan.scorer.logit(features)));
+            counted = true;
+        }
+        if counted {
+            Windows { layout: &plan.layout, row, log: &mut customer.log }.advance(now);
+            head.advanced.set(row, now);
+        }
+        counted
     }
 
     /// Whether a lifecycle asks for this instant.
-    fn is_asked_for(&mut self, index: u32, at: Ts) -> bool {
-        let plan = Arc::clone(&self.plan);
+    fn is_asked_for(&mut self, plan: &Plan, index: u32, at: Ts) -> bool {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
         let mut room = Traits::new();
-        let traits = with_main_channel(&plan, customer, &mut room);
+        let traits = with_main_channel(plan, customer, &mut room);
         let facts = Facts { features, p_churn: plan.head.p.get(row), stage_days: 0.0, traits };
         plan.lifecycles.iter().zip(states).any(|((lifecycle, slots), state)| {
             slots.load(row, state);
@@ -386,23 +484,34 @@ impl Engine {
 
     /// Scores the customer as of `now`, settles its lifecycles and emits what is due. The windows are at `now`.
     /// Returns whether the score was emitted.
-    pub(super) fn evaluate(&mut self, index: u32, now: Ts, trigger: Trigger, event_id: Option<&str>) -> bool {
-        let plan = Arc::clone(&self.plan);
+    pub(super) fn evaluate(
+        &mut self,
+        plan: &Plan,
+        index: u32,
+        now: Ts,
+        trigger: Trigger,
+        event_id: Option<&str>,
+    ) -> bool {
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
-        let Scratch { features, states, entered, contributions, .. } = &mut self.scratch;
+        let Scratch { features, states, entered, contributions, challenger_p, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
         let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
         let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         if !refused {
             self.tally.score(p);
         }
+        let shadow = plan.challenger.as_ref().filter(|_| !refused);
+        *challenger_p = shadow.map(|challenger| challenger.p(features));
+        if let Some(challenger_p) = challenger_p {
+            self.tally.difference(*challenger_p - p);
+        }
         let previous = head.p.get(row);
         head.now.set(row, now);
         head.p.set(row, p);
 
         let mut room = Traits::new();
-        let traits = with_main_channel(&plan, customer, &mut room);
+        let traits = with_main_channel(plan, customer, &mut room);
         entered.clear();
         for (k, ((lifecycle, slots), state)) in plan.lifecycles.iter().zip(states.iter_mut()).enumerate() {
             slots.load(row, state);
@@ -429,9 +538,9 @@ impl Engine {
                     p_churn: p,
                     sequence,
                 };
-                let number = next_number(&plan, row);
+                let number = next_number(plan, row);
                 self.outbox.push(Channel::StageChanges, customer_id, now, number, |out| {
-                    emit::stage_change(out, &plan, &change);
+                    emit::stage_change(out, plan, &change);
                 });
             });
             state.silent_moves = if trigger == Trigger::Silence { silent_moves } else { 0 };
@@ -448,8 +557,10 @@ impl Engine {
             return false;
         }
         let moved = (p - emitted_p).abs() >= plan.settings.min_change;
-        let due = emitted_p.is_nan() || moved || emit::band(&plan, p) != emit::band(&plan, emitted_p);
-        let fired = fired_policies(&plan, row, traits, now, p, entered);
+        let due = emitted_p.is_nan() || moved || emit::band(plan, p) != emit::band(plan, emitted_p);
+        // Read where a policy asks for it.
+        let worth = plan.clv_to_date.map_or(0.0, |id| features[id.index()]);
+        let fired = fired_policies(plan, row, traits, now, p, worth, entered);
         if !due && fired == 0 {
             return false;
         }
@@ -465,7 +576,7 @@ impl Engine {
         });
         if due {
             head.emitted_p.set(row, p);
-            let number = next_number(&plan, row);
+            let number = next_number(plan, row);
             let scored = Scored {
                 customer_id: &customer.id,
                 ts: now,
@@ -475,15 +586,14 @@ impl Engine {
                 clv_to_date,
                 value,
             };
-            self.outbox.push(Channel::ChurnScores, &customer.id, now, number, |out| {
-                emit::score(out, &plan, &scored)
-            });
+            self.outbox
+                .push(Channel::ChurnScores, &customer.id, now, number, |out| emit::score(out, plan, &scored));
         }
         for k in (0..plan.policies.len()).filter(|k| fired >> k & 1 == 1) {
             let policy = &plan.settings.policies[k];
             let control = alert::is_control(policy, &customer.id);
             count(&mut self.tally.alerts, (k as u8, control));
-            let number = next_number(&plan, row);
+            let number = next_number(plan, row);
             let scored = Scored {
                 customer_id: &customer.id,
                 ts: now,
@@ -505,20 +615,20 @@ impl Engine {
                 kind,
                 previous: (!previous.is_nan()).then_some(previous),
                 counterfactual,
-                action: alert::action(&plan, policy, row, traits, entered),
+                action: alert::action(plan, policy, row, traits, entered),
                 control,
                 policy: &policy.name,
             };
             self.outbox
-                .push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, &plan, &alert));
+                .push(Channel::ChurnAlerts, &customer.id, now, number, |out| emit::alert(out, plan, &alert));
         }
         due
     }
 
     /// Notes when silence will matter next, after an evaluation at `now`, and sees to it that a timer fires.
-    pub(super) fn schedule(&mut self, index: u32, now: Ts) {
-        self.schedule_from(index, now);
-        let (head, row) = (self.plan.head, self.store.row(index));
+    pub(super) fn schedule(&mut self, plan: &Plan, index: u32, now: Ts) {
+        self.schedule_from(plan, index, now);
+        let (head, row) = (plan.head, self.store.row(index));
         // A timer that stands earlier is moved on when it comes up, so that most events leave the wheel alone.
         if head.due.get(row) < head.timer.get(row) {
             self.set_timer(index);
@@ -526,13 +636,12 @@ impl Engine {
     }
 
     /// Computes the next candidate instant after `from`; the features in the working memory are as of `from`.
-    fn schedule_from(&mut self, index: u32, from: Ts) {
-        let plan = Arc::clone(&self.plan);
+    fn schedule_from(&mut self, plan: &Plan, index: u32, from: Ts) {
         let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, .. } = &mut self.scratch;
         let mut room = Traits::new();
-        let traits = with_main_channel(&plan, customer, &mut room);
+        let traits = with_main_channel(plan, customer, &mut room);
         let facts = Facts { features, p_churn: head.p.get(row), stage_days: 0.0, traits };
         let mut due = head.now.get(row).saturating_add(plan.settings.rescore_every_ms);
         for ((lifecycle, slots), state) in plan.lifecycles.iter().zip(states) {
@@ -550,7 +659,9 @@ impl Engine {
         self.store.commit();
         self.reconciling.commit();
         self.opt_outs.commit();
+        self.identities.commit();
         self.quality.commit();
+        self.drift.commit();
         self.outbox.clear();
     }
 
@@ -563,6 +674,7 @@ impl Engine {
             }
         }
         self.opt_outs.rollback();
+        self.identities.rollback();
         let (population, mut restored) = (&mut self.population, Vec::new());
         self.store.rollback(|index, row, before| {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -578,6 +690,7 @@ impl Engine {
         restored.into_iter().for_each(|index| self.set_timer(index));
         self.reconciling.rollback();
         self.quality.rollback();
+        self.drift.rollback();
         self.outbox.clear();
         self.tally.clear();
     }
@@ -606,7 +719,7 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes()
+        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes() + self.identities.bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -660,7 +773,7 @@ impl Engine {
             state.truths = lifecycle.truths(lifecycle.variant(traits), state, now, &facts);
             slots.store(row, state);
         }
-        self.schedule_from(index, now);
+        self.schedule_from(&plan, index, now);
         self.set_timer(index);
     }
 
@@ -711,28 +824,42 @@ fn fired_policies(
     traits: &Traits,
     now: Ts,
     p: f64,
+    clv_to_date: f64,
     entered: &[alert::Entered],
 ) -> u64 {
     let mut fired = 0u64;
     for (k, (policy, slots)) in plan.settings.policies.iter().zip(&plan.policies).enumerate() {
-        if alert::concerns(policy, traits) && alert::fires(plan, policy, slots, row, now, p, entered) {
+        if alert::concerns(policy, traits, clv_to_date)
+            && alert::fires(plan, policy, slots, row, now, p, entered)
+        {
             fired |= 1 << k;
         }
     }
     fired
 }
 
-fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<super::facts::TraitValue>)]) {
+/// Sets and removes traits; one for which there is no room is not taken.
+fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<TraitValue>)]) {
     let traits = customer.traits.get_or_insert_with(Box::default);
+    let mut bytes: usize = traits.iter().map(|(name, value)| bytes_of(name, value)).sum();
     for (name, value) in changes {
-        match value {
-            Some(value) => traits.insert(name.clone(), value.clone()),
-            None => traits.remove(name),
-        };
+        if let Some(replaced) = traits.remove(name) {
+            bytes -= bytes_of(name, &replaced);
+        }
+        if let Some(value) = value
+            && bytes + bytes_of(name, value) <= TRAITS_BYTES_MOST
+        {
+            bytes += bytes_of(name, value);
+            traits.insert(name.clone(), value.clone());
+        }
     }
     if traits.is_empty() {
         customer.traits = None;
     }
+}
+
+fn bytes_of(name: &str, value: &TraitValue) -> usize {
+    name.len() + if let TraitValue::Text(text) = value { text.len() } else { size_of::<f64>() }
 }
 
 #[allow(clippy::too_many_arguments)]

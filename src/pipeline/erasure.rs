@@ -5,6 +5,7 @@
 //! erased older than that are dropped; the first one after it begins a new customer. PURE.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use sha2::{Digest, Sha256};
@@ -154,45 +155,55 @@ impl Engine {
     /// Whether an event of a customer without a state is one that must not bring it back. An event after the
     /// opt-out ends it.
     pub(super) fn is_opted_out(&mut self, event: &Event<'_>) -> bool {
-        if self.opt_outs.is_empty() {
-            return false;
-        }
-        let hash = self.hash_of(event);
-        match self.opt_outs.get(hash) {
-            None => false,
-            // A later request is a new one, with a receipt of its own.
-            Some(out) if event.ts < out.until => !(is_erasure(event) && event.ts > out.erased_at),
-            Some(_) => {
-                self.opt_outs.change(hash, None);
-                false
-            }
-        }
+        // A later request is a new one, with a receipt of its own.
+        let asks_anew = |out: OptOut| is_erasure(event) && event.ts > out.erased_at;
+        self.shut_out(&event.customer_id, event.ts).is_some_and(|out| !asks_anew(out))
     }
 
-    /// Erases the event's customer, known or not: whoever asks gets a receipt.
+    /// What is remembered of a customer's erasure, where it holds at `ts`; it is forgotten where it is over.
+    pub(super) fn shut_out(&mut self, customer_id: &str, ts: Ts) -> Option<OptOut> {
+        if self.opt_outs.is_empty() {
+            return None;
+        }
+        let hash = self.hash_of(customer_id);
+        let out = self.opt_outs.get(hash)?;
+        if ts >= out.until {
+            self.opt_outs.change(hash, None);
+        }
+        Some(out).filter(|out| ts < out.until)
+    }
+
+    /// Erases the event's customer, known or not, and whoever it was before: whoever asks gets a receipt.
     pub(super) fn erase(&mut self, known: Option<u32>, event: &Event<'_>) -> Applied {
         let mut at = event.ts;
         if let Some(index) = known {
-            self.live_through(index, event.ts - 1);
+            let plan = Arc::clone(&self.plan);
+            self.live_through(&plan, index, event.ts - 1);
             at = at.max(self.plan().head.now.get(self.store.row(index)));
             self.store.touch(index, false);
             self.count_out(index);
             self.store.erase(index);
         }
-        let hash = self.hash_of(event);
+        self.note_erased(&event.customer_id, at, known.is_some());
+        self.forget_aliases(&event.customer_id, at);
+        if event.ts < at { Applied::Late } else { Applied::InOrder }
+    }
+
+    /// Remembers and writes down that a customer was erased.
+    pub(super) fn note_erased(&mut self, customer_id: &str, at: Ts, known: bool) {
+        let hash = self.hash_of(customer_id);
         let until = at.saturating_add(self.plan().settings.privacy.opt_out_ms).min(MAX_TS);
         let opt_out = (until > at).then_some(OptOut { erased_at: at, until });
         if opt_out.is_some() {
             self.opt_outs.change(hash, opt_out);
         }
-        self.outbox.push_tombstone(Channel::ChurnScores, &event.customer_id, at);
-        let receipt = emit::Receipt { customer_hash: hash, ts: at, known: known.is_some(), opt_out };
+        self.outbox.push_tombstone(Channel::ChurnScores, customer_id, at);
+        let receipt = emit::Receipt { customer_hash: hash, ts: at, known, opt_out };
         self.outbox.push(Channel::Erasures, &hash.to_hex(), at, 0, |out| emit::receipt(out, &receipt));
-        if event.ts < at { Applied::Late } else { Applied::InOrder }
     }
 
-    fn hash_of(&self, event: &Event<'_>) -> CustomerHash {
-        CustomerHash::new(&self.plan().settings.privacy.salt, &event.customer_id)
+    fn hash_of(&self, customer_id: &str) -> CustomerHash {
+        CustomerHash::new(&self.plan().settings.privacy.salt, customer_id)
     }
 
     /// The erased that are remembered.

@@ -210,6 +210,8 @@ pub struct Layout {
     pub kept: Vec<Kept>,
     /// What the model foretells of a customer's orders; set once there is a model that does.
     pub valuer: Option<Valuer>,
+    /// Every way in which an event touches a slot, once.
+    pub touches: Vec<Touch>,
     routes: [Route; 4],
     ids: HashMap<String, FeatureId, foldhash::fast::FixedState>,
 }
@@ -649,11 +651,22 @@ impl<'a> Builder<'a> {
             tail_hour: self.tail_hour,
             leaving_hour: self.leaving_hour,
             kept: self.kept,
+            touches: unique(&self.touches),
             valuer: None,
             routes,
             ids,
         })
     }
+}
+
+fn unique(touches: &[(Matcher, Touch)]) -> Vec<Touch> {
+    let mut unique: Vec<Touch> = Vec::new();
+    for (_, touch) in touches {
+        if !unique.contains(touch) {
+            unique.push(*touch);
+        }
+    }
+    unique
 }
 
 fn route(source: Source, touches: &[(Matcher, Touch)]) -> Route {

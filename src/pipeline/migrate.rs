@@ -197,6 +197,13 @@ impl Layouts {
         }
     }
 
+    /// The same of a state from another log.
+    pub fn meet(&mut self, id: u32, plan: &Plan, description: &Description) {
+        if !self.maps.contains_key(&id) {
+            self.add(id, plan, description.clone(), false);
+        }
+    }
+
     /// How to read a state of this layout.
     pub fn of_state(&mut self, id: u32) -> Option<Arc<LayoutMap>> {
         let known = self.maps.get_mut(&id)?;

@@ -9,13 +9,16 @@
 //! `sample` is below 1, when the customer is in the sample). They are packed as the state topic has them, about
 //! 7 bytes each, with what the claim is and in which stage the customer was in front of the first that shares
 //! it. The list needs nothing else to be read: neither the model of that time nor its lifecycles.
+//!
+//! Where a challenger scores in the shadow, its score of the same instant stands beside, two bytes more. It claims the
+//! same, and is judged by the same outcome; only the champion's goes out.
 
 use thin_vec::ThinVec;
 
 use super::alert;
 use super::layout::NEVER;
 use super::plan::{Plan, PolicyOn, Settings};
-use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use super::varint::{Packed, get_i64, get_u64, put_i64, put_u64};
 use super::words::{RowBuilder, Slot};
 use crate::event::{Event, Source};
 use crate::model::Model;
@@ -35,6 +38,8 @@ const SCORE: u64 = 2;
 const GROUPS: u8 = 0b11;
 const EXAMPLE: u8 = 0b100;
 const FLAGS: u8 = GROUPS | EXAMPLE;
+/// The challenger's score follows.
+const SHADOWED: u8 = 0b1000;
 
 /// Which of the emitted scores are kept.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,21 +77,27 @@ pub struct Claim<'a> {
     pub label: Label,
     pub horizon_ms: i64,
     pub lead_ms: i64,
+    /// The model, and its version, that claimed the same in the shadow.
+    pub challenger: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Claim<'a> {
-    fn put(&self, out: &mut impl Extend<u8>) {
+    fn put(&self, out: &mut impl Packed) {
         for text in [self.model, self.version] {
             put_u64(out, text.len() as u64);
-            out.extend(text.bytes());
+            out.put(text.as_bytes());
         }
-        out.extend([match self.label {
+        out.put(&[match self.label {
             Label::NoOrder => 0,
             Label::NoEvent => 1,
             Label::Cancelled => 2,
         }]);
         put_u64(out, self.horizon_ms.max(0) as u64);
         put_u64(out, self.lead_ms.max(0) as u64);
+        for text in self.challenger.iter().flat_map(|(model, version)| [model, version]) {
+            put_u64(out, text.len() as u64);
+            out.put(text.as_bytes());
+        }
     }
 
     fn get(bytes: &'a [u8]) -> Option<Claim<'a>> {
@@ -102,7 +113,12 @@ impl<'a> Claim<'a> {
         at += 1;
         let mut span = || i64::try_from(get_u64(bytes, &mut at)).ok().filter(|ms| *ms <= MAX_TS);
         let (horizon_ms, lead_ms) = (span()?, span()?);
-        (at == bytes.len()).then_some(Claim { model, version, label, horizon_ms, lead_ms })
+        let challenger = match at == bytes.len() {
+            true => None,
+            false => Some((get_text(bytes, &mut at)?, get_text(bytes, &mut at)?)),
+        };
+        let claim = Claim { model, version, label, horizon_ms, lead_ms, challenger };
+        (at == bytes.len()).then_some(claim)
     }
 
     /// The last instant of the span that a score made at `at` is about.
@@ -138,13 +154,15 @@ pub struct Judging {
 }
 
 impl Judging {
-    pub fn new(model: &Model, settings: &Settings) -> Judging {
+    /// `challenger` claims the same as `model`, in its shadow.
+    pub fn new(model: &Model, challenger: Option<&Model>, settings: &Settings) -> Judging {
         let claim = Claim {
             model: &model.name,
             version: &model.version,
             label: model.label,
             horizon_ms: model.horizon,
             lead_ms: model.lead,
+            challenger: challenger.map(|model| (&*model.name, &*model.version)),
         };
         let mut packed = Vec::new();
         claim.put(&mut packed);
@@ -218,7 +236,7 @@ impl OutcomeSlots {
     }
 
     /// Whether training would take this customer for an example now: active of late, and not gone already.
-    fn is_example(&self, row: &[u32], judging: &Judging, now: Ts) -> bool {
+    pub(super) fn is_example(&self, row: &[u32], judging: &Judging, now: Ts) -> bool {
         let newest = |kind: usize| self.newest[kind].get(row);
         let gone = || newest(CANCELLED) != NEVER && newest(CANCELLED) >= newest(STARTED);
         newest(ACTIVITY) >= now.saturating_sub(judging.active_within_ms)
@@ -274,6 +292,8 @@ pub struct Kept<'a> {
     pub scored_at: Ts,
     /// The probability in 65 535ths.
     pub packed_p: u16,
+    /// The challenger's, of the same instant.
+    pub challenger_p: Option<u16>,
     pub claim: Claim<'a>,
     /// In the first lifecycle; `None` where there is none.
     pub stage: Option<&'a str>,
@@ -290,6 +310,10 @@ impl Kept<'_> {
     pub fn p_churn(&self) -> f64 {
         let millionths = (u64::from(self.packed_p) * 100_000 + u64::from(P_MOST) / 2) / u64::from(P_MOST);
         millionths as f64 / 1e5
+    }
+
+    fn packed(&self) -> PackedScore {
+        PackedScore { p: self.packed_p, challenger_p: self.challenger_p, flags: self.flags }
     }
 }
 
@@ -341,11 +365,17 @@ impl<'a> Iterator for Scan<'a> {
                     self.time = time.filter(|ts| (MIN_TS..=MAX_TS).contains(ts))?;
                     let [low, high, flags] = *self.bytes.get(self.at..)?.first_chunk::<3>()?;
                     self.at += 3;
+                    let mut challenger_p = None;
+                    if flags & SHADOWED != 0 {
+                        challenger_p = Some(u16::from_le_bytes(*self.bytes.get(self.at..)?.first_chunk()?));
+                        self.at += 2;
+                    }
                     let (claim, claim_bytes) = self.claim.clone()?;
                     let stage = std::str::from_utf8(self.stage).ok()?;
                     return Some(Kept {
                         scored_at: self.time,
                         packed_p: u16::from_le_bytes([low, high]),
+                        challenger_p,
                         claim,
                         stage: (!stage.is_empty()).then_some(stage),
                         group: Group::of_bits(flags)?,
@@ -361,6 +391,19 @@ impl<'a> Iterator for Scan<'a> {
     }
 }
 
+/// What is packed of one kept score.
+#[derive(Clone, Copy)]
+struct PackedScore {
+    p: u16,
+    challenger_p: Option<u16>,
+    flags: u8,
+}
+
+/// The probability in 65 535ths.
+fn pack(p: f64) -> u16 {
+    (p.clamp(0.0, 1.0) * f64::from(P_MOST)).round() as u16
+}
+
 /// Appends to a packed list; knows what it ends in.
 struct Tail<'a> {
     list: &'a mut ThinVec<u8>,
@@ -370,7 +413,7 @@ struct Tail<'a> {
 }
 
 impl Tail<'_> {
-    fn push(&mut self, at: Ts, claim: (&[u8], u32), stage: &[u8], packed_p: u16, flags: u8) {
+    fn push(&mut self, at: Ts, claim: (&[u8], u32), stage: &[u8], packed: PackedScore) {
         if self.list.is_empty() {
             put_i64(self.list, at);
             self.time = at;
@@ -385,8 +428,11 @@ impl Tail<'_> {
             put_header(self.list, STAGE, stage);
         }
         put_u64(self.list, SCORE + (at - self.time).max(0) as u64);
-        let [low, high] = packed_p.to_le_bytes();
-        self.list.extend([low, high, flags]);
+        let [low, high] = packed.p.to_le_bytes();
+        match packed.challenger_p.map(u16::to_le_bytes) {
+            None => self.list.extend([low, high, packed.flags]),
+            Some([a, b]) => self.list.extend([low, high, packed.flags | SHADOWED, a, b]),
+        }
         self.time = at;
     }
 }
@@ -397,8 +443,16 @@ fn put_header(list: &mut ThinVec<u8>, tag: u64, bytes: &[u8]) {
     list.extend_from_slice(bytes);
 }
 
-/// Keeps a score that was emitted now, if it is one of those to be kept.
-pub fn keep(plan: &Plan, row: &mut [u32], list: &mut ThinVec<u8>, customer_id: &str, now: Ts, p: f64) {
+/// Keeps a score that was emitted now, if it is one of those to be kept; `scores` are the champion's and the
+/// challenger's.
+pub fn keep(
+    plan: &Plan,
+    row: &mut [u32],
+    list: &mut ThinVec<u8>,
+    customer_id: &str,
+    now: Ts,
+    scores: (f64, Option<f64>),
+) {
     let (slots, judging, keeping) = (plan.head.outcomes, &plan.judging, &plan.settings.outcomes);
     let kept_at = slots.kept_at.get(row);
     let is_due = kept_at == NEVER || now >= kept_at.saturating_add(keeping.every_ms.max(1));
@@ -411,11 +465,16 @@ pub fn keep(plan: &Plan, row: &mut [u32], list: &mut ThinVec<u8>, customer_id: &
     let stage = plan.lifecycles.first().and_then(|(lifecycle, of)| {
         lifecycle.stages().get(of.stage.get(row) as usize).map(|stage| stage.name.as_bytes())
     });
-    let packed_p = (p.clamp(0.0, 1.0) * f64::from(P_MOST)).round() as u16;
+    let (p, challenger_p) = (pack(scores.0), scores.1.map(pack));
     let mut tail =
         Tail { time: kept_at, claim_id: slots.claim.get(row), stage_id: slots.stage.get(row), list };
     let claim = (&*judging.claim, judging.claim_id);
-    tail.push(now, claim, stage.unwrap_or(b""), packed_p, Group::bits(group) | example);
+    tail.push(
+        now,
+        claim,
+        stage.unwrap_or(b""),
+        PackedScore { p, challenger_p, flags: Group::bits(group) | example },
+    );
     let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
     slots.claim.set(row, claim_id);
     slots.stage.set(row, stage_id);
@@ -443,8 +502,32 @@ pub fn mature(
         } else {
             next = next.min(at);
             let claim = (kept.claim_bytes, id_of(kept.claim_bytes));
-            tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed_p, kept.flags);
+            tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed());
         }
+    }
+    let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
+    slots.claim.set(row, claim_id);
+    slots.stage.set(row, stage_id);
+    slots.matures.set(row, next);
+}
+
+/// Takes in what is kept of somebody who is the same customer. What there is no room for is not judged.
+pub(super) fn join(slots: &OutcomeSlots, row: &mut [u32], list: &mut ThinVec<u8>, other: (&[u32], &[u8])) {
+    for slot in slots.newest.iter().chain([&slots.kept_at]) {
+        slot.set(row, slot.get(row).max(slot.get(other.0)));
+    }
+    let before = std::mem::take(list);
+    let mut all: Vec<Kept<'_>> = Scan::new(&before).chain(Scan::new(other.1)).collect();
+    all.sort_by_key(|kept| kept.scored_at);
+    let mut tail = Tail { time: NEVER, claim_id: 0, stage_id: 0, list };
+    let mut next = Ts::MAX;
+    for kept in all {
+        if tail.list.len() > KEPT_BYTES_MOST {
+            break;
+        }
+        next = next.min(kept.claim.matures(kept.scored_at));
+        let claim = (kept.claim_bytes, id_of(kept.claim_bytes));
+        tail.push(kept.scored_at, claim, kept.stage_bytes, kept.packed());
     }
     let (claim_id, stage_id) = (tail.claim_id, tail.stage_id);
     slots.claim.set(row, claim_id);
@@ -498,7 +581,9 @@ mod tests {
     fn claim(version: &'static str, days: i64) -> Vec<u8> {
         let mut bytes = Vec::new();
         let horizon_ms = days * DAY_MS;
-        Claim { model: "m", version, label: Label::NoOrder, horizon_ms, lead_ms: 5 }.put(&mut bytes);
+        let challenger = (version == "2").then_some(("m", "3"));
+        Claim { model: "m", version, label: Label::NoOrder, horizon_ms, lead_ms: 5, challenger }
+            .put(&mut bytes);
         bytes
     }
 
@@ -516,7 +601,8 @@ mod tests {
         for (distance, p, newer, stage) in entries {
             at += distance;
             let bytes = if *newer { &new } else { &old };
-            tail.push(at, (bytes, id_of(bytes)), stage.as_bytes(), *p, EXAMPLE | 1);
+            let packed = PackedScore { p: *p, challenger_p: newer.then_some(!*p), flags: EXAMPLE | 1 };
+            tail.push(at, (bytes, id_of(bytes)), stage.as_bytes(), packed);
         }
         list
     }
@@ -535,6 +621,8 @@ mod tests {
                 prop_assert_eq!(kept.packed_p, entry.1);
                 prop_assert_eq!(kept.stage.unwrap_or(""), entry.3);
                 prop_assert_eq!(kept.claim.version, if entry.2 { "2" } else { "1" });
+                prop_assert_eq!(kept.challenger_p, entry.2.then_some(!entry.1));
+                prop_assert_eq!(kept.claim.challenger, entry.2.then_some(("m", "3")));
                 prop_assert!(kept.example && kept.group == Some(Group::Treatment));
                 prop_assert!((kept.p_churn() - f64::from(entry.1) / 65_535.0).abs() <= 5.1e-6);
             }

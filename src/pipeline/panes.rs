@@ -8,7 +8,7 @@
 use thin_vec::ThinVec;
 
 use super::layout::Combine;
-use super::varint::{get_i64, get_u64, get_u128, len_u64, put_i64, put_u64, put_u128};
+use super::varint::{Packed, get_i64, get_u64, get_u128, len_u64, put_i64, put_u64, put_u128};
 use crate::time::{HOUR_MS, MIN_TS, Ts};
 
 /// Hours since 0000-01-01T00:00Z; multiples of 24 are UTC midnights.
@@ -76,12 +76,16 @@ impl Measures {
 }
 
 /// The set bits of a mask, lowest first.
-pub fn bits(mut mask: u128) -> impl Iterator<Item = u8> {
+#[inline]
+pub fn bits(mask: u128) -> impl Iterator<Item = u8> {
+    // In halves: few catalogues reach the upper one, and one word is stepped through faster than two.
+    let (mut low, mut high) = (mask as u64, (mask >> 64) as u64);
     std::iter::from_fn(move || {
-        (mask != 0).then(|| {
-            let slot = mask.trailing_zeros() as u8;
-            mask &= mask - 1;
-            slot
+        let (half, first) = if low != 0 { (&mut low, 0) } else { (&mut high, 64) };
+        (*half != 0).then(|| {
+            let slot = half.trailing_zeros() as u8;
+            *half &= *half - 1;
+            first + slot
         })
     })
 }
@@ -106,8 +110,19 @@ pub fn read_head(bytes: &[u8], mut at: usize, previous: Hour) -> (Head, usize) {
     (Head { hour, whole_day: first & 1 == 1, mask }, at)
 }
 
+/// Where the pane ends whose values stand at `at`.
+#[inline]
+pub fn skip(bytes: &[u8], mut at: usize, mask: u128) -> usize {
+    let mut left = mask.count_ones();
+    while left > 0 {
+        left -= u32::from(bytes.get(at).is_none_or(|byte| *byte < 0x80));
+        at += 1;
+    }
+    at
+}
+
 /// Appends a pane behind one that starts at `previous`.
-pub fn write(bytes: &mut ThinVec<u8>, previous: Hour, hour: Hour, whole_day: bool, measures: &Measures) {
+pub fn write(bytes: &mut impl Packed, previous: Hour, hour: Hour, whole_day: bool, measures: &Measures) {
     write_head(bytes, previous, Head { hour, whole_day, mask: measures.mask });
     for (_, value) in measures.iter() {
         put_i64(bytes, value);
@@ -123,7 +138,7 @@ pub fn len(previous: Hour, hour: Hour, measures: &Measures) -> usize {
 }
 
 /// Appends the head of a pane behind one that starts at `previous`; its values follow.
-pub fn write_head(bytes: &mut ThinVec<u8>, previous: Hour, head: Head) {
+pub fn write_head(bytes: &mut impl Packed, previous: Hour, head: Head) {
     put_u64(bytes, u64::from(head.hour - previous) << 1 | u64::from(head.whole_day));
     put_u128(bytes, head.mask);
 }

@@ -2,10 +2,12 @@
 //! the settings, compiled against each other. Shared by all partitions and never changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::catalogue::{Agg, Catalogue};
 use super::channels::MAIN_CHANNEL;
 use super::described::Description;
+use super::drift::Watch;
 use super::emit::Wording;
 use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
@@ -14,7 +16,7 @@ use super::outcomes::{Judging, Keeping, OutcomeSlots};
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
-use crate::model::value::Valuer;
+use crate::model::value::{P_NO_ORDER, Valuer};
 use crate::model::{Actionable, Definitions, Model, Scorer, Unit, Units};
 use crate::time::{DAY_MS, Ts};
 
@@ -37,6 +39,20 @@ pub struct Settings {
     /// Which scores are kept until their outcome is known.
     pub outcomes: Keeping,
     pub privacy: Privacy,
+    pub identity: Identity,
+}
+
+/// How customers of several ids are followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// How long, in event time, events under a merged id follow its customer, since the last that did.
+    pub follow_ms: i64,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        Identity { follow_ms: 365 * DAY_MS }
+    }
 }
 
 /// What customers may ask for.
@@ -67,6 +83,7 @@ impl Default for Settings {
             money: Money::default(),
             policies: vec![Policy::default()],
             privacy: Privacy::default(),
+            identity: Identity::default(),
             outcomes: Keeping::default(),
         }
     }
@@ -82,6 +99,8 @@ pub struct Policy {
     pub control: f64,
     /// Traits that a customer must have for the policy to look at it.
     pub segment: Vec<(String, TraitValue)>,
+    /// What a customer must have been worth so far for the policy to look at it.
+    pub min_clv: Option<f64>,
     /// Instead of the stage's own action.
     pub action: Option<String>,
 }
@@ -108,10 +127,14 @@ impl Default for Policy {
             cooldown_ms: 7 * DAY_MS,
             control: 0.1,
             segment: Vec::new(),
+            min_clv: None,
             action: None,
         }
     }
 }
+
+/// What a customer has been worth so far, as a feature.
+const CLV_TO_DATE: &str = "clv_to_date";
 
 /// The slots every customer has, whatever the catalogue.
 #[derive(Clone, Copy, Debug)]
@@ -198,6 +221,44 @@ pub struct PolicySlots {
     pub fired_at: Slot<i64>,
 }
 
+/// A model that scores what the plan's model scores, at the same instants, and of which nothing goes out.
+#[derive(Debug)]
+pub struct Challenger {
+    pub name: String,
+    pub version: String,
+    pub scorer: Scorer,
+    /// Where it looks at [`P_NO_ORDER`]: what that is by its own fit, not the champion's.
+    foretells: Option<(FeatureId, Valuer)>,
+}
+
+impl Challenger {
+    fn new(model: &Model, layout: &Layout) -> Result<Challenger> {
+        let scorer = Scorer::new(model, layout)?;
+        let looked_at = layout.id(P_NO_ORDER).filter(|id| scorer.features().any(|feature| feature == *id));
+        Ok(Challenger {
+            name: model.name.clone(),
+            version: model.version.clone(),
+            foretells: looked_at.zip(Valuer::of(model, layout)?),
+            scorer,
+        })
+    }
+
+    /// Its probability of churn. `features` are as they were afterwards.
+    pub fn p(&self, features: &mut [f64]) -> f64 {
+        let Some((id, valuer)) = &self.foretells else { return self.scorer.p(self.scorer.logit(features)) };
+        let own = valuer.p_no_order(features).unwrap_or(f64::INFINITY);
+        let champions = std::mem::replace(&mut features[id.index()], own);
+        let p = self.scorer.p(self.scorer.logit(features));
+        features[id.index()] = champions;
+        p
+    }
+
+    /// What must have been read for it.
+    fn features(&self) -> impl Iterator<Item = FeatureId> {
+        self.scorer.features().chain(self.foretells.iter().flat_map(|(_, valuer)| valuer.features()))
+    }
+}
+
 /// The compiled whole.
 #[derive(Debug)]
 pub struct Plan {
@@ -212,8 +273,12 @@ pub struct Plan {
     pub actionable: Vec<Actionable>,
     /// What the model's scores claim.
     pub judging: Judging,
+    /// What customers are compared with, where the model says who it learned from.
+    pub watch: Option<Arc<Watch>>,
     pub model_name: String,
     pub model_version: String,
+    /// The model that scores in the shadow.
+    pub challenger: Option<Challenger>,
     /// The features that an evaluation reads: the model's and the lifecycles'.
     pub needed: Vec<FeatureId>,
     pub all: Vec<FeatureId>,
@@ -252,19 +317,48 @@ impl Plan {
         let scorer =
             scorer.and_then(|s| model.check_definitions(&layout).map(|()| s).map_err(|e| problems.push(e)));
         if let Ok(lifecycles) = &lifecycles {
-            problems.extend(check_policies(&settings.policies, lifecycles).err());
+            problems.extend(check_policies(&settings.policies, lifecycles, &layout).err());
         }
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
                 layout.valuer = Valuer::of(model, &layout)?;
                 check_foretold(&layout, &lifecycles, model)?;
                 let valuer = layout.valuer.clone();
-                let judging = Judging::new(model, &settings);
+                let judging = Judging::new(model, None, &settings);
+                let watch = Watch::of(model, &layout).map(Arc::new);
                 let parts = Parts { head, layout, lifecycles, scorer, row };
-                Ok(Plan { valuer, judging, ..parts.assemble(settings, (&model.name, &model.version)) })
+                Ok(Plan { valuer, judging, watch, ..parts.assemble(settings, (&model.name, &model.version)) })
             }
             _ => Err(Error::all_of(problems)),
         }
+    }
+
+    /// The same plan with a challenger beside `champion`, which is the plan's model.
+    pub fn with_challenger(mut self, champion: &Model, challenger: &Model) -> Result<Plan> {
+        let refused = |what: &str| {
+            Error::user(format!("the challenger {} {}: {what}", challenger.name, challenger.version))
+        };
+        if (&champion.name, &champion.version) == (&challenger.name, &challenger.version) {
+            return Err(refused("it is the champion itself").hint("let another model challenge, or none"));
+        }
+        let claim = |model: &Model| (model.label, model.horizon, model.lead);
+        if claim(champion) != claim(challenger) {
+            return Err(refused("it foretells something else than the champion").hint(
+                "train it with the champion's --label, --horizon and --lead, so that one outcome judges both",
+            ));
+        }
+        let shadow = Challenger::new(challenger, &self.layout)?;
+        challenger.check_definitions(&self.layout)?;
+        let is_value = |id: FeatureId| matches!(self.layout.feature(id).kind.0, Agg::Clv365d);
+        if shadow.scorer.features().any(is_value) {
+            return Err(refused("it looks at `clv_365d`, which only the model in use foretells")
+                .hint("train it without that feature"));
+        }
+        let needed: BTreeSet<FeatureId> = self.needed.iter().copied().chain(shadow.features()).collect();
+        self.needed = needed.into_iter().collect();
+        self.judging = Judging::new(champion, Some(challenger), &self.settings);
+        self.challenger = Some(shadow);
+        Ok(self)
     }
 
     /// A plan that computes features and decides nothing: no lifecycle, no alert, a score that says nothing and
@@ -305,6 +399,10 @@ impl Parts {
             |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
         let mut needed: BTreeSet<FeatureId> = self.scorer.features().collect();
         self.lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
+        let clv_to_date = self.layout.id(CLV_TO_DATE);
+        if settings.policies.iter().any(|policy| policy.min_clv.is_some()) {
+            needed.extend(clv_to_date);
+        }
         let mut plan = Plan {
             head: self.head,
             policies: settings.policies.iter().map(|_| slots(&mut self.row)).collect(),
@@ -312,11 +410,13 @@ impl Parts {
             scorer: self.scorer,
             valuer: None,
             judging: Judging::default(),
+            watch: None,
             model_name: model_name.to_owned(),
             model_version: model_version.to_owned(),
+            challenger: None,
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
-            clv_to_date: self.layout.id("clv_to_date"),
+            clv_to_date,
             keeps_channels: asks_for_main_channel(&self.lifecycles, &settings.policies),
             new_row: self.row.finish(),
             description: Description::default(),
@@ -400,8 +500,19 @@ fn check_foretold(layout: &Layout, lifecycles: &[(Lifecycle, StageSlots)], model
     Err(Error::user(what).hint("train the model on an input with a hundred buyers, thirty of whom came back"))
 }
 
-fn check_policies(policies: &[Policy], lifecycles: &[(Lifecycle, StageSlots)]) -> Result<()> {
+fn check_policies(
+    policies: &[Policy],
+    lifecycles: &[(Lifecycle, StageSlots)],
+    layout: &Layout,
+) -> Result<()> {
     for policy in policies {
+        if policy.min_clv.is_some() && layout.id(CLV_TO_DATE).is_none() {
+            let what = format!(
+                "alert policy `{}` has `min_clv`, but the catalogue has no `{CLV_TO_DATE}`",
+                policy.name
+            );
+            return Err(Error::user(what).hint("declare the feature as the shipped catalogue does"));
+        }
         let PolicyOn::Stage { lifecycle, stage } = &policy.on else { continue };
         let found = lifecycles.iter().any(|(l, _)| {
             lifecycle.as_deref().is_none_or(|name| *l.name == *name)

@@ -5,6 +5,8 @@
 //! held, so that the figures are about the last 30 to 60 days. A partition's counts are one record of the state
 //! topic, written with the outcomes that they count: no restart and no rebalance loses any.
 //!
+//! A challenger's score of the same instant is counted by the same outcome, under its own name.
+//!
 //! Brier score and log loss are sums over the scores as they were kept, and exact to that. Within a hundredth,
 //! ROC-AUC counts all pairs as ties: it is off by at most [`Figures::auc_error`], in practice by less than 0.005.
 //! Calibration takes the middle of a hundredth for every score in it, which is off by at most 0.005.
@@ -149,23 +151,30 @@ pub struct Ledger {
 
 impl Ledger {
     fn add(&mut self, now: Ts, outcome: &Outcome<'_>) {
-        let kept = &outcome.kept;
+        let (kept, claim) = (&outcome.kept, &outcome.kept.claim);
+        self.labels += 1;
+        self.count(now, outcome, (claim.model, claim.version), kept.packed_p);
+        if let (Some(challenger), Some(p)) = (claim.challenger, kept.challenger_p) {
+            self.count(now, outcome, challenger, p);
+        }
+    }
+
+    fn count(&mut self, now: Ts, outcome: &Outcome<'_>, (model, version): (&str, &str), packed_p: u16) {
         let period = now.div_euclid(PERIOD_MS);
         let newest = self.counts.keys().map(|key| key.period).max().unwrap_or(period).max(period);
         self.counts.retain(|key, _| key.period > newest - PERIODS);
-        self.labels += 1;
         let mut key = Key {
             period,
-            model: kept.claim.model.to_owned(),
-            version: kept.claim.version.to_owned(),
-            stage: kept.stage.unwrap_or_default().to_owned(),
+            model: model.to_owned(),
+            version: version.to_owned(),
+            stage: outcome.kept.stage.unwrap_or_default().to_owned(),
         };
         if self.counts.len() >= KEYS_MOST && !self.counts.contains_key(&key) {
             key.stage.clear();
         }
         let is_bounded = self.counts.len() < 2 * KEYS_MOST || self.counts.contains_key(&key);
         if period > newest - PERIODS && is_bounded {
-            self.counts.entry(key).or_default().add(kept.packed_p, outcome.churned);
+            self.counts.entry(key).or_default().add(packed_p, outcome.churned);
         }
     }
 

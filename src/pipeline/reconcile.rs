@@ -114,8 +114,8 @@ impl Engine {
         for (lifecycle, from) in &due.gone {
             self.leave_gone_stage(index, usize::from(*lifecycle), from, at);
         }
-        self.evaluate(index, at, Trigger::Definition, None);
-        self.schedule(index, at);
+        self.evaluate(&plan, index, at, Trigger::Definition, None);
+        self.schedule(&plan, index, at);
     }
 
     /// The way out of a stage that is no longer defined, so that whoever counts by changes finds nobody left

@@ -7,7 +7,7 @@ use thin_vec::ThinVec;
 
 use super::layout::{NEVER, Sessions};
 use super::panes::hour_of;
-use super::varint::{get_u64, put_u64};
+use super::varint::{Packed, get_u64, put_u64};
 use super::windows::Edit;
 use crate::time::{DAY_MS, MIN_TS, MINUTE_MS, Ts};
 
@@ -88,6 +88,54 @@ fn insert_late(all: &mut Vec<Session>, ts: Ts, mut started: impl FnMut(Ts, i64))
     }
 }
 
+/// Takes in the sessions of somebody who is the same customer: the newest one and the packed ones. Sessions that
+/// overlap, or with less than the silence between them that ends one, are one; `edits` says of which.
+pub fn join(
+    slots: &Sessions,
+    row: &mut [u32],
+    packed: &mut ThinVec<u8>,
+    other: (&[u32], &[u8]),
+    now: Ts,
+    edits: &mut Vec<Edit>,
+) {
+    let newest = |row: &[u32]| {
+        let (start, end) = (slots.start.get(row), slots.end.get(row));
+        (end != NEVER).then_some(Session { start, end })
+    };
+    let mut all = unpack(packed);
+    all.extend(newest(row));
+    all.extend(unpack(other.1));
+    all.extend(newest(other.0));
+    all.retain(|session| session.end >= oldest(slots, now));
+    all.sort_unstable_by_key(|session| (session.start, session.end));
+    let mut joined: Vec<Session> = Vec::with_capacity(all.len());
+    let mut fewer = 0u32;
+    for session in all {
+        match joined.last_mut() {
+            Some(last) if session.start - last.end < SESSION_GAP_MS => {
+                last.end = last.end.max(session.end);
+                fewer += 1;
+                if let Some(slot) = slots.pane {
+                    edits.push(Edit { hour: hour_of(session.start), slot, value: -1 });
+                }
+            }
+            _ => joined.push(session),
+        }
+    }
+    if let Some(lifetime) = slots.lifetime {
+        lifetime.set(row, lifetime.get(row).saturating_sub(fewer));
+    }
+    // Both may have ended long ago; then the later one is still the newest.
+    let Some(last) =
+        joined.pop().or_else(|| newest(row).into_iter().chain(newest(other.0)).max_by_key(|s| s.end))
+    else {
+        return;
+    };
+    slots.start.set(row, last.start);
+    slots.end.set(row, last.end);
+    repack(slots, row, packed, &joined);
+}
+
 /// A session that ended before this instant is out of every window and too old for a late click to matter.
 fn oldest(slots: &Sessions, now: Ts) -> Ts {
     now - slots.longest_ms - DAY_MS - SESSION_GAP_MS
@@ -102,26 +150,26 @@ fn push_packed(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, sess
         repack(slots, row, packed, &kept);
         packed.reserve_exact((packed.len() / 8 + 16).max(LONGEST_PACKED_BYTES));
     }
-    append(packed, slots.packed_end.get(row), session);
+    let previous_end = if packed.is_empty() { MIN_TS } else { slots.packed_end.get(row) };
+    append(packed, previous_end, session);
     slots.packed_end.set(row, session.end);
 }
 
-fn append(packed: &mut ThinVec<u8>, previous_end: Ts, session: Session) {
-    let previous_end = if packed.is_empty() { MIN_TS } else { previous_end };
+fn append(packed: &mut impl Packed, previous_end: Ts, session: Session) {
     put_u64(packed, (session.start - previous_end) as u64);
     put_u64(packed, (session.end - session.start) as u64);
 }
 
 /// Appends the packed sessions that can still matter as of `now`: the same bytes whether or not room was made
 /// in between.
-pub fn put_current(slots: &Sessions, packed: &[u8], now: Ts, out: &mut ThinVec<u8>) {
+pub fn put_current(slots: &Sessions, packed: &[u8], now: Ts, out: &mut impl Packed) {
     let (mut at, mut end) = (0, MIN_TS);
     while at < packed.len() {
         let start = end.saturating_add_unsigned(get_u64(packed, &mut at));
         end = start.saturating_add_unsigned(get_u64(packed, &mut at));
         if end >= oldest(slots, now) {
             append(out, MIN_TS, Session { start, end });
-            return out.extend_from_slice(packed.get(at..).unwrap_or(&[]));
+            return out.put(packed.get(at..).unwrap_or(&[]));
         }
     }
 }
@@ -130,7 +178,7 @@ fn repack(slots: &Sessions, row: &mut [u32], packed: &mut ThinVec<u8>, all: &[Se
     packed.clear();
     let mut end = NEVER;
     for session in all {
-        append(packed, end, *session);
+        append(packed, if packed.is_empty() { MIN_TS } else { end }, *session);
         end = session.end;
     }
     slots.packed_end.set(row, end);

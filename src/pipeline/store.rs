@@ -7,7 +7,7 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use thin_vec::ThinVec;
 
-use super::facts::Traits;
+use super::facts::{TraitValue, Traits};
 use super::plan::HeadSlots;
 use crate::time::{DAY_MS, MIN_TS, Ts};
 
@@ -51,6 +51,12 @@ impl OrderDays {
         (entry >> Self::DAY_BITS) as usize
     }
 
+    /// The entry of a day since 1970.
+    pub fn entry(orders: u8, day: i64) -> u32 {
+        let since_year_0 = (day - MIN_TS.div_euclid(DAY_MS)).clamp(0, (1 << Self::DAY_BITS) - 1);
+        u32::from(orders) << Self::DAY_BITS | since_year_0 as u32
+    }
+
     /// The entry's day, of the orders of another index.
     pub fn with_orders(entry: u32, orders: u8) -> u32 {
         u32::from(orders) << Self::DAY_BITS | entry & ((1 << Self::DAY_BITS) - 1)
@@ -58,8 +64,7 @@ impl OrderDays {
 
     /// Adds a day (since 1970); whether it was new. A late order apart, it goes to the end.
     pub fn insert(&mut self, orders: u8, day: i64) -> bool {
-        let since_year_0 = (day - MIN_TS.div_euclid(DAY_MS)).clamp(0, (1 << Self::DAY_BITS) - 1);
-        let entry = u32::from(orders) << Self::DAY_BITS | since_year_0 as u32;
+        let entry = Self::entry(orders, day);
         match self.0.binary_search(&entry) {
             Ok(_) => false,
             Err(place) => {
@@ -376,7 +381,10 @@ impl Customer {
     fn heap_bytes(&self) -> usize {
         let thin = |capacity: usize| if capacity == 0 { 0 } else { 16 + capacity + 8 };
         let id = if self.id.is_heap_allocated() { self.id.capacity() + 8 } else { 0 };
-        let traits = self.traits.as_ref().map_or(0, |t| 48 + t.len() * 96);
+        let text = |value: &TraitValue| if let TraitValue::Text(text) = value { text.len() } else { 0 };
+        let traits = self.traits.as_ref().map_or(0, |traits| {
+            48 + traits.iter().map(|(name, value)| 64 + name.len() + text(value)).sum::<usize>()
+        });
         id + thin(self.log.capacity())
             + thin(self.sessions.capacity())
             + thin(self.seen.capacity() * size_of::<Seen>())

@@ -3,13 +3,37 @@
 //! Reading past the end yields zeros instead of a panic: packed bytes are checked once, when they come from
 //! outside ([`super::codec`]), and a reader that outran them there stops with an error.
 
-#[inline]
-pub fn put_u64(out: &mut impl Extend<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.extend([n as u8 | 0x80]);
-        n >>= 7;
+use thin_vec::ThinVec;
+
+/// Where packed bytes go.
+pub trait Packed {
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Packed for Vec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
     }
-    out.extend([n as u8]);
+}
+
+impl Packed for ThinVec<u8> {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+#[inline]
+pub fn put_u64(out: &mut impl Packed, mut n: u64) {
+    let (mut bytes, mut len) = ([0; 10], 0);
+    while n >= 0x80 {
+        bytes[len] = n as u8 | 0x80;
+        n >>= 7;
+        len += 1;
+    }
+    bytes[len] = n as u8;
+    out.put(&bytes[..=len]);
 }
 
 /// How many bytes [`put_u64`] appends.
@@ -19,16 +43,23 @@ pub fn len_u64(n: u64) -> usize {
 }
 
 #[inline]
-pub fn put_i64(out: &mut impl Extend<u8>, n: i64) {
+pub fn put_i64(out: &mut impl Packed, n: i64) {
     put_u64(out, ((n << 1) ^ (n >> 63)) as u64);
 }
 
-pub fn put_u128(out: &mut impl Extend<u8>, mut n: u128) {
-    while n >= 0x80 {
-        out.extend([n as u8 | 0x80]);
-        n >>= 7;
+#[inline]
+pub fn put_u128(out: &mut impl Packed, mut n: u128) {
+    if let Ok(short) = u64::try_from(n) {
+        return put_u64(out, short);
     }
-    out.extend([n as u8]);
+    let (mut bytes, mut len) = ([0; 19], 0);
+    while n >= 0x80 {
+        bytes[len] = n as u8 | 0x80;
+        n >>= 7;
+        len += 1;
+    }
+    bytes[len] = n as u8;
+    out.put(&bytes[..=len]);
 }
 
 #[inline]

@@ -8,7 +8,8 @@
 use thin_vec::ThinVec;
 
 use super::layout::{Combine, Layout, NEVER, PaneSlot, Total, Window};
-use super::panes::{self, Hour, Measures, OwnedPane, bits, hour_of, hour_start};
+use super::panes::{self, Head, Hour, Measures, OwnedPane, bits, hour_of, hour_start};
+use super::varint::Packed;
 use crate::time::{DAY_MS, HOUR_MS, Ts};
 
 impl Window {
@@ -132,14 +133,14 @@ impl Windows<'_> {
     fn day_goes_on(&self, mut at: usize, hour: Hour, slot: u8) -> bool {
         let mut previous = hour;
         while at < self.log.len() {
-            let (head, next) = panes::read(self.log, at, previous, |_, _| {});
+            let (head, values_at) = panes::read_head(self.log, at, previous);
             if head.hour / 24 != hour / 24 {
                 return false;
             }
             if head.mask >> slot & 1 == 1 {
                 return true;
             }
-            (at, previous) = (next, head.hour);
+            (at, previous) = (panes::skip(self.log, values_at, head.mask), head.hour);
         }
         false
     }
@@ -364,6 +365,30 @@ impl Windows<'_> {
         self.layout.tail_hour.set(self.row, 0);
     }
 
+    /// Takes in the log of somebody who is the same customer, and what else that changes in panes of the past.
+    /// Counts everything anew, as of `now`.
+    pub fn join(&mut self, other: &[u8], edits: &[Edit], now: Ts) {
+        let (mut folded, slots) = (ThinVec::new(), self.layout.panes.len());
+        put_folded(self.layout, other, now, &mut folded);
+        self.fold_log(now);
+        let mut all = panes::unpack(self.log, slots);
+        for pane in panes::unpack(&folded, slots) {
+            match all.binary_search_by_key(&pane.order(), OwnedPane::order) {
+                Err(missing) => all.insert(missing, pane),
+                Ok(found) => {
+                    for (slot, value) in pane.measures.iter() {
+                        let combine = self.layout.panes[usize::from(slot)].combine;
+                        all[found].measures.combine(slot, combine, value);
+                    }
+                }
+            }
+        }
+        self.rewrite(&all, now);
+        if !edits.is_empty() {
+            self.apply_in_past(edits, now);
+        }
+    }
+
     /// The earliest instant after the last advance at which the totals of these measures over this window may
     /// change. Looks at a few panes only, so it may name an instant at which nothing changes after all.
     pub fn next_change(&self, window: u8, measures: u128) -> Option<Ts> {
@@ -373,39 +398,46 @@ impl Windows<'_> {
 
 /// Appends a log as it is as of `now`: hours that no hourly window sees folded into their days, and what no
 /// window sees left out. The same bytes whether or not the log was folded in between.
-pub fn put_folded(layout: &Layout, log: &[u8], now: Ts, out: &mut ThinVec<u8>) {
+pub fn put_folded(layout: &Layout, log: &[u8], now: Ts, out: &mut impl Packed) {
     let (hourly_from, daily_from) = (first_seen(layout, 1, now), first_seen(layout, 24, now));
+    let stays_hourly = |head: &Head| !head.whole_day && head.hour >= hourly_from;
+    let mut open: Option<(Hour, Measures)> = None;
     let (mut at, mut hour, mut written) = (0, 0, 0);
-    let (mut open, mut day) = (None, Measures::new(layout.panes.len()));
     while at < log.len() {
         let (head, values_at) = panes::read_head(log, at, hour);
-        if !head.whole_day && head.hour >= hourly_from {
-            close_day(&mut open, &mut day, &mut written, out);
-            panes::write_head(out, written, head);
-            return out.extend_from_slice(log.get(values_at..).unwrap_or(&[]));
+        let (start, next) = (head.hour / 24 * 24, panes::skip(log, values_at, head.mask));
+        if open.as_ref().is_some_and(|(day, _)| *day != start || stays_hourly(&head)) {
+            close_day(&mut open, &mut written, out);
         }
-        let start = head.hour / 24 * 24;
-        if start >= daily_from {
-            if open != Some(start) {
-                close_day(&mut open, &mut day, &mut written, out);
-                open = Some(start);
-            }
+        if stays_hourly(&head) {
+            panes::write_head(out, written, head);
+            return out.put(log.get(values_at..).unwrap_or(&[]));
+        }
+        // Most old panes are days already and have nothing to be folded into them.
+        let goes_on = |next: Head| next.hour / 24 * 24 == start && !stays_hourly(&next);
+        let is_folded = head.whole_day
+            && open.is_none()
+            && !(next < log.len() && goes_on(panes::read_head(log, next, head.hour).0));
+        if start >= daily_from && is_folded {
+            panes::write_head(out, written, head);
+            out.put(log.get(values_at..next).unwrap_or(&[]));
+            written = start;
+        } else if start >= daily_from {
+            let (_, day) = open.get_or_insert_with(|| (start, Measures::new(layout.panes.len())));
             panes::read(log, at, hour, |slot, value| {
                 day.combine(slot, layout.panes[usize::from(slot)].combine, value);
             });
         }
-        at = panes::read(log, at, hour, |_, _| {}).1;
-        hour = head.hour;
+        (at, hour) = (next, head.hour);
     }
-    close_day(&mut open, &mut day, &mut written, out);
+    close_day(&mut open, &mut written, out);
 }
 
-fn close_day(open: &mut Option<Hour>, day: &mut Measures, written: &mut Hour, out: &mut ThinVec<u8>) {
-    if let Some(start) = open.take().filter(|_| day.mask != 0) {
-        panes::write(out, *written, start, true, day);
+fn close_day(open: &mut Option<(Hour, Measures)>, written: &mut Hour, out: &mut impl Packed) {
+    if let Some((start, day)) = open.take().filter(|(_, day)| day.mask != 0) {
+        panes::write(out, *written, start, true, &day);
         *written = start;
     }
-    day.clear();
 }
 
 /// The first hour (or the first hour of the first day) that a window of this hop sees as of `now`.
@@ -425,13 +457,13 @@ pub fn next_change(layout: &Layout, row: &[u32], log: &[u8], window: u8, measure
             return None;
         }
         // The cursor knows the hour of its own pane; later panes are relative to the one before.
-        let (head, next) = panes::read(log, at, hour, |_, _| {});
+        let (head, values_at) = panes::read_head(log, at, hour);
         hour = if first { hour } else { head.hour };
         first = false;
         if head.mask & measures != 0 {
             return Some(window.leaves_at(hour));
         }
-        at = next;
+        at = panes::skip(log, values_at, head.mask);
     }
     Some(window.leaves_at(hour))
 }

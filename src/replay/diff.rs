@@ -93,10 +93,11 @@ pub fn diff(
         let now = event.ts.max(clock.unwrap_or(Ts::MIN));
         clock = Some(now);
         for engine in [&mut old, &mut always] {
-            engine.step(event);
+            engine.step_alone(event);
             while engine.tick(now.saturating_sub(config.time.grace_ms)) {
                 engine.commit();
             }
+            engine.identities_mut().take_refused();
             engine.commit();
         }
         count += 1;

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::event::decoder::Decoder;
 use crate::event::money::Money;
 use crate::event::native::Envelope;
-use crate::event::{Event, Reject, Source};
+use crate::event::{Event, Origin, ProfileChange, Reject, Source};
 use crate::pipeline::outbox::hash_customer;
 use crate::setup;
 use crate::time::Ts;
@@ -145,8 +145,18 @@ impl RawRecord {
         money: &Money,
     ) -> Result<Line, Reject> {
         let envelope = Envelope { source, key: self.key.as_deref(), timestamp: self.timestamp, latest };
-        let event = decoder.decode(&self.bytes, &envelope, &(), money)?;
-        Ok(Line { number: self.number, event: event.into_owned() })
+        let mut event = decoder.decode(&self.bytes, &envelope, &(), money)?.into_owned();
+        if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref_mut() {
+            // A file has no topic; the kind of its events leads back to it.
+            merge.origin = Some(Box::new(Origin {
+                topic: source.name().to_owned(),
+                offset: self.number,
+                value: self.bytes.to_vec(),
+                timestamp: self.timestamp,
+                ..Origin::default()
+            }));
+        }
+        Ok(Line { number: self.number, event })
     }
 }
 

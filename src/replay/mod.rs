@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::event::{Reject, Source};
 use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::identity::Refused;
 use crate::pipeline::plan::Plan;
 use crate::setup;
 use crate::time::Ts;
@@ -122,12 +123,13 @@ impl<'a> Pass<'a> {
                     .collect::<Vec<_>>(),
             );
             self.clock = self.clock.max(event.ts);
-            match self.engine.step(event) {
-                Applied::InOrder => {}
+            match self.engine.step_alone(event) {
+                Applied::InOrder | Applied::Moved | Applied::Refused => {}
                 Applied::Late => self.summary.late += 1,
                 Applied::Duplicate => self.summary.duplicates += 1,
                 Applied::OptedOut => self.summary.erased += 1,
             }
+            self.refuse(output)?;
             while self.engine.tick(self.clock.saturating_sub(self.config.time.grace_ms)) {
                 self.flush(output)?;
             }
@@ -146,6 +148,23 @@ impl<'a> Pass<'a> {
     fn next(&mut self, output: &mut Output) -> Result<Option<Line>> {
         let mut dead = DeadLetters { config: self.config, count: &mut self.summary.dead_letters, output };
         self.events.next(&mut dead)
+    }
+
+    /// Merges of customers who cannot be one are known for that only now.
+    fn refuse(&mut self, output: &mut Output) -> Result<()> {
+        for Refused { origin, reject, .. } in self.engine.identities_mut().take_refused() {
+            let Some(origin) = origin else { continue };
+            let source = Source::from_name(&origin.topic).unwrap_or(Source::Profile);
+            let record = RawRecord {
+                number: origin.offset,
+                key: None,
+                timestamp: origin.timestamp,
+                bytes: origin.value.into(),
+            };
+            self.summary.dead_letters += 1;
+            output.dead_letter(&setup::source(self.config, source).topic, &record, &reject)?;
+        }
+        Ok(())
     }
 
     /// Lets time pass up to and including `until`.

@@ -12,7 +12,7 @@ use ndarray::{Array2, ArrayView1};
 
 use super::Task;
 use crate::error::{Error, Result};
-use crate::event::{Event, Reject, Source};
+use crate::event::{Event, ProfileChange, Reject, Source};
 use crate::model::artifact::Label;
 use crate::model::value::{self, BUYERS_MOST, Buyer};
 use crate::model::{Dataset, metrics};
@@ -27,7 +27,7 @@ use crate::time::Ts;
 
 /// Examples kept. Beyond it half of the customers go, by a hash of their id and with all their examples, as
 /// often as it takes: what is kept depends on the input alone, and ten-odd weights need no more.
-pub const EXAMPLES_MOST: usize = 500_000;
+pub const EXAMPLES_MOST: usize = 1_000_000;
 
 /// Records that could not be used.
 #[derive(Clone, Debug, Default)]
@@ -295,18 +295,26 @@ impl<'t> Collector<'t> {
 
     /// Applies an event to the state and to the labels it decides.
     fn event(&mut self, event: &Event<'_>) {
-        let applied = self.engine.step(event);
+        let was = self.engine.identities().who(&event.customer_id).to_owned();
+        let aliases = self.engine.identities().aliases(&was).to_vec();
+        let applied = self.engine.step_alone(event);
+        self.engine.identities_mut().take_refused();
         self.engine.commit();
-        if matches!(applied, Applied::Duplicate | Applied::OptedOut) {
+        if matches!(applied, Applied::Duplicate | Applied::OptedOut | Applied::Refused) {
             return;
         }
         if is_erasure(event) {
-            let hash = hash_customer(&event.customer_id);
-            self.tracks.remove(&hash);
-            self.erased.insert(hash, self.at.last().copied().unwrap_or(Ts::MIN));
+            let until = self.at.last().copied().unwrap_or(Ts::MIN);
+            for id in aliases.iter().map(|id| &**id).chain([was.as_str()]) {
+                self.tracks.remove(&hash_customer(id));
+                self.erased.insert(hash_customer(id), until);
+            }
             return;
         }
-        let track = self.tracks.entry(hash_customer(&event.customer_id)).or_default();
+        if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref() {
+            return self.merge(&merge.from_id);
+        }
+        let track = self.tracks.entry(hash_customer(&was)).or_default();
         if Source::ACTIVITY.contains(&event.source) {
             track.last_activity = track.last_activity.max(Some(event.ts));
         }
@@ -328,6 +336,20 @@ impl<'t> Collector<'t> {
                 !inside
             });
         }
+    }
+
+    /// What happens to a customer from now on is about the examples of whoever was merged into it, too.
+    fn merge(&mut self, from: &str) {
+        let into = hash_customer(self.engine.identities().who(from));
+        if into == hash_customer(from) {
+            return;
+        }
+        let Some(theirs) = self.tracks.remove(&hash_customer(from)) else { return };
+        let track = self.tracks.entry(into).or_default();
+        track.last_activity = track.last_activity.max(theirs.last_activity);
+        track.subscription = track.subscription.max(theirs.subscription);
+        track.open.extend(theirs.open);
+        track.open.sort_unstable();
     }
 
     fn finish(mut self) -> Result<Dataset> {

@@ -71,7 +71,7 @@ pub fn train<'a>(
     let mut examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
     let about = About {
         name: task.name.clone(),
-        version: "unnamed".into(),
+        version: UNNAMED.into(),
         label: task.label,
         horizon: task.horizon,
         lead: task.lead,
@@ -87,7 +87,7 @@ pub fn train<'a>(
     if let (Some(value), None) = (value, &model.value) {
         model.add_value(value, &examples.layout)?;
     }
-    model.version = version(&model)?;
+    name_version(&mut model)?;
     let recency_auc = examples.recency_auc(task.label, model.training.held_back_from);
     Ok(Trained { model, recency_auc, skipped: examples.skipped })
 }
@@ -112,9 +112,14 @@ fn foretell(examples: &mut Examples, value: &ValueModel, later_from: Ts, horizon
     Ok(())
 }
 
-/// Twelve hexadecimal digits of everything in the file but the version itself: the same events and settings
-/// give the same version, whenever and wherever they are trained on.
-fn version(model: &Model) -> Result<String> {
+/// The version of a model that has none yet.
+const UNNAMED: &str = "unnamed";
+
+/// Names the version: twelve hexadecimal digits of everything in the file but the version itself. The same events
+/// and settings give the same version, whenever and wherever they are trained on.
+pub fn name_version(model: &mut Model) -> Result<()> {
+    model.version = UNNAMED.into();
     let digest = Sha256::digest(model.to_json()?.as_bytes());
-    Ok(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    model.version = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    Ok(())
 }

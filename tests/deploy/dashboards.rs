@@ -207,6 +207,33 @@ fn model() -> Vec<Panel> {
             vec![(promised("stagecast_live_version_auc", "name, version"), "{{name}} {{version}}")],
         ),
         panel(
+            "Live Brier score by model",
+            "timeseries",
+            "short",
+            8,
+            vec![(largest(&m::LIVE_VERSION_BRIER, "name, version"), "{{name}} {{version}}")],
+        ),
+        panel(
+            "Challenger",
+            "table",
+            "short",
+            8,
+            vec![(sum(&m::CHALLENGER_INFO, "instance, name, version"), "")],
+        ),
+        panel(
+            "Challenger's score less the champion's",
+            "heatmap",
+            "short",
+            8,
+            vec![(
+                format!(
+                    "sum by (le) (increase({}_bucket{{{OURS}}}[$__rate_interval]))",
+                    m::CHALLENGER_DIFFERENCE.name
+                ),
+                "{{le}}",
+            )],
+        ),
+        panel(
             "Live AUC by stage",
             "timeseries",
             "short",
@@ -231,11 +258,14 @@ fn model() -> Vec<Panel> {
             vec![(promised("stagecast_live_lift_10", "job"), "{{job}}")],
         ),
         panel(
-            "Drift of features (PSI)",
+            "Drift of features and score (PSI)",
             "timeseries",
             "short",
             8,
-            vec![(promised("stagecast_feature_drift_psi", "feature"), "{{feature}}")],
+            vec![
+                (largest(&m::FEATURE_DRIFT, "feature"), "{{feature}}"),
+                (largest(&m::SCORE_DRIFT, "job"), "the score"),
+            ],
         ),
         panel(
             "Scores computed",

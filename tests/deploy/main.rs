@@ -9,9 +9,6 @@ use std::path::{Path, PathBuf};
 
 use stagecast::metrics::table::{FAMILIES, Family, Kind};
 
-/// Promised for when the stream is compared with training; rules and dashboards may name it before it exists.
-const PROMISED: [(&str, &[&str]); 1] = [("stagecast_feature_drift_psi", &["feature"])];
-
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
@@ -47,14 +44,13 @@ fn uses(text: &str) -> Vec<Use> {
 
 /// The labels of a metric by the name of one of its series; `None` when there is no such series.
 fn labels_of(name: &str) -> Option<Vec<&'static str>> {
-    let promised = PROMISED.iter().find(|(promised, _)| *promised == name).map(|(_, labels)| labels.to_vec());
     let series = |family: &Family| match family.kind {
         Kind::Histogram => {
             ["_bucket", "_sum", "_count"].iter().any(|s| name == format!("{}{s}", family.name))
         }
         _ => name == family.name,
     };
-    promised.or_else(|| FAMILIES.iter().find(|f| series(f)).map(|f| f.labels.to_vec()))
+    FAMILIES.iter().find(|f| series(f)).map(|f| f.labels.to_vec())
 }
 
 fn check_metrics(file: &str, text: &str) {

@@ -15,6 +15,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rustix::process::{Pid, Signal, kill_process};
 use stagecast::time::{Tick, sleep};
 
+use crate::proxy::Proxy;
+
 /// How long a broker may take until it answers; a loaded machine needs a good part of it.
 const READY_MAX: Duration = Duration::from_secs(90);
 const STOPPED_MAX: Duration = Duration::from_secs(20);
@@ -30,6 +32,8 @@ const JVM: [&str; 4] = [
 pub struct RealKafka {
     dir: PathBuf,
     ports: Vec<u16>,
+    /// One in front of each broker, where programs under test go through them.
+    pub proxies: Vec<Proxy>,
     brokers: Mutex<Vec<Option<Child>>>,
     keeper: Child,
     /// Closing it is what the keeper waits for.
@@ -45,19 +49,42 @@ impl RealKafka {
 
     /// Starts `brokers` brokers with nothing in them and returns when all of them answer.
     pub fn start(brokers: usize) -> RealKafka {
+        RealKafka::start_with(brokers, false, None)
+    }
+
+    /// One broker with so many megabytes of disk (a tmpfs, for which one has to be root).
+    pub fn on_small_disk(megabytes: u32) -> RealKafka {
+        RealKafka::start_with(1, false, Some(megabytes))
+    }
+
+    /// The same, and programs reach them through proxies only.
+    pub fn behind_proxies(brokers: usize) -> RealKafka {
+        RealKafka::start_with(brokers, true, None)
+    }
+
+    fn start_with(brokers: usize, proxied: bool, disk_mb: Option<u32>) -> RealKafka {
         let dir =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&dir).unwrap();
+        if let Some(megabytes) = disk_mb {
+            mount(&dir.join("data-1"), megabytes);
+        }
         let mut keeper = keeper(&dir);
         let alive = keeper.stdin.take();
-        let ports = free_ports(2 * brokers);
+        let ports = free_ports(3 * brokers);
+        let behind = if proxied { &ports[2 * brokers..] } else { &[] };
+        let proxies: Vec<Proxy> = behind.iter().map(|port| Proxy::start(*port)).collect();
         for id in 1..=brokers {
-            let properties = properties(&dir, id, brokers, &ports);
+            let mut properties = properties(&dir, id, brokers, &ports);
+            if let (Some(port), Some(proxy)) = (behind.get(id - 1), proxies.get(id - 1)) {
+                properties = with_proxy(&properties, *port, proxy.port);
+            }
             fs::write(dir.join(format!("{id}.properties")), properties).unwrap();
         }
         let cluster = RealKafka {
             dir,
             ports: ports[..brokers].to_vec(),
+            proxies,
             brokers: Mutex::new((0..brokers).map(|_| None).collect()),
             keeper,
             alive,
@@ -72,6 +99,36 @@ impl RealKafka {
     pub fn bootstrap(&self) -> String {
         let addresses: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         addresses.join(",")
+    }
+
+    /// The same, for programs under test.
+    pub fn bootstrap_of_programs(&self) -> String {
+        if self.proxies.is_empty() {
+            return self.bootstrap();
+        }
+        let addresses: Vec<String> = self.proxies.iter().map(|p| format!("127.0.0.1:{}", p.port)).collect();
+        addresses.join(",")
+    }
+
+    pub fn size(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Where broker `id` has its data.
+    pub fn data(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("data-{id}"))
+    }
+
+    /// Whether broker `id` has ended by itself.
+    pub fn has_ended(&self, id: usize) -> bool {
+        let mut brokers = self.brokers();
+        brokers[id - 1].as_mut().is_none_or(|broker| broker.try_wait().unwrap().is_some())
+    }
+
+    /// Starts broker `id` again after it ended by itself.
+    pub fn revive(&self, id: usize) {
+        drop(self.brokers()[id - 1].take());
+        self.restart(id);
     }
 
     /// Pulls the plug on broker `id` (from 1).
@@ -212,10 +269,18 @@ fn wait_or_kill(child: &mut Child) {
     }
 }
 
+fn mount(folder: &Path, megabytes: u32) {
+    fs::create_dir_all(folder).unwrap();
+    let size = format!("size={megabytes}m");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).status();
+    assert!(mounted.is_ok_and(|status| status.success()), "a small disk takes root, who may mount one");
+}
+
 /// Waits for the pipe to close, kills what is left, deletes `dir`.
 fn keeper(dir: &Path) -> Child {
     let script = r#"trap "" INT TERM HUP; cat >/dev/null
         for f in "$1"/*.pid; do [ -f "$f" ] && kill -9 "$(cat "$f")"; done
+        for d in "$1"/data-*; do mountpoint -q "$d" && { sleep 1; umount "$d"; }; done
         rm -rf "$1" || { sleep 1; rm -rf "$1"; }"#;
     Command::new("sh")
         .args(["-c", script, "keeper"])
@@ -265,6 +330,21 @@ fn properties(dir: &Path, id: usize, brokers: usize, ports: &[u16]) -> String {
         voters = voters.join(","),
         dir = dir.display(),
     )
+}
+
+/// Adds a listener that tells its clients to come through the proxy.
+fn with_proxy(properties: &str, port: u16, proxy: u16) -> String {
+    let lines = properties.lines().map(|line| match line.split_once('=') {
+        Some(("listeners", all)) => format!("listeners={all},PROXIED://127.0.0.1:{port}\n"),
+        Some(("advertised.listeners", all)) => {
+            format!("advertised.listeners={all},PROXIED://127.0.0.1:{proxy}\n")
+        }
+        Some(("listener.security.protocol.map", all)) => {
+            format!("listener.security.protocol.map={all},PROXIED:PLAINTEXT\n")
+        }
+        _ => format!("{line}\n"),
+    });
+    lines.collect::<String>() + "inter.broker.listener.name=PLAINTEXT\n"
 }
 
 fn java() -> Command {

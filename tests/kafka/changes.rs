@@ -7,9 +7,10 @@ use serde_json::Value;
 use stagecast::simulate::START;
 use stagecast::time::{DAY_MS, format_rfc3339};
 
+use crate::checker::expect_sequences;
 use crate::records::{Isolation, Record};
 use crate::service::refused;
-use crate::world::{World, check_sequences};
+use crate::world::World;
 
 const OLD: &str = r#"
 name = "journey"
@@ -95,7 +96,7 @@ fn an_edited_lifecycle_moves_every_customer_it_concerns_exactly_once_through_kil
     let after = changes(&world);
     let moved = by_definition(&after);
     assert!(0 < told && told < moved.len(), "{told} of {} before the last start", moved.len());
-    check_sequences(&after);
+    expect_sequences(&after);
     let mut moves: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for (customer, chain) in &moved {
         let (first, last) = (chain[0], chain[chain.len() - 1]);

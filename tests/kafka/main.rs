@@ -2,12 +2,15 @@
 //! themselves. Without Java 17 and Maven they fail and say what to install; with
 //! `STAGECAST_TEST_KAFKA_LIBS=DIR` the jars come from a folder and Maven is not needed.
 //!
-//! [`broker`] starts and mistreats brokers, [`records`] writes and reads topics, [`process`] runs programs.
+//! [`broker`] starts and mistreats brokers, [`records`] writes and reads topics, [`process`] runs programs,
+//! [`world`] has an application with its topics, and [`checker`] says all that is wrong in it.
 
 mod broker;
+mod proxy;
 mod records;
 mod process;
 mod world;
+mod checker;
 
 mod errors;
 mod members;
@@ -17,5 +20,8 @@ mod transactions;
 mod service;
 mod changes;
 mod rights;
+mod identity;
 mod formats;
 mod training;
+mod guards;
+mod faults;

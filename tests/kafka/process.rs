@@ -92,6 +92,10 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Its exit code, when it ends in time; `None` for a signal.
     pub fn exit_code(&mut self, within: Duration) -> Option<i32> {
         let started = Tick::now();

@@ -16,6 +16,7 @@ fn layout() -> Layout {
         erasures: fresh("erasures"),
         dlq: fresh("dlq"),
         state: fresh("state"),
+        identity: fresh("identity"),
         partitions: 3,
         replication: 1,
     }
@@ -34,7 +35,8 @@ fn create(layout: &Layout, inputs: bool) -> (String, Option<stagecast::error::Er
 
 fn check(layout: &Layout) -> (String, Option<stagecast::error::Error>) {
     let mut out = Vec::new();
-    let error = topics::report(&settings(), layout, &mut out).err();
+    let findings = topics::inspect(&settings(), layout, &|_| {});
+    let error = findings.and_then(|findings| topics::report(&findings, layout, &mut out)).err();
     (String::from_utf8(out).unwrap(), error)
 }
 

@@ -19,9 +19,15 @@ function findChromium() {
   process.exit(1);
 }
 
+/** What must not outlive the test, however it ends. */
+const demos = new Set();
+process.on("exit", () => demos.forEach(child => child.kill("SIGKILL")));
+
 /** A demo on a port of its own; `end` asks it to stop and returns its exit code and what it said. */
 async function startDemo(...args) {
   const child = spawn(program, ["demo", "--set", "http.listen=127.0.0.1:0", ...args]);
+  demos.add(child);
+  child.on("exit", () => demos.delete(child));
   let said = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", text => { said += text; });
   const ended = new Promise(done => child.on("exit", code => done(code)));

@@ -14,6 +14,8 @@ use stagecast::model::artifact::{
     Definitions, Direction, Golden, Label, Model, SCHEMA, Term, Training, Transform, definition_hash,
 };
 use stagecast::model::metrics::{Interval, Report};
+use stagecast::model::reference::{Bins, Reference};
+use stagecast::model::value::{Kind, Orders, ValueModel};
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::{Applied, Engine};
 use stagecast::pipeline::layout::Layout;
@@ -77,14 +79,41 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         direction: Direction::Churn,
         intercept,
         terms: terms.iter().map(term).collect(),
+        isotonic: None,
         calibration: None,
         value: None,
+        recalibrated: None,
         training: training(),
+        reference: Some(reference(terms.iter().map(|(name, ..)| *name))),
         catalogue: terms.iter().map(|(name, ..)| ((*name).to_owned(), hash(name))).collect(),
         golden: Vec::new(),
     };
     model.golden = [0.0, 3.0, f64::INFINITY].map(|value| golden(&model, value)).to_vec();
     model
+}
+
+/// The same model, foretelling orders of customers who buy the more often the smaller `alpha` is.
+pub fn foretelling(mut model: Model, alpha: f64) -> Model {
+    let orders = Orders {
+        kind: Kind::BgNbd,
+        r: 0.5,
+        alpha,
+        a: 0.8,
+        b: 2.5,
+        log_likelihood: -5.0,
+        dropout_identified: true,
+    };
+    let layout =
+        Layout::new(&Catalogue::shipped(), &mut RowBuilder::default()).expect("the shipped catalogue");
+    let value = ValueModel { orders, spend: None, annual_discount: 0.1, buyers: 300 };
+    model.add_value(value, &layout).expect("a model that foretells");
+    model
+}
+
+/// What training would have seen, so that a census is taken on the way.
+fn reference<'n>(features: impl Iterator<Item = &'n str>) -> Reference {
+    let bins = || Bins::of((0..100).map(|i| f64::from(i % 40)).collect()).expect("values");
+    Reference { features: features.map(|name| (name.to_owned(), bins())).collect(), score: bins() }
 }
 
 /// What the model must give where every feature has this value, by its definition.
@@ -157,7 +186,7 @@ impl Driver {
         let money = self.engine.plan().settings.money.clone();
         let event = decode(json, &envelope, &money);
         let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
-        self.engine.step(&event)
+        self.engine.step_alone(&event)
     }
 
     /// The same for a record of another format.
@@ -166,7 +195,7 @@ impl Driver {
         let money = self.engine.plan().settings.money.clone();
         let event = decoder.decode(json, &envelope, &(), &money);
         let event = event.unwrap_or_else(|reject| panic!("{reject}: {}", String::from_utf8_lossy(json)));
-        self.engine.step(&event)
+        self.engine.step_alone(&event)
     }
 
     /// What is due and not committed yet, in order.

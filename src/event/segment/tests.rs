@@ -134,9 +134,13 @@ fn identify_and_group_set_traits() {
 }
 
 #[test]
-fn an_alias_is_a_merge_which_is_not_supported_yet() {
+fn an_alias_is_a_merge_of_the_previous_id() {
     let alias = r#"{"type":"alias","userId":"u","previousId":"a","timestamp":"2026-01-01T00:00:00Z"}"#;
-    assert_eq!(read(alias).unwrap_err().reason, Reason::UnsupportedType);
+    let Some(ProfileChange::Merged(merge)) = read(alias).unwrap().profile.map(|p| *p) else { panic!() };
+    assert_eq!(&*merge.from_id, "a");
+    let itself = read(&alias.replace("\"a\"", "\"u\"")).unwrap_err();
+    assert_eq!(itself.reason, Reason::InvalidMerge);
+    assert!(itself.message.starts_with("/previousId"), "{itself}");
     let reject = read(&alias.replace("previousId", "x")).unwrap_err();
     assert_eq!(reject.reason, Reason::MissingCustomerId);
     assert!(reject.message.starts_with("/previousId"), "{reject}");

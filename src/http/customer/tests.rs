@@ -67,6 +67,18 @@ fn a_page_says_what_the_engine_holds() {
 }
 
 #[test]
+fn a_page_keeps_to_its_schema() {
+    let events = crate::schema::events();
+    let schema = &events.iter().find(|event| event.name == "customer").unwrap().schema;
+    let page = page(4 * DAY_MS);
+    let errors: Vec<String> =
+        jsonschema::validator_for(schema).unwrap().iter_errors(&page).map(|e| e.to_string()).collect();
+    assert!(errors.is_empty(), "{errors:?} in {page}");
+    let described: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+    assert_eq!(described, page.as_object().unwrap().keys().collect::<Vec<_>>());
+}
+
+#[test]
 fn who_refuses_to_be_scored_is_shown_without_a_score() {
     let (mut engine, recent) = engine();
     let mut profile = event(Source::Profile, "traits_updated", 4 * DAY_MS);

@@ -105,6 +105,18 @@ pub struct Quality {
     pub labels: Option<f64>,
     /// By feature, the most drifted first.
     pub drift: Vec<Drift>,
+    pub score_drift: Option<f64>,
+    pub challenger: Option<ChallengerSeen>,
+}
+
+/// The model in the shadow, beside the one in use.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChallengerSeen {
+    pub model: String,
+    pub auc: Option<f64>,
+    pub brier: Option<f64>,
+    /// Of its score and the champion's, per score computed since the process started.
+    pub mean_difference: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -315,7 +327,7 @@ fn model(found: &Found<'_>) -> String {
 }
 
 fn quality(found: &Found<'_>) -> Quality {
-    let drift = found.metrics("stagecast_feature_drift_psi").iter();
+    let drift = found.metrics(table::FEATURE_DRIFT.name).iter();
     let mut drift: Vec<Drift> = drift
         .map(|m| Drift { feature: label(m, "feature").to_owned(), psi: value(m) })
         .filter(|drift| drift.psi.is_finite())
@@ -326,7 +338,26 @@ fn quality(found: &Found<'_>) -> Quality {
         brier: found.only("stagecast_live_brier"),
         labels: found.only("stagecast_live_labels_total"),
         drift,
+        score_drift: found.only(table::SCORE_DRIFT.name),
+        challenger: challenger(found),
     }
+}
+
+fn challenger(found: &Found<'_>) -> Option<ChallengerSeen> {
+    let info = found.metrics(table::CHALLENGER_INFO.name).iter().find(|info| value(info) == 1.0)?;
+    let (name, version) = (label(info, "name"), label(info, "version"));
+    let of = |family: &table::Family| {
+        let is_its = |m: &&Metric| label(m, "name") == name && label(m, "version") == version;
+        found.metrics(family.name).iter().find(is_its).map(value).filter(|value| value.is_finite())
+    };
+    let differences = found.metrics(table::CHALLENGER_DIFFERENCE.name).first();
+    let differences = differences.map(|m| m.get_histogram()).filter(|h| h.get_sample_count() > 0);
+    Some(ChallengerSeen {
+        model: format!("{name} {version}"),
+        auc: of(&table::LIVE_VERSION_AUC),
+        brier: of(&table::LIVE_VERSION_BRIER),
+        mean_difference: differences.map(|h| h.get_sample_sum() / h.get_sample_count() as f64),
+    })
 }
 
 #[cfg(test)]
@@ -393,6 +424,25 @@ mod tests {
         assert_eq!((seen.customers, seen.score_distribution.len()), (6.0, 21));
         let unmeasured = Quality { labels: Some(0.0), ..Quality::default() };
         assert_eq!(seen.quality, unmeasured, "not measured is not shown");
+    }
+
+    #[test]
+    fn a_challenger_is_shown_beside_the_model_in_use() {
+        let config = Config::default();
+        let champion = crate::setup::model(&config, None).unwrap();
+        let mut other = champion.clone();
+        other.version = "next".into();
+        let plan =
+            crate::setup::plan_of(&config, &champion).unwrap().with_challenger(&champion, &other).unwrap();
+        let metrics = Metrics::new(&plan).unwrap();
+        let mut tally = crate::pipeline::engine::Tally::default();
+        (tally.differences[5], tally.difference_sum) = (4, -0.06);
+        let mut local = metrics.local();
+        local.tally(&plan, &tally);
+        local.flush();
+        let seen = look(&mut Figures::default(), &metrics, &plan, Tick::now()).quality.challenger.unwrap();
+        assert_eq!(seen.model, format!("{} next", champion.name));
+        assert_eq!((seen.auc, seen.brier, seen.mean_difference), (None, None, Some(-0.015)));
     }
 
     #[test]

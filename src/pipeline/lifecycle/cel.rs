@@ -18,6 +18,9 @@ const MAX_CASES: usize = 64;
 /// How many brackets may be open at once: the parser spends much stack on each, and a file must not be able to
 /// exhaust it.
 const MAX_OPEN_BRACKETS: usize = 10;
+/// How many operators, selections and opened brackets: each may be one level of the syntax tree, as in
+/// `a + b + c + …`, and trees are walked by recursion.
+const MAX_OPERATORS: usize = 256;
 
 /// Names that mean something in every rule and so cannot be given to a threshold or a trait.
 pub(super) const SPECIAL_NAMES: [&str; 4] = ["p_churn", "stage_days", "traits", "inf"];
@@ -71,6 +74,9 @@ pub(super) fn parse(source: &str) -> Result<IdedExpr, Complaint> {
     if most_open_brackets(source) > MAX_OPEN_BRACKETS {
         return Err(unsupported(format!("more than {MAX_OPEN_BRACKETS} brackets are open at once")));
     }
+    if operators(source) > MAX_OPERATORS {
+        return Err(unsupported(format!("the rule has more than {MAX_OPERATORS} operators")));
+    }
     match Program::compile(source) {
         Ok(program) => Ok(program.expression().clone()),
         Err(errors) => {
@@ -94,6 +100,15 @@ fn most_open_brackets(source: &str) -> usize {
         most = most.max(open);
     }
     most
+}
+
+/// An upper bound: what stands in texts counts too. A sign that is repeated (`&&`, `!!!`) is one.
+fn operators(source: &str) -> usize {
+    let bytes = source.as_bytes();
+    let is_operator = |byte: u8| b"+-*/%<>=!&|?:.([{".contains(&byte);
+    let begins = |at: usize| is_operator(bytes[at]) && !(at > 0 && bytes[at - 1] == bytes[at]);
+    let signs = (0..bytes.len()).filter(|at| begins(*at)).count();
+    signs + source.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| *word == "in").count()
 }
 
 /// Types a parsed rule; `reads` learns what it names.

@@ -1,0 +1,273 @@
+//! Customers of several ids: who goes by another id now, and how two of them become one.
+//!
+//! ```text
+//!   merge of S into T ─► T's partition ── Ask ─► S's partition ── State ─► T's partition
+//!                        (a merge of whom         S lives until then, goes,   T lives until then, the two
+//!                        T goes by, if T went)    a redirect to T stays       are joined and evaluated
+//!   events of S, later ──────────────────────► follow the redirect ──────► as T's own
+//! ```
+//!
+//! The two need not have a partition in common: all that passes between them is a [`Message`], keyed by whom it
+//! is for. An engine of its own hands its messages back to itself ([`Engine::step_alone`]); the service sends
+//! them through a topic, in the transaction of what they come of. A customer that was merged has no state, a
+//! redirect instead, so nothing of it exists twice; a state that is under way is in one message, so nothing is
+//! lost. This module owns the redirects and who is known by which other ids; what two states make together is
+//! [`super::join`]'s. PURE.
+//!
+//! Each merge tells the ids that came before it whom they are now, so that an event follows one redirect, two
+//! while that is under way. Merges that contradict each other while their states are under way make a circle of
+//! redirects; it ends at the smallest id in it, which is a customer again and gets everything.
+
+mod message;
+mod moves;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use super::codec::CodecError;
+use super::engine::Engine;
+use crate::event::{Event, Origin, ProfileChange, Reject, Source};
+use crate::time::{MAX_TS, MIN_TS, Ts};
+
+pub use message::Message;
+
+/// Redirects that one event or state follows.
+pub const MAX_HOPS: usize = 16;
+/// Other ids of one customer that are followed; beyond it the oldest begins a life of its own again.
+pub const MAX_ALIASES: usize = 256;
+/// Raised whenever the meaning of the records changes.
+const VERSION: u8 = 1;
+
+/// A customer's id.
+type Id = Box<str>;
+
+/// Who a merged customer is now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Redirect {
+    v: u8,
+    target: Id,
+    /// Events before this instant follow; it moves on while some do.
+    until: Ts,
+}
+
+/// The ids that were merged into a customer, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Aliases {
+    v: u8,
+    ids: Vec<Id>,
+}
+
+/// A merge that cannot be, as the record that asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub source: Source,
+    pub origin: Option<Box<Origin>>,
+    pub reject: Reject,
+}
+
+#[derive(Debug)]
+enum Before {
+    Redirect(Id, Option<Redirect>),
+    Aliases(Id, Vec<Id>),
+}
+
+/// The merged customers of one partition, what must be told to others, and how to take a transaction back.
+#[derive(Debug, Default)]
+pub struct Identities {
+    redirects: HashMap<Id, Redirect>,
+    by_end: BTreeSet<(Ts, Id)>,
+    aliases: HashMap<Id, Vec<Id>>,
+    /// What each was before the transaction, in order of change.
+    before: Vec<Before>,
+    outgoing: VecDeque<Message>,
+    refused: Vec<Refused>,
+}
+
+impl Identities {
+    const REDIRECT: &'static [u8] = b"\xffredirect ";
+    const ALIASES: &'static [u8] = b"\xffaliases ";
+
+    /// Merged customers whose events follow.
+    pub fn len(&self) -> usize {
+        self.redirects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.redirects.is_empty() && self.aliases.is_empty()
+    }
+
+    /// Who a merged customer is now, as far as this partition knows.
+    pub fn target(&self, id: &str) -> Option<&str> {
+        self.redirects.get(id).map(|redirect| &*redirect.target)
+    }
+
+    /// Who an id is in the end, where all customers are in one partition.
+    pub fn who<'a>(&'a self, id: &'a str) -> &'a str {
+        (0..MAX_HOPS).fold(id, |id, _| self.target(id).unwrap_or(id))
+    }
+
+    /// The other ids of a customer.
+    pub fn aliases(&self, id: &str) -> &[Box<str>] {
+        self.aliases.get(id).map_or(&[], |ids| ids)
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.before.is_empty() || !self.outgoing.is_empty() || !self.refused.is_empty()
+    }
+
+    /// The records of the state topic that the transaction at hand must write: `None` for a tombstone. No key is
+    /// UTF-8, so that no customer can have it.
+    pub fn changes(&self) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let key = |before: &Before| match before {
+            Before::Redirect(id, _) => (true, id.clone()),
+            Before::Aliases(id, _) => (false, id.clone()),
+        };
+        let changed: BTreeSet<(bool, Id)> = self.before.iter().map(key).collect();
+        let record = |(is_redirect, id): (bool, Id)| {
+            let prefix = if is_redirect { Self::REDIRECT } else { Self::ALIASES };
+            let value = if is_redirect {
+                self.redirects.get(&id).map(|redirect| serde_json::to_vec(redirect).unwrap_or_default())
+            } else {
+                let ids = self.aliases.get(&id).cloned();
+                ids.map(|ids| serde_json::to_vec(&Aliases { v: VERSION, ids }).unwrap_or_default())
+            };
+            ([prefix, id.as_bytes()].concat(), value)
+        };
+        changed.into_iter().map(record).collect()
+    }
+
+    /// Takes in a record of the state topic; false when it is about something else.
+    pub(super) fn restore(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, CodecError> {
+        let id = |id: &[u8]| std::str::from_utf8(id).map(Id::from).map_err(|_| CodecError::Impossible("key"));
+        if let Some(merged) = key.strip_prefix(Self::REDIRECT) {
+            let redirect = value.map(read::<Redirect>).transpose()?;
+            if redirect.as_ref().is_some_and(|r| !(MIN_TS..=MAX_TS).contains(&r.until)) {
+                return Err(CodecError::Impossible("redirect"));
+            }
+            self.put_redirect(id(merged)?, redirect);
+            return Ok(true);
+        }
+        let Some(known_as) = key.strip_prefix(Self::ALIASES) else { return Ok(false) };
+        let aliases = value.map(read::<Aliases>).transpose()?;
+        self.put_aliases(id(known_as)?, aliases.map_or(Vec::new(), |aliases| aliases.ids));
+        Ok(true)
+    }
+
+    fn change_redirect(&mut self, id: &str, to: Option<(&str, Ts)>) {
+        self.before.push(Before::Redirect(id.into(), self.redirects.get(id).cloned()));
+        let to = to.map(|(target, until)| Redirect { v: VERSION, target: target.into(), until });
+        self.put_redirect(id.into(), to);
+    }
+
+    fn put_redirect(&mut self, id: Id, to: Option<Redirect>) {
+        if let Some(old) = self.redirects.remove(&id) {
+            self.by_end.remove(&(old.until, id.clone()));
+        }
+        if let Some(new) = to {
+            self.by_end.insert((new.until, id.clone()));
+            self.redirects.insert(id, new);
+        }
+    }
+
+    fn change_aliases(&mut self, id: &str, to: Vec<Id>) {
+        self.before.push(Before::Aliases(id.into(), self.aliases(id).to_vec()));
+        self.put_aliases(id.into(), to);
+    }
+
+    fn put_aliases(&mut self, id: Id, to: Vec<Id>) {
+        if to.is_empty() {
+            self.aliases.remove(&id);
+        } else {
+            self.aliases.insert(id, to);
+        }
+    }
+
+    /// The ids that went by this one, which from now on has none.
+    fn take_aliases(&mut self, id: &str) -> Vec<Id> {
+        let ids = self.aliases(id).to_vec();
+        if !ids.is_empty() {
+            self.change_aliases(id, Vec::new());
+        }
+        ids
+    }
+
+    /// Lets those go whom nothing has followed for long.
+    pub(super) fn expire(&mut self, limit: Ts) {
+        while let Some((_, id)) = self.by_end.first().filter(|(until, _)| *until <= limit).cloned() {
+            self.change_redirect(&id, None);
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        self.outgoing.push_back(message);
+    }
+
+    /// What others must be told, in order.
+    pub fn take_outgoing(&mut self) -> VecDeque<Message> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Merges that cannot be.
+    pub fn take_refused(&mut self) -> Vec<Refused> {
+        std::mem::take(&mut self.refused)
+    }
+
+    pub(super) fn commit(&mut self) {
+        self.before.clear();
+    }
+
+    pub(super) fn rollback(&mut self) {
+        self.outgoing.clear();
+        self.refused.clear();
+        for before in std::mem::take(&mut self.before).into_iter().rev() {
+            match before {
+                Before::Redirect(id, old) => self.put_redirect(id, old),
+                Before::Aliases(id, old) => self.put_aliases(id, old),
+            }
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        // Ids stand in both tables and in the order of their ends.
+        const REDIRECT_BYTES: usize = 200;
+        let aliases: usize = self.aliases.values().map(|ids| 64 + ids.len() * 56).sum();
+        self.redirects.len() * REDIRECT_BYTES + aliases
+    }
+}
+
+fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u8,
+    }
+    match serde_json::from_slice::<Version>(bytes).map_err(|_| CodecError::Corrupt)?.v {
+        VERSION => serde_json::from_slice(bytes).map_err(|_| CodecError::Corrupt),
+        other => Err(CodecError::OtherVersion(other)),
+    }
+}
+
+/// Whether the event says that two customers are one.
+pub fn is_merge(event: &Event<'_>) -> bool {
+    matches!(event.profile.as_deref(), Some(ProfileChange::Merged(_)))
+}
+
+impl Engine {
+    /// The merged customers that are remembered, and what is due to be told.
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    pub fn identities_mut(&mut self) -> &mut Identities {
+        &mut self.identities
+    }
+
+    /// Takes in a record of the state topic about a merged customer; false when it is about something else.
+    pub fn restore_identity(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<bool, CodecError> {
+        self.identities.restore(key, value)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! How a merge goes: who asks, who gives, who takes, and who follows.
+
+use std::sync::Arc;
+
+use super::message::{Ask, Body, Carried, Moved};
+use super::{Id, MAX_ALIASES, MAX_HOPS, Message, Refused};
+use crate::event::{Event, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
+use crate::pipeline::codec::CodecError;
+use crate::pipeline::engine::{Applied, Engine};
+use crate::pipeline::join::Joining;
+use crate::pipeline::outbox::Channel;
+use crate::time::{MAX_TS, Ts};
+
+const CIRCLE: &str = "the customer was itself merged into the one that is to be merged into it";
+const ELSEWHERE: &str = "the customer to be merged was merged into another one before";
+
+impl Engine {
+    /// As [`Engine::step`], for an engine that has every customer: what it must tell others it tells itself.
+    pub fn step_alone(&mut self, event: &Event<'_>) -> Applied {
+        let mut applied = self.step(event);
+        while let Some(message) = self.identities.outgoing.pop_front() {
+            if let Some((_, followed)) = self.receive(message) {
+                applied = followed;
+            }
+        }
+        applied
+    }
+
+    /// Takes in a message whose turn has come; returns what became of the event in it, if it brings one.
+    pub fn receive(&mut self, message: Message) -> Option<(Source, Applied)> {
+        let Message { to, at, path, body, .. } = message;
+        match body {
+            Body::Event(carried) => {
+                let event = carried.event(&to, at);
+                return Some((event.source, self.step_via(&event, &path)));
+            }
+            Body::Ask(ask) => self.give(&to, *ask, path),
+            Body::State(moved) => self.take(&to, at, *moved, path),
+            Body::Follow { target } => self.follow_another(&to, target.as_deref(), at),
+            Body::Forget => self.be_forgotten(&to, at),
+        }
+        None
+    }
+
+    /// Whether a state in a message can be read; learns its layout. To be asked before the message is taken in.
+    pub fn check_message(&mut self, message: &Message) -> Result<(), Reject> {
+        if let Some((id, description)) = message.layout() {
+            self.meet_layout(*id, description);
+        }
+        let checked = message.state().map_or(Ok(()), |state| self.check_state(state));
+        checked.map_err(|error: CodecError| {
+            Reject::new(Reason::InvalidField, format!("/body/state/state: {error}"))
+        })
+    }
+
+    /// Sends the event of a customer without a state after whoever that is now; false when it is nobody else.
+    pub(in crate::pipeline) fn follows(&mut self, event: &Event<'_>, path: &[Id]) -> bool {
+        if self.identities.redirects.is_empty() {
+            return false;
+        }
+        let Some(target) = self.next_hop(&event.customer_id, event.ts, path) else { return false };
+        let body = Body::Event(Box::new(Carried::of(event)));
+        let path = beyond(path, &event.customer_id);
+        self.identities.send(Message::new(&target, event.ts, path, body));
+        true
+    }
+
+    /// Where something goes that came for `id` through `path`; `None`: it has arrived. A redirect that is over,
+    /// or that makes a circle which ends here, is dropped.
+    fn next_hop(&mut self, id: &str, ts: Ts, path: &[Id]) -> Option<Id> {
+        let follow_ms = self.plan().settings.identity.follow_ms;
+        let redirect = self.identities.redirects.get(id)?;
+        if redirect.until <= ts || ends_at(id, path) {
+            self.identities.change_redirect(id, None);
+            return None;
+        }
+        let target = redirect.target.clone();
+        // Seldom enough to write little, often enough that who is in use is not forgotten.
+        if redirect.until.saturating_sub(ts) < follow_ms / 2 {
+            self.identities.change_redirect(id, Some((&target, end_of_redirect(ts, follow_ms))));
+        }
+        Some(target)
+    }
+
+    /// A merge has come to the customer that is to remain: asks the other for what it has.
+    pub(in crate::pipeline) fn ask(&mut self, event: &Event<'_>) -> Applied {
+        let Some(ProfileChange::Merged(Merge { from_id, origin })) = event.profile.as_deref() else {
+            return Applied::InOrder;
+        };
+        if **from_id == *event.customer_id {
+            self.refuse(origin.clone(), CIRCLE);
+            return Applied::Refused;
+        }
+        let ask = Ask {
+            target: event.customer_id.as_ref().into(),
+            is_new: self.store.find(&event.customer_id).is_none(),
+            merged_at: event.ts,
+            event_id: event.event_id.as_deref().map(Id::from),
+            origin: origin.clone(),
+        };
+        self.identities.send(Message::new(from_id, event.ts, Vec::new(), Body::Ask(Box::new(ask))));
+        Applied::InOrder
+    }
+
+    fn refuse(&mut self, origin: Option<Box<Origin>>, why: &str) {
+        let reject = Reject::new(Reason::InvalidMerge, why);
+        self.identities.refused.push(Refused { source: Source::Profile, origin, reject });
+    }
+
+    /// Gives what a customer has to the one that it is now. Whoever was merged before is asked in vain, unless
+    /// it was into the same.
+    fn give(&mut self, from: &str, ask: Ask, path: Vec<Id>) {
+        let Ask { target, merged_at, event_id, origin, is_new } = &ask;
+        if **target == *from {
+            return;
+        }
+        if let Some(next) = self.next_hop(from, *merged_at, &path) {
+            if next != *target {
+                let path = beyond(&path, from);
+                self.identities.send(Message::new(&next, *merged_at, path, Body::Ask(Box::new(ask))));
+            }
+            return;
+        }
+        if !path.is_empty() {
+            return self.refuse(origin.clone(), ELSEWHERE);
+        }
+        let known = self.store.find(from);
+        let is_gone = known.is_none() && self.shut_out(from, *merged_at).is_some();
+        let (state, at, ids) = match known {
+            _ if is_gone => (None, *merged_at, Vec::new()),
+            Some(index) => {
+                let (state, at) = self.let_go(index, *merged_at);
+                (Some(state), at, self.redirect(from, target, *merged_at))
+            }
+            None => (None, *merged_at, self.redirect(from, target, *merged_at)),
+        };
+        let layout = state.as_ref().map(|_| (self.plan().layout_id, self.plan().description.clone()));
+        let (merged_at, is_new, event_id) = (*merged_at, *is_new, event_id.clone());
+        let moved = Moved { merged_at, is_new, event_id, state, layout, ids };
+        self.identities.send(Message::new(target, at, Vec::new(), Body::State(Box::new(moved))));
+    }
+
+    /// Lets a customer live until it is merged, and go. Its state, and the instant that is as of.
+    fn let_go(&mut self, index: u32, merged_at: Ts) -> (Vec<u8>, Ts) {
+        let plan = Arc::clone(&self.plan);
+        self.live_through(&plan, index, merged_at - 1);
+        let mut state = Vec::new();
+        self.encode(index, &mut state);
+        let at = self.plan().head.now.get(self.store.row(index)).max(merged_at);
+        self.store.touch(index, false);
+        self.count_out(index);
+        self.store.erase(index);
+        let id = self.store.customer(index).id.clone();
+        self.outbox.push_tombstone(Channel::ChurnScores, &id, at);
+        (state, at)
+    }
+
+    /// From now on events of `from` follow `target`, and so do those of everybody who was `from`. Returns all.
+    fn redirect(&mut self, from: &str, target: &str, at: Ts) -> Vec<Id> {
+        let until = end_of_redirect(at, self.plan().settings.identity.follow_ms);
+        self.identities.change_redirect(from, Some((target, until)));
+        let mut ids = self.identities.take_aliases(from);
+        self.tell_to_follow(&ids, Some(target), at);
+        ids.push(from.into());
+        ids
+    }
+
+    fn tell_to_follow(&mut self, ids: &[Id], target: Option<&str>, at: Ts) {
+        for id in ids {
+            let body = Body::Follow { target: target.map(Id::from) };
+            self.identities.send(Message::new(id, at, Vec::new(), body));
+        }
+    }
+
+    fn follow_another(&mut self, id: &str, target: Option<&str>, at: Ts) {
+        let Some(redirect) = self.identities.redirects.get(id) else { return };
+        let until = redirect.until.max(end_of_redirect(at, self.plan().settings.identity.follow_ms));
+        let to = target.filter(|target| *target != id).map(|target| (target, until));
+        self.identities.change_redirect(id, to);
+    }
+
+    /// Takes what somebody had who is this customer now, or sends it after whoever that is.
+    fn take(&mut self, to: &str, at: Ts, moved: Moved, path: Vec<Id>) {
+        let known = self.store.find(to);
+        if known.is_none() {
+            if let Some(next) = self.next_hop(to, at, &path) {
+                let path = beyond(&path, to);
+                return self.identities.send(Message::new(&next, at, path, Body::State(Box::new(moved))));
+            }
+            if let Some(opt_out) = self.shut_out(to, moved.merged_at) {
+                return self.forget_ids(&moved.ids, opt_out.erased_at);
+            }
+        }
+        let decoded = moved.state.as_deref().and_then(|state| self.decode(state).ok());
+        match decoded {
+            Some(decoded) => {
+                let merge = Joining {
+                    merged_at: moved.merged_at,
+                    event_id: moved.event_id.as_deref(),
+                    is_new: moved.is_new,
+                };
+                self.join(to, *decoded, at, &merge);
+            }
+            None => {
+                let event = plain_merge(to, &moved);
+                let hash = event.event_id.as_deref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+                self.take_in(known, &event, hash);
+            }
+        }
+        if !path.is_empty() {
+            self.tell_to_follow(&moved.ids, Some(to), at);
+        }
+        self.know_as(to, moved.ids, at);
+    }
+
+    /// Remembers by which other ids a customer is known.
+    fn know_as(&mut self, to: &str, ids: Vec<Id>, at: Ts) {
+        let mut aliases = self.identities.aliases(to).to_vec();
+        aliases.retain(|known| !ids.contains(known));
+        aliases.extend(ids.into_iter().filter(|id| **id != *to));
+        let surplus = aliases.len().saturating_sub(MAX_ALIASES);
+        let oldest: Vec<Id> = aliases.drain(..surplus).collect();
+        self.tell_to_follow(&oldest, None, at);
+        if *aliases != *self.identities.aliases(to) {
+            self.identities.change_aliases(to, aliases);
+        }
+    }
+
+    /// A customer was erased: so is whoever it was.
+    pub(in crate::pipeline) fn forget_aliases(&mut self, id: &str, at: Ts) {
+        let ids = self.identities.take_aliases(id);
+        self.forget_ids(&ids, at);
+    }
+
+    fn forget_ids(&mut self, ids: &[Id], at: Ts) {
+        for id in ids {
+            self.identities.send(Message::new(id, at, Vec::new(), Body::Forget));
+        }
+    }
+
+    fn be_forgotten(&mut self, id: &str, at: Ts) {
+        if self.identities.redirects.contains_key(id) {
+            self.identities.change_redirect(id, None);
+            self.note_erased(id, at, true);
+        }
+    }
+}
+
+/// The merge as an event that brings nothing.
+fn plain_merge(to: &str, moved: &Moved) -> Event<'static> {
+    Event {
+        source: Source::Profile,
+        customer_id: to.to_owned().into(),
+        name: "customers_merged".into(),
+        ts: moved.merged_at,
+        event_id: moved.event_id.as_deref().map(|id| id.to_owned().into()),
+        numbers: Numbers::default(),
+        profile: None,
+        channel: None,
+    }
+}
+
+fn beyond(path: &[Id], id: &str) -> Vec<Id> {
+    path.iter().cloned().chain([Id::from(id)]).collect()
+}
+
+fn end_of_redirect(at: Ts, follow_ms: i64) -> Ts {
+    at.saturating_add(follow_ms).min(MAX_TS)
+}
+
+/// Whether what came this way goes no further: it went round a circle and this is the smallest id in it, or it
+/// has come too far.
+fn ends_at(id: &str, path: &[Id]) -> bool {
+    let circle = path.iter().position(|before| **before == *id).map(|first| &path[first..]);
+    path.len() >= MAX_HOPS || circle.is_some_and(|circle| circle.iter().all(|other| id <= &**other))
+}

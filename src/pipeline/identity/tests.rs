@@ -1,0 +1,103 @@
+use super::*;
+use crate::event::{Event, Field, Merge, Numbers};
+use crate::pipeline::facts::TraitValue;
+
+use super::message::{Body, Carried};
+
+fn event(profile: Option<ProfileChange>) -> Event<'static> {
+    let mut numbers = Numbers::default();
+    numbers.set(Field::Amount, 0.1 + 0.2);
+    numbers.set(Field::Sentiment, -1.0);
+    Event {
+        source: Source::Profile,
+        customer_id: "old".into(),
+        name: "something_new".into(),
+        ts: 5,
+        event_id: Some("e\"1".into()),
+        numbers,
+        profile: profile.map(Box::new),
+        channel: Some("app".into()),
+    }
+}
+
+#[test]
+fn an_event_comes_out_of_a_message_as_it_went_in() {
+    let text = TraitValue::Text("true".into());
+    let traits = vec![
+        ("flag".into(), Some(TraitValue::Flag(false))),
+        ("number".into(), Some(TraitValue::Number(0.1 + 0.2))),
+        ("text".into(), Some(text)),
+        ("gone".into(), None),
+    ];
+    let value = vec![0, 159, 146, 150];
+    let headers = vec![("h".to_owned(), Some(vec![255])), ("none".to_owned(), None)];
+    let origin =
+        Origin { topic: "t".into(), offset: 7, key: Some(vec![1]), value, headers, ..Origin::default() };
+    let merge = Merge { from_id: "x".into(), origin: Some(Box::new(origin)) };
+    for profile in [
+        None,
+        Some(ProfileChange::Traits(traits)),
+        Some(ProfileChange::Deleted),
+        Some(ProfileChange::Merged(merge)),
+    ] {
+        let event = event(profile);
+        let body = Body::Event(Box::new(Carried::of(&event)));
+        let message = Message::new("new", 5, vec!["old".into()], body);
+        let read = Message::decode(&message.encode()).unwrap();
+        assert_eq!(read, message);
+        let Body::Event(carried) = read.body else { panic!("{read:?}") };
+        assert_eq!(carried.event("new", 5), Event { customer_id: "new".into(), ..event });
+    }
+}
+
+#[test]
+fn what_is_no_message_is_told_without_quoting_it() {
+    for (bytes, reason) in [
+        (&b"canary"[..], "malformed_json"),
+        (br#"{"v":9,"to":"canary","at":1,"body":"forget"}"#, "invalid_field"),
+        (br#"{"v":1,"to":"canary","at":-99999999999999999,"body":"forget"}"#, "invalid_field"),
+        (br#"{"v":1,"to":"canary","at":1,"body":{"state":{"from":"canary","state":"0"}}}"#, "malformed_json"),
+    ] {
+        let reject = Message::decode(bytes).unwrap_err();
+        assert_eq!(reject.reason.code(), reason);
+        assert!(!reject.message.contains("canary"), "{reject}");
+    }
+    assert!(Message::decode(br#"{"v":1,"to":"c","at":1,"body":"forget"}"#).is_ok());
+}
+
+#[test]
+fn records_are_read_back_and_damage_is_told() {
+    let mut all = Identities::default();
+    all.change_redirect("a", Some(("b", 9)));
+    all.change_aliases("b", vec!["a".into()]);
+    let mut again = Identities::default();
+    for (key, value) in all.changes() {
+        assert!(std::str::from_utf8(&key).is_err(), "a customer could have it");
+        assert_eq!(again.restore(&key, value.as_deref()), Ok(true));
+    }
+    assert_eq!((again.target("a"), again.aliases("b")), (Some("b"), all.aliases("b")));
+    let key = b"\xffredirect a";
+    assert_eq!(again.restore(key, Some(b"{")), Err(CodecError::Corrupt));
+    assert_eq!(again.restore(key, Some(br#"{"v":2,"later":1}"#)), Err(CodecError::OtherVersion(2)));
+    assert_eq!(again.restore(b"\xffcommit", Some(b"{}")), Ok(false));
+    assert_eq!(again.restore(key, None), Ok(true));
+    assert_eq!(again.restore(b"\xffaliases b", None), Ok(true));
+    assert!(again.is_empty() && again.by_end.is_empty());
+}
+
+#[test]
+fn each_redirect_ends_in_its_time_and_a_rollback_brings_all_back() {
+    let mut all = Identities::default();
+    all.change_redirect("a", Some(("c", 10)));
+    all.change_redirect("b", Some(("c", 20)));
+    all.commit();
+    all.change_redirect("b", Some(("d", 30)));
+    all.change_aliases("d", vec!["b".into()]);
+    all.expire(15);
+    let changed: Vec<bool> = all.changes().iter().map(|(_, value)| value.is_some()).collect();
+    assert_eq!(changed, [true, false, true], "aliases of d, a is over, b");
+    all.rollback();
+    assert_eq!((all.target("a"), all.target("b"), all.aliases("d").len()), (Some("c"), Some("c"), 0));
+    all.expire(20);
+    assert!(all.is_empty() && all.by_end.is_empty());
+}

@@ -1,0 +1,415 @@
+//! Customers of several ids, against the engine itself: nobody is lost, nobody is there twice, and two who become
+//! one have the features of a customer who had made all their events; whatever is stopped, restored, taken back,
+//! or spread over partitions that are read at different speeds.
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use stagecast::event::Source;
+use stagecast::event::money::Money;
+use stagecast::event::native::{Envelope, decode};
+use stagecast::pipeline::engine::{Applied, Engine};
+use stagecast::pipeline::identity::Message;
+use stagecast::pipeline::lifecycle::preset;
+use stagecast::pipeline::plan::{Plan, Privacy, Settings};
+use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts, format_rfc3339};
+use support::{Driver, Out, plan};
+
+const START: Ts = 1_767_225_600_000;
+const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+fn tries(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn a_plan() -> Arc<Plan> {
+    let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
+    let privacy = Privacy { opt_out_ms: 3 * DAY_MS, ..Privacy::default() };
+    plan(&lifecycles, Settings { privacy, ..Settings::default() })
+}
+
+/// One record of a history.
+#[derive(Clone, Debug)]
+struct Step {
+    ts: Ts,
+    customer: &'static str,
+    source: Source,
+    kind: &'static str,
+    more: String,
+    number: usize,
+}
+
+impl Step {
+    fn json_of(&self, customer: &str) -> String {
+        let Step { kind, more, number, .. } = self;
+        let ts = format_rfc3339(self.ts);
+        let ts = ts.as_str();
+        format!(r#"{{"customer_id":"{customer}","type":"{kind}","ts":"{ts}","event_id":"e{number}"{more}}}"#)
+    }
+
+    fn merged(&self) -> Option<&'static str> {
+        let from = self.more.strip_prefix(",\"from_id\":\"")?.trim_end_matches('"');
+        IDS.into_iter().find(|id| *id == from)
+    }
+}
+
+fn activity() -> impl Strategy<Value = (Source, &'static str, String)> {
+    let amounts = select(vec![5, 25, 80]).prop_map(|amount| format!(r#","amount":{amount},"channel":"app""#));
+    let moods = select(vec![-1, 0, 1]).prop_map(|mood| format!(r#","sentiment":{mood}"#));
+    prop_oneof![
+        4 => Just((Source::Clickstream, "product_viewed", String::new())),
+        2 => Just((Source::Clickstream, "product_added", r#","channel":"web""#.to_owned())),
+        4 => amounts.clone().prop_map(|more| (Source::Purchase, "order_completed", more)),
+        1 => amounts.prop_map(|more| (Source::Purchase, "order_refunded", more)),
+        1 => moods.clone().prop_map(|more| (Source::Support, "ticket_opened", more)),
+        1 => moods.prop_map(|more| (Source::Support, "ticket_solved", more)),
+    ]
+}
+
+/// A gap, how late, whom it is about, and what happens: a merge where nothing else does.
+type Drawn = (i64, i64, (&'static str, &'static str), Option<(Source, &'static str, String)>);
+
+/// Histories of five ids, some of which turn out to be one customer's.
+fn histories(erasures: bool) -> impl Strategy<Value = Vec<Step>> {
+    let gap = select(vec![0, MINUTE_MS, 20 * MINUTE_MS, 5 * HOUR_MS, DAY_MS, 4 * DAY_MS, 30 * DAY_MS]);
+    let merge = (select(IDS.to_vec()), select(IDS.to_vec()));
+    let what = prop_oneof![
+        12 => activity().prop_map(Some),
+        3 => Just(None),
+        if erasures { 1 } else { 0 } => Just(Some((Source::Profile, "customer_deleted", String::new()))),
+    ];
+    let step = (gap, 0..=4 * HOUR_MS, merge, what);
+    vec(step, 1..60).prop_map(|steps| {
+        let mut clock = START;
+        let at = |(number, (gap, late, (customer, from), what)): (usize, Drawn)| {
+            clock += gap;
+            let merge = || (Source::Profile, "customers_merged", format!(",\"from_id\":\"{from}\""));
+            let (source, kind, more) = what.unwrap_or_else(merge);
+            // Merges come in time: a late one is the same to both, but not to the order of merges.
+            let ts = if kind == "customers_merged" { clock } else { clock - late };
+            Step { ts, customer, source, kind, more, number }
+        };
+        let is_one = |step: &Step| step.merged() == Some(step.customer);
+        steps.into_iter().enumerate().map(at).filter(|step| !is_one(step)).collect()
+    })
+}
+
+/// Longer than any event is late.
+const GRACE_MS: i64 = 6 * HOUR_MS;
+
+fn apply(driver: &mut Driver, step: &Step, customer: &str) -> Applied {
+    let applied = driver.apply(step.source, step.json_of(customer).as_bytes());
+    driver.engine.tick(step.ts - GRACE_MS);
+    assert_eq!(driver.engine.population(), driver.recount(), "the population is what is there");
+    applied
+}
+
+/// The features of a customer as of an instant.
+fn features(engine: &Engine, id: &str, at: Ts) -> Option<Vec<(String, f64)>> {
+    let view = engine.view(engine.store().find(id)?, at);
+    let names = engine.plan().layout.features.iter().map(|feature| feature.name.clone());
+    Some(names.zip(view.features).collect())
+}
+
+fn end(steps: &[Step]) -> Ts {
+    steps.iter().map(|s| s.ts).max().unwrap_or(START) + HOUR_MS
+}
+
+/// Who is whom in the end, by the merges that can be, in order.
+fn ends_as(steps: &[Step]) -> BTreeMap<&'static str, &'static str> {
+    let mut is: BTreeMap<&str, &str> = IDS.iter().map(|id| (*id, *id)).collect();
+    for step in steps {
+        let Some(from) = step.merged() else { continue };
+        let root = is[step.customer];
+        // Who was merged before cannot be merged again, nor into who was merged into it.
+        if is[from] == from && root != from {
+            is.values_mut().filter(|now| **now == from).for_each(|now| *now = root);
+        }
+    }
+    is
+}
+
+/// What the state topic of a partition holds.
+#[derive(Clone, Default)]
+struct Log {
+    states: BTreeMap<String, Vec<u8>>,
+    others: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Log {
+    /// What the worker sends with a commit.
+    fn write(&mut self, engine: &Engine) {
+        let store = engine.store();
+        for index in store.dirty() {
+            let id = store.customer(*index).id.to_string();
+            self.states.remove(&id);
+            if !store.is_erased(*index) {
+                let mut bytes = Vec::new();
+                engine.encode(*index, &mut bytes);
+                self.states.insert(id, bytes);
+            }
+        }
+        let opt_outs = engine.opt_outs().changes().into_iter().map(|(hash, opt_out)| {
+            (stagecast::pipeline::erasure::OptOut::key(hash), opt_out.map(|opt_out| opt_out.encode()))
+        });
+        for (key, value) in engine.identities().changes().into_iter().chain(opt_outs) {
+            self.others.remove(&key);
+            if let Some(value) = value {
+                self.others.insert(key, value);
+            }
+        }
+    }
+
+    fn restored(&self, plan: &Arc<Plan>) -> Engine {
+        let mut engine = Engine::new(Arc::clone(plan), true);
+        for (key, value) in &self.others {
+            if !engine.restore_identity(key, Some(value)).expect("what was written") {
+                let hash = stagecast::pipeline::erasure::OptOut::of_key(key).expect("a key of ours");
+                engine.restore_opt_out(hash, Some(value)).expect("what was written");
+            }
+        }
+        for (id, bytes) in &self.states {
+            engine.restore(id, bytes).expect("what was written");
+        }
+        engine.finish_restore();
+        engine
+    }
+}
+
+fn by_customer(outputs: Vec<Out>) -> BTreeMap<String, Vec<Out>> {
+    let mut all: BTreeMap<String, Vec<Out>> = BTreeMap::new();
+    outputs.into_iter().for_each(|out| all.entry(out.key.clone()).or_default().push(out));
+    all
+}
+
+proptest! {
+    #![proptest_config(tries(48))]
+
+    #[test]
+    fn merged_customers_have_the_features_of_one_who_did_everything(steps in histories(false)) {
+        let plan = a_plan();
+        let (mut merged, mut one) = (Driver::new(&plan), Driver::new(&plan));
+        let is = ends_as(&steps);
+        let (mut changes, mut known) = (Vec::new(), BTreeSet::new());
+        for step in &steps {
+            apply(&mut merged, step, step.customer);
+            changes.extend(merged.commit());
+            known.insert(is[step.customer]);
+            // A merge that cannot be leaves no trace; one that can brings nothing of its own.
+            if step.merged().is_none() {
+                apply(&mut one, step, is[step.customer]);
+                one.commit();
+            }
+        }
+        let at = end(&steps);
+        let alive: BTreeSet<&str> = merged.states().into_keys().map(|id| is[id.as_str()]).collect();
+        for id in IDS {
+            let (got, expected) = (features(&merged.engine, id, at), features(&one.engine, id, at));
+            if let Some(expected) = expected {
+                prop_assert_eq!(got, Some(expected), "{} of {:?}", id, is);
+            }
+            prop_assert!(is[id] == id || merged.engine.store().find(id).is_none(), "{} is there twice", id);
+        }
+        prop_assert_eq!(alive.len(), merged.engine.store().len());
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for out in changes.iter().filter(|out| out.channel == stagecast::pipeline::outbox::Channel::StageChanges) {
+            let n = counts.entry(out.key.clone()).or_default();
+            *n += 1;
+            prop_assert_eq!(out.json()["sequence"].as_u64(), Some(*n), "without gaps");
+        }
+    }
+
+    #[test]
+    fn merges_survive_restarts_and_rollbacks_anywhere(
+        steps in histories(true),
+        stops in vec(any::<Index>(), 0..4),
+        spans in vec((any::<Index>(), 1..10usize), 0..4),
+    ) {
+        let plan = a_plan();
+        let (mut straight, mut broken) = (Driver::new(&plan), Driver::new(&plan));
+        let (mut written, mut rewritten, mut log) = (Vec::new(), Vec::new(), Log::default());
+        let stops: Vec<usize> = stops.iter().map(|i| i.index(steps.len().max(1))).collect();
+        let spans: BTreeMap<usize, usize> =
+            spans.iter().map(|(i, n)| (i.index(steps.len().max(1)), *n)).collect();
+        for (i, step) in steps.iter().enumerate() {
+            if let Some(span) = spans.get(&i) {
+                log.write(&broken.engine);
+                rewritten.extend(broken.commit());
+                let there = |driver: &Driver| {
+                    let ids: Vec<String> = driver.states().into_keys().collect();
+                    let engine = &driver.engine;
+                    let whom = IDS.map(|id| {
+                        let aliases = engine.identities().aliases(id).to_vec();
+                        (engine.identities().target(id).map(str::to_owned), aliases)
+                    });
+                    (ids, engine.population().to_vec(), engine.opt_outs().len(), whom)
+                };
+                let before = there(&broken);
+                let next = &steps[i..(i + span).min(steps.len())];
+                next.iter().for_each(|step| { apply(&mut broken, step, step.customer); });
+                broken.engine.rollback();
+                prop_assert_eq!(broken.engine.population(), broken.recount());
+                prop_assert_eq!(there(&broken), before);
+            }
+            prop_assert_eq!(apply(&mut straight, step, step.customer), apply(&mut broken, step, step.customer));
+            prop_assert_eq!(
+                straight.engine.identities_mut().take_refused(),
+                broken.engine.identities_mut().take_refused()
+            );
+            if stops.contains(&i) {
+                log.write(&broken.engine);
+                rewritten.extend(broken.commit());
+                broken.engine = log.restored(&plan);
+                prop_assert_eq!(broken.engine.population(), broken.recount());
+            }
+            written.extend(straight.commit());
+        }
+        for driver in [&mut straight, &mut broken] {
+            driver.engine.run_until(end(&steps) + 100 * DAY_MS);
+        }
+        written.extend(straight.commit());
+        rewritten.extend(broken.commit());
+        prop_assert_eq!(straight.states(), broken.states());
+        prop_assert_eq!(by_customer(written), by_customer(rewritten));
+    }
+}
+
+/// Three partitions that are read at different speeds, each with a state topic of its own, and what passes
+/// between them.
+struct Partitions {
+    plan: Arc<Plan>,
+    drivers: Vec<Driver>,
+    logs: Vec<Log>,
+    inboxes: Vec<VecDeque<Vec<u8>>>,
+    events: Vec<VecDeque<Step>>,
+    taken: usize,
+}
+
+impl Partitions {
+    const COUNT: usize = 3;
+
+    fn of(id: &str) -> usize {
+        usize::from(id.as_bytes()[0]) % Self::COUNT
+    }
+
+    fn new(plan: &Arc<Plan>, steps: &[Step]) -> Self {
+        let mut events = vec![VecDeque::new(); Self::COUNT];
+        steps.iter().for_each(|step| events[Self::of(step.customer)].push_back(step.clone()));
+        Partitions {
+            plan: Arc::clone(plan),
+            drivers: (0..Self::COUNT).map(|_| Driver::new(plan)).collect(),
+            logs: vec![Log::default(); Self::COUNT],
+            inboxes: vec![VecDeque::new(); Self::COUNT],
+            events,
+            taken: 0,
+        }
+    }
+
+    /// Lets a partition do one thing in a transaction: take in what another says, or an event of its own; may
+    /// take it back first, and may be restarted after.
+    fn advance(&mut self, partition: usize, listens: bool, fails: bool, restarts: bool) {
+        let engine = &mut self.drivers[partition].engine;
+        let message = if listens { self.inboxes[partition].pop_front() } else { None };
+        let event = if message.is_none() { self.events[partition].pop_front() } else { None };
+        for attempt in 0..=usize::from(fails) {
+            let mut applied = None;
+            if let Some(message) = &message {
+                let message = Message::decode(message).expect("a message");
+                engine.check_message(&message).expect("a state");
+                applied = engine.receive(message).map(|(_, applied)| applied);
+            }
+            if let Some(event) = &event {
+                let json = event.json_of(event.customer);
+                let envelope = Envelope { source: event.source, key: None, timestamp: None, latest: None };
+                let event = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                applied = Some(engine.step(&event));
+            }
+            if attempt < usize::from(fails) {
+                engine.rollback();
+            } else {
+                self.taken += usize::from(matches!(applied, Some(Applied::InOrder | Applied::Late)));
+            }
+        }
+        for message in engine.identities_mut().take_outgoing() {
+            self.inboxes[Self::of(&message.to)].push_back(message.encode());
+        }
+        self.logs[partition].write(engine);
+        engine.commit();
+        if restarts {
+            *engine = self.logs[partition].restored(&self.plan);
+        }
+        assert_eq!(self.drivers[partition].engine.population(), self.drivers[partition].recount());
+    }
+
+    fn run(&mut self, schedule: &[(u8, u8)]) {
+        for (who, how) in schedule {
+            self.advance(usize::from(*who) % Self::COUNT, how & 1 == 0, how & 6 == 6, how & 24 == 24);
+        }
+        let is_left = |p: &Partitions, i: usize| !p.inboxes[i].is_empty() || !p.events[i].is_empty();
+        let mut steps = 0;
+        while let Some(partition) = (0..Self::COUNT).find(|i| is_left(self, *i)) {
+            self.advance(partition, true, false, false);
+            steps += 1;
+            assert!(steps < 10_000, "they talk for ever");
+        }
+    }
+
+    fn features(&self, id: &str, at: Ts) -> Option<Vec<(String, f64)>> {
+        features(&self.drivers[Self::of(id)].engine, id, at)
+    }
+}
+
+proptest! {
+    #![proptest_config(tries(48))]
+
+    #[test]
+    fn partitions_read_at_any_speed_agree_on_the_features(
+        steps in histories(false),
+        schedule in vec((any::<u8>(), any::<u8>()), 0..200),
+    ) {
+        // Each id goes into a later one, once: which merges can be does not depend on what is read first.
+        let mut gone = BTreeSet::new();
+        let steps: Vec<Step> = steps
+            .into_iter()
+            .filter(|step| step.merged().is_none_or(|from| from < step.customer && gone.insert(from)))
+            .collect();
+        let plan = a_plan();
+        let mut partitions = Partitions::new(&plan, &steps);
+        partitions.run(&schedule);
+        let mut alone = Driver::new(&plan);
+        for step in &steps {
+            apply(&mut alone, step, step.customer);
+            alone.commit();
+        }
+        let at = end(&steps);
+        for id in IDS {
+            prop_assert_eq!(partitions.features(id, at), features(&alone.engine, id, at), "{}", id);
+        }
+    }
+
+    #[test]
+    fn no_event_is_lost_or_counted_twice_however_merges_contradict_each_other(
+        steps in histories(false),
+        schedule in vec((any::<u8>(), any::<u8>()), 0..300),
+    ) {
+        let plan = a_plan();
+        let mut partitions = Partitions::new(&plan, &steps);
+        partitions.run(&schedule);
+        let at = end(&steps);
+        let happened = steps.iter().filter(|step| Source::ACTIVITY.contains(&step.source)).count();
+        let counted: f64 = IDS
+            .iter()
+            .filter_map(|id| partitions.features(id, at))
+            .flat_map(|features| features.into_iter().find(|(name, _)| name == "events_lifetime"))
+            .map(|(_, n)| n)
+            .sum();
+        prop_assert_eq!(counted, happened as f64);
+        prop_assert!(partitions.taken >= happened);
+    }
+}
