@@ -28,5 +28,7 @@ pub mod schema;
 pub mod setup;
 pub mod registry;
 pub mod reload;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod demo;
 pub mod cli;

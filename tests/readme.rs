@@ -140,10 +140,11 @@ fn topics() -> String {
     let channels = asyncapi["channels"].as_object().unwrap();
     let row = |(topic, role): (&str, Role)| {
         let channel = channels.values().find(|channel| channel["address"] == topic);
-        let carries = channel
-            .map_or("Private: one record per customer, versioned, and commit markers.".into(), |c| {
-                c["description"].as_str().unwrap().to_owned()
-            });
+        let carries = match role {
+            Role::State => "Private: one record per customer, versioned, and commit markers.",
+            Role::Moves => "Private: what passes between the ids of one customer.",
+            _ => channel.unwrap()["description"].as_str().unwrap(),
+        };
         let message = channel.and_then(|c| c["messages"].as_object()?.keys().next());
         let schema = message.map_or_else(String::new, |name| {
             let name = if name == "dead-letter" { "dead-letter-headers" } else { name };
@@ -152,7 +153,7 @@ fn topics() -> String {
         let way = if role == Role::Input { "in" } else { "out" };
         let config = role.config(1);
         let kept = config.get("retention.ms").map_or("", |ms| if ms == "-1" { ", for good" } else { "" });
-        vec![code(topic), way.into(), format!("{}{kept}", config["cleanup.policy"]), carries, schema]
+        vec![code(topic), way.into(), format!("{}{kept}", config["cleanup.policy"]), carries.into(), schema]
     };
     let layout = stagecast::setup::topics(&config);
     table(&["topic", "", "cleanup", "carries", "schema"], layout.topics().into_iter().map(row))

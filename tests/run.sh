@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Passes the tests. What they need besides Rust, a C compiler and make is Java 17 and Maven, for the real Apache
-# Kafka that they start themselves, and Chromium with Node.js 20 and npm, for the live page; on Debian and Ubuntu, as
-# root, this installs what is missing.
+# Kafka that they start themselves, Chromium with Node.js 20 and npm, for the live page and schemas, and promtool, for
+# the alert rules; on Debian and Ubuntu, as root, this installs what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,6 +31,8 @@ cargo test --locked --no-fail-fast "$@"
 if [ $# -eq 0 ]; then
   cargo build --locked
   tests/deploy/tools.sh
+  npm ci --prefix tests/deploy --no-audit --no-fund --silent
+  node tests/deploy/schemas.mjs
   npm ci --prefix tests/interfaces --no-audit --no-fund --silent
   node tests/interfaces/validate.mjs
   npm ci --prefix tests/page --no-audit --no-fund --silent

@@ -21,5 +21,7 @@ pub struct Args {
 
 pub fn run(args: &Args, config: &Config) -> Result<()> {
     let plan = setup::plan(config, None)?;
+    #[cfg(feature = "otel")]
+    let _exporting = crate::otel::start()?;
     service::run(config, plan, service::Request { until_end: args.until_end, until: args.until })
 }

@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// In the order of `check --print`.
-pub const KEYS: [Key; 54] = [
+pub const KEYS: [Key; 58] = [
     ("app.id", "group.id, prefix of transactional.id and of the private topics"),
     (
         "app.instance",
@@ -34,6 +34,7 @@ pub const KEYS: [Key; 54] = [
     ("topics.erasures", "topic of receipts of erasures"),
     ("topics.dlq", "topic of dead letters"),
     ("topics.state", "private topic of state; inputs must have as many partitions"),
+    ("topics.identity", "private topic between the ids of a customer; inputs must have as many partitions"),
     ("topics.partitions", "for topics that are created while no input exists"),
     ("topics.replication", "for topics that are created; -1: the brokers' default"),
     ("commit.interval", "from the first output to its commit, when caught up"),
@@ -46,7 +47,14 @@ pub const KEYS: [Key; 54] = [
     ("features.file", "catalogue on top of the one that ships; empty: none"),
     ("features.dedupe", "event time within which a repeated event_id is dropped"),
     ("lifecycles.use", "presets by name, files by path"),
-    ("model.path", "a model, or a .toml file that names the champion; empty: the model that ships"),
+    (
+        "model.path",
+        "a model, a folder of models, or a .toml file that names the champion; empty: the model that ships",
+    ),
+    (
+        "model.challenger",
+        "a model that scores in the shadow of a single model; a folder's aliases name their own; empty: none",
+    ),
     ("scores.min_change", "a score is emitted when it moved so far since the last one emitted"),
     ("scores.rescore_every", "event time after which a silent customer is scored again"),
     ("scores.bands", "where medium and high begin"),
@@ -68,7 +76,15 @@ pub const KEYS: [Key; 54] = [
     ("privacy.opt_out", "event time after an erasure in which the customer's events are dropped; 0s: none"),
     ("privacy.salt", "secret in the hash of receipts; empty: app.id"),
     ("privacy.consent", "trait that refuses scoring when false or \"denied\"; empty: none"),
+    (
+        "identity.follow",
+        "event time after its last event for which a folded id still stands for the customer it was folded into",
+    ),
     ("http.listen", "address of metrics, health, customers and the live page"),
+    (
+        "http.token",
+        "bearer token of `POST /-/reload`, which is off while this is empty; `token_file` names a file that holds it",
+    ),
 ];
 
 /// Keys of a policy that have no default.

@@ -12,6 +12,7 @@ mod cloudevents;
 mod pointers;
 mod mapped;
 pub mod names;
+pub mod trace;
 mod json;
 mod sentiment;
 pub mod money;

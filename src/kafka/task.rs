@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::marker::{Done, Marker};
+use super::spans;
 use crate::config::Clock;
 use crate::event::decoder::{Decoder, Headers};
 use crate::event::native::Envelope;
-use crate::event::{KeptEvent, Origin, ProfileChange, Reject, Source};
+use crate::event::trace::Trace;
+use crate::event::{Event, KeptEvent, Origin, ProfileChange, Reject, Source};
 use crate::merge::{Merger, Position};
 use crate::pipeline::engine::{Applied, Engine};
 use crate::pipeline::identity::Message;
@@ -69,8 +71,20 @@ pub enum Intake {
 /// Something that waits in the merge.
 #[derive(Debug)]
 enum Waiting {
-    Event { event: KeptEvent, timestamp: Option<Ts> },
+    Event {
+        event: KeptEvent,
+        timestamp: Option<Ts>,
+        /// Few come with one, so it lives elsewhere.
+        traced: Option<Box<Traced>>,
+    },
     Message(Box<Message>),
+}
+
+/// The trace that a record came with, and the instant at which it was read.
+#[derive(Debug)]
+struct Traced {
+    trace: Trace,
+    read_at: Ts,
 }
 
 /// What one advance did.
@@ -178,7 +192,8 @@ impl Task {
                 if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref_mut() {
                     merge.origin = Some(Box::new(origin(topic, self.partition, record)));
                 }
-                let waiting = Waiting::Event { event: event.into(), timestamp: record.timestamp };
+                let traced = Trace::of(record.headers).map(|trace| Box::new(Traced { trace, read_at: wall }));
+                let waiting = Waiting::Event { event: event.into(), timestamp: record.timestamp, traced };
                 self.merger.push(lane, record.offset, ts, customer, waiting);
                 Intake::Taken
             }
@@ -215,18 +230,30 @@ impl Task {
         let (_, waiting) = self.merger.pop()?;
         self.changed = true;
         match waiting {
-            Waiting::Event { mut event, timestamp } => {
+            Waiting::Event { mut event, timestamp, traced } => {
                 self.clock = self.clock.max(event.ts);
                 let event = event.take();
+                let applied = match traced {
+                    None => self.engine.step(&event),
+                    Some(traced) => self.step_traced(&event, *traced),
+                };
                 // One topic may carry events of every kind.
-                let applied = Some((event.source, self.engine.step(&event)));
-                Some(Step { applied, timestamp })
+                Some(Step { applied: Some((event.source, applied)), timestamp })
             }
             Waiting::Message(message) => {
                 self.clock = self.clock.max(message.at);
                 Some(Step { applied: self.engine.receive(*message), timestamp: None })
             }
         }
+    }
+
+    /// What the event causes is due at its own instant or later; what is due before comes of silence.
+    fn step_traced(&mut self, event: &Event<'_>, traced: Traced) -> Applied {
+        let decided_before = self.engine.outbox.len();
+        let applied = self.engine.step(event);
+        let trace = spans::processed(traced.trace, event.source, self.partition, traced.read_at);
+        self.engine.outbox.belong_to(&Arc::new(trace), decided_before, event.ts);
+        applied
     }
 
     /// Lets time pass: an idle partition follows the wall clock. A task counts as idle once nothing came for

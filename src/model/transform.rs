@@ -93,11 +93,10 @@ fn tame(x: f64) -> f64 {
 /// ln(p / (1 − p)), by the pure-Rust logarithm.
 fn log_odds(p: f64) -> f64 {
     const NEAREST: f64 = 1e-6;
-    if p == f64::INFINITY {
+    if !p.is_finite() {
         return 0.0;
     }
-    // `max` and `min` leave no NaN.
-    let p = p.max(NEAREST).min(1.0 - NEAREST);
+    let p = p.clamp(NEAREST, 1.0 - NEAREST);
     libm::log(p / (1.0 - p))
 }
 

@@ -1,7 +1,9 @@
 //! What is due to go out: records in one buffer, in the order in which they were decided.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::event::trace::Trace;
 use crate::time::Ts;
 
 /// The topics that customers' outputs go to.
@@ -60,6 +62,8 @@ impl Record {
 pub struct Outbox {
     bytes: Vec<u8>,
     records: Vec<Record>,
+    /// The traces of the few records that belong to one, by the record's place.
+    traces: Vec<(usize, Arc<Trace>)>,
 }
 
 impl Outbox {
@@ -90,6 +94,20 @@ impl Outbox {
         self.records.iter().map(|r| (r, &self.bytes[r.key.clone()], &self.bytes[r.value.clone()]))
     }
 
+    /// Says that the records from the one numbered `from` on which are due at `since` or later came of an event
+    /// with this trace. Those before it came of silence.
+    pub fn belong_to(&mut self, trace: &Arc<Trace>, from: usize, since: Ts) {
+        let numbered = self.records.iter().enumerate().skip(from);
+        let caused = numbered.filter(|(_, record)| record.ts >= since);
+        self.traces.extend(caused.map(|(place, _)| (place, Arc::clone(trace))));
+    }
+
+    /// The trace of the record at this place of [`Outbox::records`].
+    pub fn trace_of(&self, place: usize) -> Option<&Trace> {
+        let found = self.traces.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        Some(&*self.traces[found].1)
+    }
+
     pub fn len(&self) -> usize {
         self.records.len()
     }
@@ -105,6 +123,7 @@ impl Outbox {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.records.clear();
+        self.traces.clear();
     }
 }
 
@@ -118,4 +137,23 @@ pub fn hash_customer(id: &str) -> u64 {
 fn record_id(channel: Channel, key: &str, ts: Ts, number: u32) -> u128 {
     let seed = (u64::from(number) << 8 | channel as u64) ^ (ts as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     xxhash_rust::xxh3::xxh3_128_with_seed(key.as_bytes(), seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_an_event_caused_belongs_to_its_trace() {
+        let trace = Arc::new(Trace::new(crate::event::trace::tests::PARENT, None).unwrap());
+        let mut outbox = Outbox::default();
+        for ts in [5, 1, 2, 3] {
+            outbox.push(Channel::StageChanges, "c", ts, 0, |out| out.push(b'1'));
+        }
+        outbox.belong_to(&trace, 1, 2);
+        let traced: Vec<bool> = (0..4).map(|place| outbox.trace_of(place).is_some()).collect();
+        assert_eq!(traced, [false, false, true, true]);
+        outbox.clear();
+        assert!(outbox.trace_of(2).is_none());
+    }
 }

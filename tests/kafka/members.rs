@@ -1,5 +1,6 @@
 //! The consumer of the inputs, on a real broker.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
@@ -57,4 +58,40 @@ fn a_partition_that_was_held_back_when_it_was_revoked_is_read_after_it_came_back
     members::assign(&member, &from_the_beginning(&partitions)).unwrap();
     assert_eq!(next(&member), "first");
     members::prepare_to_close(&member);
+}
+
+/// Closes a member, which must come to an end.
+fn close(member: Member, what: &str) {
+    let (closed, closes) = mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        members::prepare_to_close(&member);
+        drop(member);
+        closed.send(()).unwrap();
+    });
+    closes.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("a member never closes: {what}"));
+    closing.join().unwrap();
+}
+
+#[test]
+fn a_member_closes_whatever_the_group_still_asks() {
+    let kafka = RealKafka::shared();
+    let topic = kafka.topic("in", 2, &[]);
+    let settings = ClientSettings::new(&kafka.bootstrap(), &fresh("app"), "box-0");
+    let join = |worker| members::join(&settings, worker, &[&topic]).unwrap();
+
+    let first = join(0);
+    assert!(matches!(request(&first), Request::Assign(_)));
+    close(first, "it was asked to take partitions");
+
+    let first = join(0);
+    let Request::Assign(partitions) = request(&first) else { panic!("nothing was there to revoke") };
+    members::assign(&first, &from_the_beginning(&partitions)).unwrap();
+    let second = join(1);
+    until("the group asks for partitions back", || {
+        drop(second.poll(POLL));
+        drop(first.poll(POLL));
+        matches!(first.context().next(), Some(Request::Revoke { .. }))
+    });
+    close(first, "it was asked for partitions");
+    close(second, "it was joining");
 }

@@ -235,6 +235,43 @@ fn outputs_carry_cloudevents_headers_and_processing_time() {
     }
 }
 
+/// Only what the traced event caused: not what silence did before it, and not what other events cause.
+#[test]
+fn a_trace_goes_from_a_record_to_what_it_causes() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let world = World::new("trace", 1, "");
+    let write = |value: &str, headers: &[(&str, &str)]| {
+        let headers = headers.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
+        world.kafka.produce(&world.topic("purchase"), [Record { headers, ..Record::new("c", value) }]);
+    };
+    let order = |day| {
+        format!(r#"{{"customer_id":"c","type":"order_completed","ts":"2025-{day}T00:00:00Z","amount":9}}"#)
+    };
+    write(&order("01-01"), &[("traceparent", "no trace")]);
+    write(&order("06-01"), &[("TraceParent", PARENT), ("tracestate", "vendor=1")]);
+    world.finish(&["run", "--until-end"], &[]);
+    let outputs = world
+        .kafka
+        .read(&[&world.topic("stage-changes"), &world.topic("churn-scores")], Isolation::Committed);
+    let (mut with, mut without) = (0, 0);
+    for output in &outputs {
+        let value: serde_json::Value = serde_json::from_str(output.text()).unwrap();
+        let header = |name: &str| {
+            let found = output.headers.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| String::from_utf8(value.clone()).unwrap())
+        };
+        if value["ts"] == "2025-06-01T00:00:00.000Z" {
+            assert_eq!(header("traceparent").unwrap()[..36], PARENT[..36], "{value}");
+            assert_eq!(header("tracestate").as_deref(), Some("vendor=1"));
+            with += 1;
+        } else {
+            assert_eq!(header("traceparent"), None, "{value}");
+            without += 1;
+        }
+    }
+    assert!(with >= 2 && without >= 3, "{with} with a trace, {without} without");
+}
+
 #[test]
 fn a_layout_that_would_split_or_lose_data_is_refused() {
     let mut world = World::new("refused", 2, "");
@@ -275,7 +312,7 @@ fn added_partitions_are_refused_in_one_topic_and_in_all() {
     world.finish(&["run", "--until-end"], &[]);
     world.kafka.add_partitions(&world.topic("clickstream"), 3);
     refused(&world, "a customer's events would meet different workers");
-    for topic in ["purchase", "support", "profile", "state"] {
+    for topic in ["purchase", "support", "profile", "state", "identity"] {
         world.kafka.add_partitions(&world.topic(topic), 3);
     }
     refused(&world, "keys have moved to other partitions");
