@@ -203,6 +203,7 @@ fn policy(alert: &config::AlertPolicy) -> Policy {
         cooldown_ms: alert.cooldown_ms,
         control: alert.control,
         segment: alert.segment.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        min_clv: alert.min_clv,
         action: alert.action.clone(),
     }
 }

@@ -217,6 +217,7 @@ fn policy(text: &str) -> Policy {
                 let (name, value) = value.split_once('=').expect("segment trait=value");
                 policy.segment.push((name.to_owned(), TraitValue::Text(value.into())));
             }
+            ("min_clv", _) => policy.min_clv = Some(number(value)),
             ("action", _) => policy.action = Some(value.to_owned()),
             _ => panic!("`{key}` is no key of a policy"),
         }

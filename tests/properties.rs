@@ -326,14 +326,18 @@ proptest! {
     }
 }
 
-/// Another model that foretells the same: it thinks more of clicks, and less of orders.
+/// Another model that foretells the same: it thinks more of clicks, and sees orders by a fit of its own.
 fn challenger(champion: &Model) -> Model {
     let terms = [
         ("days_since_click", Transform::Recency { cap: 30.0 }, (0.5, 0.3, 1.6)),
         ("orders_30d", Transform::Log1p, (0.7, 0.7, -0.2)),
+        ("p_no_order", Transform::Logit, (0.0, 1.0, 0.8)),
     ];
     let Model { label, horizon, lead, .. } = *champion;
-    Model { version: "2".into(), label, horizon, lead, ..support::model(-0.2, &terms) }
+    support::foretelling(
+        Model { version: "2".into(), label, horizon, lead, ..support::model(-0.2, &terms) },
+        5.0,
+    )
 }
 
 /// What comes out, and what is counted, of events that are stopped after one of them.
@@ -372,7 +376,7 @@ proptest! {
         stop in any::<Index>(),
     ) {
         let settings = Settings { policies: fitting(settings.policies.clone(), &lifecycles), ..settings };
-        let model = Model { horizon: 9 * DAY_MS, ..support::small_model() };
+        let model = support::foretelling(Model { horizon: 9 * DAY_MS, ..support::small_model() }, 60.0);
         let (stop, until) = (stop.index(events.len()), newest(&events) + after);
         let alone = lived(compiled(&lifecycles, &model, &settings), &events, stop, until);
         let plan = compiled(&lifecycles, &model, &settings).with_challenger(&model, &challenger(&model)).unwrap();
@@ -396,7 +400,7 @@ proptest! {
         // Every score is kept, so that both are judged at the same instants.
         let outcomes = Keeping { sample: 1.0, every_ms: 1 };
         let settings = Settings { min_change: 0.0, policies: Vec::new(), outcomes, ..settings() };
-        let champion = Model { horizon: 9 * DAY_MS, ..support::small_model() };
+        let champion = support::foretelling(Model { horizon: 9 * DAY_MS, ..support::small_model() }, 60.0);
         let challenger = challenger(&champion);
         let (stop, until) = (stop.index(events.len()), newest(&events) + after);
         let served = lived(compiled(&lifecycles, &challenger, &settings), &events, stop, until).1;

@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// In the order of `check --print`.
-pub const KEYS: [Key; 57] = [
+pub const KEYS: [Key; 58] = [
     ("app.id", "group.id, prefix of transactional.id and of the private topics"),
     (
         "app.instance",
@@ -66,6 +66,7 @@ pub const KEYS: [Key; 57] = [
     ("alert.cooldown", "event time before it fires again for a customer"),
     ("alert.control", "share of customers in the control group"),
     ("alert.segment", "only customers with these traits"),
+    ("alert.min_clv", "only customers whose clv_to_date is at least this"),
     ("alert.stage", "fires on entry into this stage instead of on a score"),
     ("alert.lifecycle", "of this lifecycle; absent: of any"),
     ("alert.action", "what is to be done; absent: what the stage says"),
@@ -87,4 +88,4 @@ pub const KEYS: [Key; 57] = [
 ];
 
 /// Keys of a policy that have no default.
-pub const WITHOUT_DEFAULT: [&str; 3] = ["alert.stage", "alert.lifecycle", "alert.action"];
+pub const WITHOUT_DEFAULT: [&str; 4] = ["alert.min_clv", "alert.stage", "alert.lifecycle", "alert.action"];

@@ -140,6 +140,9 @@ fn print_alert(out: &mut Page, alert: &AlertPolicy) {
     }
     out.span("cooldown", alert.cooldown_ms);
     out.key("control", alert.control);
+    if let Some(least) = alert.min_clv {
+        out.key("min_clv", least);
+    }
     out.heading("[alert.segment]");
     print_traits(out, &alert.segment);
 }

@@ -374,6 +374,7 @@ fn alert(section: &mut Section<'_>) -> AlertPolicy {
         lifecycle: section.get("lifecycle", None, some),
         stage: section.get("stage", None, some),
         segment: section.entries("segment", trait_value).unwrap_or_default().into_iter().collect(),
+        min_clv: section.get("min_clv", None, |node| read::number(node).map(Some)),
         action: section.get("action", None, some),
     };
     check_alert(section, &alert);

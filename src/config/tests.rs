@@ -493,6 +493,7 @@ prop_compose! {
         raise in 0.0..=1.0, share in 0.0..=1.0, cooldown_ms in 0..=i64::from(u32::MAX),
         stage in prop::option::of(".{0,9}[a-z]"), action in prop::option::of(".{0,9}[a-z]"),
         segment in prop::collection::btree_map(".{0,9}", traits(), 0..3),
+        min_clv in prop::option::of(-1e9..1e9f64),
     ) -> Vec<AlertPolicy> {
         let policy = |policy| AlertPolicy {
             policy,
@@ -503,6 +504,7 @@ prop_compose! {
             lifecycle: stage.clone(),
             stage: stage.clone(),
             segment: segment.clone(),
+            min_clv,
             action: action.clone(),
         };
         names.into_iter().map(policy).collect()

@@ -176,6 +176,8 @@ pub struct AlertPolicy {
     pub stage: Option<String>,
     /// Traits a customer must have for this policy to concern it.
     pub segment: BTreeMap<String, TraitScalar>,
+    /// What `clv_to_date` must be at least for this policy to concern a customer.
+    pub min_clv: Option<f64>,
     /// Overrides the action that the customer's stage suggests.
     pub action: Option<String>,
 }
@@ -378,6 +380,7 @@ impl Default for AlertPolicy {
             lifecycle: None,
             stage: None,
             segment: BTreeMap::new(),
+            min_clv: None,
             action: None,
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::isotonic::Isotonic;
 use super::metrics::Report;
 use super::reference::Reference;
 pub use super::transform::Transform;
@@ -52,6 +53,9 @@ pub struct Model {
     pub direction: Direction,
     pub intercept: f64,
     pub terms: Vec<Term>,
+    /// Applied to the logit first, where a line did not set the probabilities right.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isotonic: Option<Isotonic>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
     /// What a customer is still worth, where the input held enough orders to tell.
@@ -112,6 +116,11 @@ pub struct Factor {
 pub struct Calibration {
     pub slope: f64,
     pub intercept: f64,
+}
+
+impl Calibration {
+    /// Leaves every logit as it is.
+    pub const NONE: Calibration = Calibration { slope: 1.0, intercept: 0.0 };
 }
 
 /// What `recalibrate` made of another version: slope and intercept on top of that one's logit.
@@ -255,6 +264,7 @@ impl Model {
         if self.intercept.is_nan() || self.intercept.abs() > LOGIT_MOST {
             return Err(format!("`intercept` is {}, beyond ±{LOGIT_MOST}", self.intercept));
         }
+        self.isotonic.as_ref().map_or(Ok(()), Isotonic::check)?;
         if let Some(c) = self.calibration {
             if !(c.slope > 0.0 && c.slope <= 100.0 && c.intercept.abs() <= LOGIT_MOST) {
                 let (slope, intercept) = (c.slope, c.intercept);
@@ -492,6 +502,7 @@ pub(crate) mod tests {
                 term("sentiment_90d", Transform::Log1p, 0.1),
                 far(term("orders_90d", Transform::Identity, 0.2)),
             ],
+            isotonic: None,
             calibration: None,
             value: None,
             recalibrated: None,
@@ -655,6 +666,9 @@ pub(crate) mod tests {
         check(&|m| m.golden.clear(), "no golden vectors");
         check(&|m| m.golden[1].features.clear(), "golden[1]");
         check(&|m| m.golden[0].p_churn = f64::NAN, "golden[0]");
+        let knots = |to: &[f64]| Some(Isotonic { from: vec![-1.0, 0.0, 1.0], to: to.to_vec() });
+        check(&|m| m.isotonic = knots(&[-1.0, 0.5, 0.5]), "must rise");
+        check(&|m| m.isotonic = knots(&[-1.0, 0.5]), "2 to 40 knots");
         check(&|m| m.calibration = Some(Calibration { slope: -1.0, intercept: 0.0 }), "slope -1");
     }
 

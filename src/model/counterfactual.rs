@@ -68,6 +68,7 @@ impl Scorer {
         if !(0.0..=1.0).contains(&target_p) || self.p(self.logit(features)) < target_p {
             return None;
         }
+        let goal = self.unbent(libm::log(target_p / (1.0 - target_p)));
         let mut changed = features.to_vec();
         let mut best: Option<(f64, Counterfactual)> = None;
         for Actionable { feature, unit } in actionable {
@@ -76,7 +77,7 @@ impl Scorer {
             };
             let from = features[feature.index()];
             let curve = self.curve(group, features);
-            for to in curve.ways_under(target_p, from, *unit).into_iter().flatten() {
+            for to in curve.ways_under(goal, from, *unit).into_iter().flatten() {
                 let Some(to) = self.settle(&mut changed, *feature, from, to, *unit, target_p) else {
                     continue;
                 };
@@ -146,7 +147,7 @@ impl Scorer {
             yardstick: factor - g.first,
             per_deviation: partner.map_or(1.0, value).abs() / deviation,
         };
-        curve.rest = self.logit(features) - curve.logit(features[g.feature.index()]);
+        curve.rest = self.sum(features) - curve.logit(features[g.feature.index()]);
         curve
     }
 }
@@ -173,9 +174,8 @@ impl Curve<'_> {
         (value(to) - value(from)).abs() * self.per_deviation
     }
 
-    /// The nearest value below and the nearest above `from` that bring the probability under the target.
-    fn ways_under(&self, target_p: f64, from: f64, unit: Unit) -> [Option<f64>; 2] {
-        let goal = libm::log(target_p / (1.0 - target_p));
+    /// The nearest value below and the nearest above `from` that bring the logit under the goal.
+    fn ways_under(&self, goal: f64, from: f64, unit: Unit) -> [Option<f64>; 2] {
         let under = |x: f64| self.logit(x) < goal;
         let mut marks = self.marks(unit);
         // From "never", the way down starts at the last bend: beyond it nothing more happens.
@@ -270,6 +270,7 @@ mod tests {
     use super::*;
     use crate::model::artifact::Model;
     use crate::model::artifact::tests::{Names, model, term};
+    use crate::model::isotonic::Isotonic;
     use crate::model::transform::Transform;
     use proptest::prelude::*;
 
@@ -337,12 +338,14 @@ mod tests {
         fn a_counterfactual_suffices_and_is_the_smallest(
             weights in prop::collection::vec(-2.0f64..2.0, 10),
             orders in 0u32..20, days in 0.0f64..200.0, revenue in 0.0f64..500.0, sentiment in -1.0f64..1.0,
-            share in 0.3f64..0.99,
+            share in 0.3f64..0.99, bent in any::<bool>(),
         ) {
             let mut model = model();
             for (term, weight) in model.terms.iter_mut().zip(weights) {
                 term.weight = weight;
             }
+            let curve = Isotonic { from: vec![-1.0, 0.0, 2.0], to: vec![-3.0, 0.5, 0.7] };
+            model.isotonic = Some(curve).filter(|_| bent);
             model.renew_golden();
             let scorer = scorer(&model);
             let features = [f64::from(orders), days, revenue, sentiment, 400.0, 0.1];

@@ -16,7 +16,7 @@ use super::artifact::{
 use super::choose::{CHOOSING_ROWS_MOST, Choice, Choosing, Scale, no_convergence, recent_from, thinned};
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
-use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
+use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
@@ -207,12 +207,12 @@ impl FitValidParams {
         let shift = intercept_for_rate(&logits, 1.0, rate);
         let levelled: Vec<f64> = logits.iter().map(|z| z + shift).collect();
         // Whether scores are too bold or too timid is one question, whether all are too high or too low another.
-        let calibration = calibration_that_helps(&levelled, &churned, &half);
+        let way = calibration_that_helps(&levelled, &churned, &half);
         let level: Vec<f64> = levelled.iter().map(|z| sigmoid(*z)).collect();
         let drift = log_loss(&p, &churned) - log_loss(&level, &churned);
         let held_back = report(&p, &churned, &customer, self.bootstrap)
             .ok_or_else(|| Error::world("the held-back examples cannot be scored"))?;
-        Ok(Judged { slope: calibration.map(|c| c.slope), has_drifted: drift > LEVEL_GAIN_LEAST, held_back })
+        Ok(Judged { way, has_drifted: drift > LEVEL_GAIN_LEAST, held_back })
     }
 
     fn write_down(
@@ -227,14 +227,19 @@ impl FitValidParams {
         let about = self.about.clone();
         let rows = &fitted.rows;
         let (first_cut, last_cut) = dataset.span(rows);
-        // The slope was found on the early model; the level is set anew, since the refit has seen the later slice.
-        let calibration = (judged.slope.is_some() || judged.has_drifted).then(|| {
-            let slope = judged.slope.unwrap_or(1.0);
-            let level_of = if judged.has_drifted { &split.later } else { rows };
-            let intercept =
-                intercept_for_rate(&fitted.logits(dataset, level_of), slope, dataset.base_rate(level_of));
-            Calibration { slope, intercept }
-        });
+        // Slope or curve were found on the early model; the level is set anew, since the refit has seen the later
+        // slice.
+        let level_of = if judged.has_drifted { &split.later } else { rows };
+        let level = |slope: f64| {
+            intercept_for_rate(&fitted.logits(dataset, level_of), slope, dataset.base_rate(level_of))
+        };
+        let line = |slope: f64| Some(Calibration { slope, intercept: level(slope) });
+        let (isotonic, calibration) = match judged.way {
+            Some(Way::Isotonic(curve)) => (Some(curve.moved(-level(1.0))), None),
+            Some(Way::Platt(found)) => (None, line(found.slope)),
+            None if judged.has_drifted => (None, line(1.0)),
+            None => (None, None),
+        };
         let terms = fitted.terms(dataset);
         let mut model = Model {
             schema: SCHEMA,
@@ -248,6 +253,7 @@ impl FitValidParams {
             direction: Direction::Churn,
             intercept: fitted.weights.intercept,
             terms,
+            isotonic,
             calibration,
             value: dataset.foretold.as_ref().map(|foretold| foretold.value.clone()),
             recalibrated: None,
@@ -289,7 +295,8 @@ fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> 
 }
 
 struct Judged {
-    slope: Option<f64>,
+    /// How logits of one level are set right, where that helps.
+    way: Option<Way>,
     /// Whether churn on the later slice is more, or less, than seasons make.
     has_drifted: bool,
     held_back: Report,

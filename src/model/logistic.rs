@@ -9,6 +9,7 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, Axis, array, concatenate};
 
 use super::artifact::Calibration;
+use super::isotonic::Isotonic;
 use super::metrics::log_loss;
 
 /// The gradient of the mean loss must be this flat, or the fit has not converged.
@@ -117,25 +118,61 @@ fn steepness(x: &Array2<f64>, churned: &[bool], alpha: f64, fitted: &Weights) ->
     gradient.iter().fold(misses.sum().abs(), |most, g| most.max(g.abs())) / n
 }
 
-/// Platt scaling, if it helps on customers other than those it is fitted on. `half` splits the customers.
-pub fn calibration_that_helps(logits: &[f64], churned: &[bool], half: &[bool]) -> Option<Calibration> {
-    for side in [false, true] {
-        let pick = |wanted: bool| -> (Vec<f64>, Vec<bool>) {
-            let rows = (0..logits.len()).filter(|i| half[*i] == wanted);
-            rows.map(|i| (logits[i], churned[i])).unzip()
-        };
-        let ((fit_z, fit_c), (test_z, test_c)) = (pick(side), pick(!side));
-        let platt = platt(&fit_z, &fit_c)?;
-        let loss = |slope: f64, shift: f64| {
-            let p: Vec<f64> = test_z.iter().map(|z| sigmoid(slope * z + shift)).collect();
-            log_loss(&p, &test_c)
-        };
-        let gain = loss(1.0, 0.0) - loss(platt.slope, platt.intercept);
-        if gain.is_nan() || gain < CALIBRATION_GAIN_LEAST {
-            return None;
+/// How logits are set right.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Way {
+    Platt(Calibration),
+    Isotonic(Isotonic),
+}
+
+impl Way {
+    fn apply(&self, z: f64) -> f64 {
+        match self {
+            Way::Platt(c) => c.slope * z + c.intercept,
+            Way::Isotonic(curve) => curve.apply(z),
         }
     }
-    platt(logits, churned)
+}
+
+/// Platt scaling, or isotonic where that is better still, if it helps on customers other than those it is fitted
+/// on. `half` splits the customers.
+pub fn calibration_that_helps(logits: &[f64], churned: &[bool], half: &[bool]) -> Option<Way> {
+    type Fit = fn(&[f64], &[bool]) -> Option<Way>;
+    let ways: [Fit; 2] = [
+        |logits, churned| platt(logits, churned).map(Way::Platt),
+        |logits, churned| Isotonic::fit(logits, churned).map(Way::Isotonic),
+    ];
+    let mut best: Option<Fit> = None;
+    let mut to_beat = losses_across(logits, churned, half, |_, _| Some(Way::Platt(Calibration::NONE)))?;
+    for fit in ways {
+        let Some(losses) = losses_across(logits, churned, half, fit) else { continue };
+        let gains = [to_beat[0] - losses[0], to_beat[1] - losses[1]];
+        if gains.iter().all(|gain| *gain >= CALIBRATION_GAIN_LEAST) {
+            best = Some(fit);
+            to_beat = losses;
+        }
+    }
+    best.and_then(|fit| fit(logits, churned))
+}
+
+/// The loss on each half of the customers of what was fitted to the other.
+fn losses_across(
+    logits: &[f64],
+    churned: &[bool],
+    half: &[bool],
+    fit: impl Fn(&[f64], &[bool]) -> Option<Way>,
+) -> Option<[f64; 2]> {
+    let pick = |wanted: bool| -> (Vec<f64>, Vec<bool>) {
+        let rows = (0..logits.len()).filter(|i| half[*i] == wanted);
+        rows.map(|i| (logits[i], churned[i])).unzip()
+    };
+    let loss = |side: bool| {
+        let ((fit_z, fit_c), (test_z, test_c)) = (pick(side), pick(!side));
+        let way = fit(&fit_z, &fit_c)?;
+        let p: Vec<f64> = test_z.iter().map(|z| sigmoid(way.apply(*z))).collect();
+        Some(log_loss(&p, &test_c))
+    };
+    Some([loss(false)?, loss(true)?])
 }
 
 /// Newton's method for slope and intercept; `None` where it leads nowhere usable. It starts from the flat
@@ -253,9 +290,24 @@ mod tests {
         let half: Vec<bool> = (0..4_000).map(|i| i % 2 == 0).collect();
         assert_eq!(calibration_that_helps(&truth, &churned, &half), None, "calibrated already");
         let overconfident: Vec<f64> = truth.iter().map(|z| 3.0 * z + 1.0).collect();
-        let found = calibration_that_helps(&overconfident, &churned, &half).unwrap();
+        let Some(Way::Platt(found)) = calibration_that_helps(&overconfident, &churned, &half) else {
+            panic!("a line is enough")
+        };
         assert!((found.slope - 1.0 / 3.0).abs() < 0.05, "{found:?}");
         assert!((found.intercept + 1.0 / 3.0).abs() < 0.15, "{found:?}");
+    }
+
+    #[test]
+    fn a_curve_is_taken_where_a_line_is_not_enough() {
+        let mut rng = Pcg64::seed_from_u64(6);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let logits: Vec<f64> = (0..20_000).map(|_| 6.0 * uniform() - 3.0).collect();
+        let bent = |z: f64| if z < 0.0 { 0.2 * z } else { 2.0 * z };
+        let churned: Vec<bool> = logits.iter().map(|z| uniform() < sigmoid(bent(*z))).collect();
+        let half: Vec<bool> = (0..20_000).map(|i| i % 2 == 0).collect();
+        let way = calibration_that_helps(&logits, &churned, &half).unwrap();
+        assert!(matches!(way, Way::Isotonic(_)), "{way:?}");
+        assert!((way.apply(-2.0) - bent(-2.0)).abs() < 0.3 && (way.apply(2.0) - bent(2.0)).abs() < 0.6);
     }
 
     #[test]

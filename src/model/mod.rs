@@ -18,6 +18,7 @@ pub mod design;
 mod choose;
 mod curvature;
 pub mod logistic;
+pub mod isotonic;
 pub mod metrics;
 pub mod recalibrate;
 pub mod reference;

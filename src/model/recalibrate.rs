@@ -148,7 +148,7 @@ fn compare(outcomes: &[Known], change: impl Fn(f64) -> f64) -> Fit {
 /// The same model with another calibration: of the logit as it was, and all that follows from it in the file.
 fn set_right(model: &Model, by: Calibration, outcomes: &[Known], reach: i64) -> Result<Model> {
     let last = outcomes.last().map_or(model.created, |known| known.scored_at.saturating_add(reach));
-    let old = model.calibration.unwrap_or(Calibration { slope: 1.0, intercept: 0.0 });
+    let old = model.calibration.unwrap_or(Calibration::NONE);
     let mut new = Model {
         calibration: Some(Calibration {
             slope: by.slope * old.slope,

@@ -8,7 +8,8 @@
 
 use std::collections::BTreeMap;
 
-use super::artifact::{FEATURES_MOST, LOGIT_MOST, Model, PRODUCTS_MOST};
+use super::artifact::{Calibration, FEATURES_MOST, LOGIT_MOST, Model, PRODUCTS_MOST};
+use super::isotonic::Isotonic;
 use super::transform::{Transform, VALUE_MOST, signed_log};
 use crate::error::{Error, Result, did_you_mean};
 use crate::pipeline::facts::{FeatureId, FeatureNames};
@@ -28,7 +29,15 @@ pub struct Scorer {
     pub(super) factors: Vec<Factor>,
     pub(super) products: Vec<Product>,
     intercept: f64,
+    curve: Option<Curve>,
     logs: Box<[f64; LOGS]>,
+}
+
+/// What comes after the sum, where a line is not enough: log odds to log odds, rising.
+#[derive(Clone, Debug)]
+struct Curve {
+    isotonic: Isotonic,
+    then: Calibration,
 }
 
 /// One feature: its factors are `factors[first..end]`, its means are folded into `offset`.
@@ -108,6 +117,7 @@ impl Scorer {
             factors: Vec::new(),
             products: Vec::new(),
             intercept: 0.0,
+            curve: None,
             logs: small_logs(),
         }
     }
@@ -120,9 +130,29 @@ impl Scorer {
 
     /// The calibrated logit of churn: the sum of the contributions. `features` is indexed by feature id.
     pub fn logit(&self, features: &[f64]) -> f64 {
+        let sum = self.sum(features);
+        sum + self.bend(sum)
+    }
+
+    /// The logit before the curve.
+    pub(super) fn sum(&self, features: &[f64]) -> f64 {
         let mut sums = [0.0; FEATURES_MOST];
         self.sums(features, &mut sums);
         self.intercept + sums[..self.groups.len()].iter().map(|sum| on_grid(*sum)).sum::<f64>()
+    }
+
+    /// By how much the curve moves a sum. Its own share of the logit, so that it stands with the intercept.
+    fn bend(&self, sum: f64) -> f64 {
+        self.curve.as_ref().map_or(0.0, |curve| {
+            on_grid(curve.then.slope * curve.isotonic.apply(sum) + curve.then.intercept - sum)
+        })
+    }
+
+    /// The sum before the curve that gives this logit.
+    pub(super) fn unbent(&self, logit: f64) -> f64 {
+        self.curve
+            .as_ref()
+            .map_or(logit, |curve| curve.isotonic.invert((logit - curve.then.intercept) / curve.then.slope))
     }
 
     /// The probability that belongs to a logit.
@@ -135,7 +165,9 @@ impl Scorer {
         let mut sums = [0.0; FEATURES_MOST];
         self.sums(features, &mut sums);
         out.clear();
-        out.push(Contribution { feature: None, value: 1.0, contribution: self.intercept });
+        let own = sums[..self.groups.len()].iter().map(|sum| on_grid(*sum)).sum::<f64>();
+        let intercept = self.intercept + self.bend(self.intercept + own);
+        out.push(Contribution { feature: None, value: 1.0, contribution: intercept });
         out.extend(self.groups.iter().zip(sums).map(|(group, sum)| Contribution {
             feature: Some(group.feature),
             value: features[group.feature.index()],
@@ -294,8 +326,11 @@ impl<'m> Compiler<'m> {
         // Stable: factors of one feature keep the order of the terms.
         self.factors.sort_by_key(|(id, _)| *id);
         let mut scorer = self.layout();
-        let slope = model.calibration.map_or(1.0, |c| c.slope);
-        let shift = model.calibration.map_or(0.0, |c| c.intercept);
+        let then = model.calibration.unwrap_or(Calibration::NONE);
+        scorer.curve = model.isotonic.clone().map(|isotonic| Curve { isotonic, then });
+        // A line goes into the weights; after a curve it cannot.
+        let Calibration { slope, intercept: shift } =
+            if scorer.curve.is_some() { Calibration::NONE } else { then };
         scorer.intercept = on_grid(slope * model.intercept + shift);
         for term in model.terms.iter().rev() {
             // Backwards, so that the first term of a feature is the last to set its yardstick.
@@ -359,6 +394,7 @@ impl<'m> Compiler<'m> {
             factors: self.factors.iter().map(factor).collect(),
             products: Vec::new(),
             intercept: 0.0,
+            curve: None,
             logs: small_logs(),
         }
     }
@@ -478,6 +514,34 @@ mod tests {
         let mut out = Vec::new();
         scorer.contributions(&FEATURES, &mut out);
         assert_eq!(out.iter().map(|c| c.contribution).sum::<f64>(), scorer.logit(&FEATURES));
+    }
+
+    #[test]
+    fn a_curve_bends_the_logit_and_its_share_stands_with_the_intercept() {
+        let mut model = model();
+        let plain = scorer(&model);
+        model.isotonic = Some(Isotonic { from: vec![-2.0, 0.0, 2.0], to: vec![-1.5, -0.5, 4.0] });
+        model.calibration = Some(Calibration { slope: 0.5, intercept: 0.25 });
+        model.renew_golden();
+        let bent = scorer(&model);
+        let curve = |z: f64| 0.5 * model.isotonic.as_ref().unwrap().apply(z) + 0.25;
+        let (mut out, mut before) = (Vec::new(), Vec::new());
+        for days in [0.0, 12.5, 40.0, f64::INFINITY] {
+            let mut features = FEATURES;
+            features[1] = days;
+            let logit = bent.logit(&features);
+            assert!((logit - curve(plain.logit(&features))).abs() < 1e-9);
+            assert!((bent.unbent(logit) - plain.logit(&features)).abs() < 1e-9);
+            bent.contributions(&features, &mut out);
+            assert_eq!(out.iter().map(|c| c.contribution).sum::<f64>(), logit);
+            plain.contributions(&features, &mut before);
+            let own =
+                |all: &[Contribution], id| all.iter().find(|c| c.feature == Some(id)).unwrap().contribution;
+            assert!(
+                plain.features().all(|id| own(&out, id) == own(&before, id)),
+                "features keep their share"
+            );
+        }
     }
 
     #[test]

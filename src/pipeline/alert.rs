@@ -75,9 +75,10 @@ pub fn action<'a>(
     policy.action.as_deref().or_else(waited_for)
 }
 
-/// Whether the policy looks at a customer with these traits.
-pub fn concerns(policy: &Policy, traits: &Traits) -> bool {
-    policy.segment.iter().all(|(name, value)| traits.get(name.as_str()) == Some(value))
+/// Whether the policy looks at a customer with these traits, who has been worth so much so far.
+pub fn concerns(policy: &Policy, traits: &Traits, clv_to_date: f64) -> bool {
+    policy.min_clv.is_none_or(|least| clv_to_date >= least)
+        && policy.segment.iter().all(|(name, value)| traits.get(name.as_str()) == Some(value))
 }
 
 /// Whether a customer is in the control group of a policy: the hash of both, as a fraction, below its share.

@@ -502,7 +502,7 @@ impl Engine {
             self.tally.score(p);
         }
         let shadow = plan.challenger.as_ref().filter(|_| !refused);
-        *challenger_p = shadow.map(|challenger| challenger.scorer.p(challenger.scorer.logit(features)));
+        *challenger_p = shadow.map(|challenger| challenger.p(features));
         if let Some(challenger_p) = challenger_p {
             self.tally.difference(*challenger_p - p);
         }
@@ -558,7 +558,9 @@ impl Engine {
         }
         let moved = (p - emitted_p).abs() >= plan.settings.min_change;
         let due = emitted_p.is_nan() || moved || emit::band(plan, p) != emit::band(plan, emitted_p);
-        let fired = fired_policies(plan, row, traits, now, p, entered);
+        // Read where a policy asks for it.
+        let worth = plan.clv_to_date.map_or(0.0, |id| features[id.index()]);
+        let fired = fired_policies(plan, row, traits, now, p, worth, entered);
         if !due && fired == 0 {
             return false;
         }
@@ -822,11 +824,14 @@ fn fired_policies(
     traits: &Traits,
     now: Ts,
     p: f64,
+    clv_to_date: f64,
     entered: &[alert::Entered],
 ) -> u64 {
     let mut fired = 0u64;
     for (k, (policy, slots)) in plan.settings.policies.iter().zip(&plan.policies).enumerate() {
-        if alert::concerns(policy, traits) && alert::fires(plan, policy, slots, row, now, p, entered) {
+        if alert::concerns(policy, traits, clv_to_date)
+            && alert::fires(plan, policy, slots, row, now, p, entered)
+        {
             fired |= 1 << k;
         }
     }

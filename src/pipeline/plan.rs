@@ -16,7 +16,7 @@ use super::outcomes::{Judging, Keeping, OutcomeSlots};
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
-use crate::model::value::Valuer;
+use crate::model::value::{P_NO_ORDER, Valuer};
 use crate::model::{Actionable, Definitions, Model, Scorer, Unit, Units};
 use crate::time::{DAY_MS, Ts};
 
@@ -99,6 +99,8 @@ pub struct Policy {
     pub control: f64,
     /// Traits that a customer must have for the policy to look at it.
     pub segment: Vec<(String, TraitValue)>,
+    /// What a customer must have been worth so far for the policy to look at it.
+    pub min_clv: Option<f64>,
     /// Instead of the stage's own action.
     pub action: Option<String>,
 }
@@ -125,10 +127,14 @@ impl Default for Policy {
             cooldown_ms: 7 * DAY_MS,
             control: 0.1,
             segment: Vec::new(),
+            min_clv: None,
             action: None,
         }
     }
 }
+
+/// What a customer has been worth so far, as a feature.
+const CLV_TO_DATE: &str = "clv_to_date";
 
 /// The slots every customer has, whatever the catalogue.
 #[derive(Clone, Copy, Debug)]
@@ -221,6 +227,36 @@ pub struct Challenger {
     pub name: String,
     pub version: String,
     pub scorer: Scorer,
+    /// Where it looks at [`P_NO_ORDER`]: what that is by its own fit, not the champion's.
+    foretells: Option<(FeatureId, Valuer)>,
+}
+
+impl Challenger {
+    fn new(model: &Model, layout: &Layout) -> Result<Challenger> {
+        let scorer = Scorer::new(model, layout)?;
+        let looked_at = layout.id(P_NO_ORDER).filter(|id| scorer.features().any(|feature| feature == *id));
+        Ok(Challenger {
+            name: model.name.clone(),
+            version: model.version.clone(),
+            foretells: looked_at.zip(Valuer::of(model, layout)?),
+            scorer,
+        })
+    }
+
+    /// Its probability of churn. `features` are as they were afterwards.
+    pub fn p(&self, features: &mut [f64]) -> f64 {
+        let Some((id, valuer)) = &self.foretells else { return self.scorer.p(self.scorer.logit(features)) };
+        let own = valuer.p_no_order(features).unwrap_or(f64::INFINITY);
+        let champions = std::mem::replace(&mut features[id.index()], own);
+        let p = self.scorer.p(self.scorer.logit(features));
+        features[id.index()] = champions;
+        p
+    }
+
+    /// What must have been read for it.
+    fn features(&self) -> impl Iterator<Item = FeatureId> {
+        self.scorer.features().chain(self.foretells.iter().flat_map(|(_, valuer)| valuer.features()))
+    }
 }
 
 /// The compiled whole.
@@ -281,7 +317,7 @@ impl Plan {
         let scorer =
             scorer.and_then(|s| model.check_definitions(&layout).map(|()| s).map_err(|e| problems.push(e)));
         if let Ok(lifecycles) = &lifecycles {
-            problems.extend(check_policies(&settings.policies, lifecycles).err());
+            problems.extend(check_policies(&settings.policies, lifecycles, &layout).err());
         }
         match (lifecycles, scorer) {
             (Ok(lifecycles), Ok(scorer)) if problems.is_empty() => {
@@ -311,22 +347,17 @@ impl Plan {
                 "train it with the champion's --label, --horizon and --lead, so that one outcome judges both",
             ));
         }
-        let scorer = Scorer::new(challenger, &self.layout)?;
+        let shadow = Challenger::new(challenger, &self.layout)?;
         challenger.check_definitions(&self.layout)?;
-        let is_foretold =
-            |id: &FeatureId| matches!(self.layout.feature(*id).kind.0, Agg::PNoOrder | Agg::Clv365d);
-        if let Some(id) = scorer.features().find(is_foretold) {
-            let name = &self.layout.feature(id).name;
-            return Err(refused(&format!(
-                "it looks at `{name}`, which the champion foretells in its own way"
-            ))
-            .hint("train it without that feature"));
+        let is_value = |id: FeatureId| matches!(self.layout.feature(id).kind.0, Agg::Clv365d);
+        if shadow.scorer.features().any(is_value) {
+            return Err(refused("it looks at `clv_365d`, which only the model in use foretells")
+                .hint("train it without that feature"));
         }
-        let needed: BTreeSet<FeatureId> = self.needed.iter().copied().chain(scorer.features()).collect();
+        let needed: BTreeSet<FeatureId> = self.needed.iter().copied().chain(shadow.features()).collect();
         self.needed = needed.into_iter().collect();
         self.judging = Judging::new(champion, Some(challenger), &self.settings);
-        let (name, version) = (challenger.name.clone(), challenger.version.clone());
-        self.challenger = Some(Challenger { name, version, scorer });
+        self.challenger = Some(shadow);
         Ok(self)
     }
 
@@ -368,6 +399,10 @@ impl Parts {
             |row: &mut RowBuilder| PolicySlots { disarmed: row.slot(0u32), fired_at: row.slot(NEVER) };
         let mut needed: BTreeSet<FeatureId> = self.scorer.features().collect();
         self.lifecycles.iter().for_each(|(lifecycle, _)| needed.extend(lifecycle.features()));
+        let clv_to_date = self.layout.id(CLV_TO_DATE);
+        if settings.policies.iter().any(|policy| policy.min_clv.is_some()) {
+            needed.extend(clv_to_date);
+        }
         let mut plan = Plan {
             head: self.head,
             policies: settings.policies.iter().map(|_| slots(&mut self.row)).collect(),
@@ -381,7 +416,7 @@ impl Parts {
             challenger: None,
             needed: needed.into_iter().collect(),
             all: (0..self.layout.features.len()).map(|i| FeatureId(i as u16)).collect(),
-            clv_to_date: self.layout.id("clv_to_date"),
+            clv_to_date,
             keeps_channels: asks_for_main_channel(&self.lifecycles, &settings.policies),
             new_row: self.row.finish(),
             description: Description::default(),
@@ -465,8 +500,19 @@ fn check_foretold(layout: &Layout, lifecycles: &[(Lifecycle, StageSlots)], model
     Err(Error::user(what).hint("train the model on an input with a hundred buyers, thirty of whom came back"))
 }
 
-fn check_policies(policies: &[Policy], lifecycles: &[(Lifecycle, StageSlots)]) -> Result<()> {
+fn check_policies(
+    policies: &[Policy],
+    lifecycles: &[(Lifecycle, StageSlots)],
+    layout: &Layout,
+) -> Result<()> {
     for policy in policies {
+        if policy.min_clv.is_some() && layout.id(CLV_TO_DATE).is_none() {
+            let what = format!(
+                "alert policy `{}` has `min_clv`, but the catalogue has no `{CLV_TO_DATE}`",
+                policy.name
+            );
+            return Err(Error::user(what).hint("declare the feature as the shipped catalogue does"));
+        }
         let PolicyOn::Stage { lifecycle, stage } = &policy.on else { continue };
         let found = lifecycles.iter().any(|(l, _)| {
             lifecycle.as_deref().is_none_or(|name| *l.name == *name)

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::Trained;
 use crate::model::Model;
-use crate::model::artifact::{Label, Term};
+use crate::model::artifact::{Calibration, Label, Term};
 use crate::model::transform::Transform;
 use crate::model::value::{Kind, Spend, ValueModel};
 use crate::time::{format_rfc3339, format_span};
@@ -103,14 +103,31 @@ fn quality(trained: &Trained) -> String {
 
 fn terms(model: &Model) -> String {
     let mut out = format!(
-        "Design: {}, L2 penalty {}. Weights are per standard deviation; above 0 means more churn.\n\n\
+        "Design: {}, L2 penalty {}. {} Weights are per standard deviation; above 0 means more churn.\n\n\
          | term | weight |\n|---|---|\n",
-        model.training.design, model.training.alpha
+        model.training.design,
+        model.training.alpha,
+        calibration(model),
     );
     for one in by_weight(model) {
         let _ = writeln!(out, "| {} | {:+.3} |", term(one), one.weight);
     }
     out
+}
+
+fn calibration(model: &Model) -> String {
+    match (&model.isotonic, model.calibration) {
+        (Some(curve), _) => {
+            format!("Calibration: isotonic, {} knots.", curve.from.len())
+        }
+        (None, Some(Calibration { slope: 1.0, intercept })) => {
+            format!(
+                "Calibration: the level of the latest part of the period ({intercept:+.3} in the log odds)."
+            )
+        }
+        (None, Some(c)) => format!("Calibration: Platt, {:.3} × logit {:+.3}.", c.slope, c.intercept),
+        (None, None) => "Calibration: none, since none helped.".into(),
+    }
 }
 
 /// The terms, the heaviest first.

@@ -27,7 +27,7 @@ use crate::time::Ts;
 
 /// Examples kept. Beyond it half of the customers go, by a hash of their id and with all their examples, as
 /// often as it takes: what is kept depends on the input alone, and ten-odd weights need no more.
-pub const EXAMPLES_MOST: usize = 500_000;
+pub const EXAMPLES_MOST: usize = 1_000_000;
 
 /// Records that could not be used.
 #[derive(Clone, Debug, Default)]

@@ -15,6 +15,7 @@ use stagecast::model::artifact::{
 };
 use stagecast::model::metrics::{Interval, Report};
 use stagecast::model::reference::{Bins, Reference};
+use stagecast::model::value::{Kind, Orders, ValueModel};
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::{Applied, Engine};
 use stagecast::pipeline::layout::Layout;
@@ -78,6 +79,7 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         direction: Direction::Churn,
         intercept,
         terms: terms.iter().map(term).collect(),
+        isotonic: None,
         calibration: None,
         value: None,
         recalibrated: None,
@@ -87,6 +89,24 @@ pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Mo
         golden: Vec::new(),
     };
     model.golden = [0.0, 3.0, f64::INFINITY].map(|value| golden(&model, value)).to_vec();
+    model
+}
+
+/// The same model, foretelling orders of customers who buy the more often the smaller `alpha` is.
+pub fn foretelling(mut model: Model, alpha: f64) -> Model {
+    let orders = Orders {
+        kind: Kind::BgNbd,
+        r: 0.5,
+        alpha,
+        a: 0.8,
+        b: 2.5,
+        log_likelihood: -5.0,
+        dropout_identified: true,
+    };
+    let layout =
+        Layout::new(&Catalogue::shipped(), &mut RowBuilder::default()).expect("the shipped catalogue");
+    let value = ValueModel { orders, spend: None, annual_discount: 0.1, buyers: 300 };
+    model.add_value(value, &layout).expect("a model that foretells");
     model
 }
 
