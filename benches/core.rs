@@ -19,7 +19,7 @@ use stagecast::event::native::{Envelope, decode};
 use stagecast::model::artifact::Transform;
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::engine::Engine;
-use stagecast::pipeline::lifecycle::preset;
+use stagecast::pipeline::lifecycle::{preset, preset_names};
 use stagecast::pipeline::plan::{Plan, Settings};
 use stagecast::time::{DAY_MS, Tick, Ts, format_rfc3339};
 
@@ -122,8 +122,8 @@ enum Beside {
     Challenger,
 }
 
-/// The shipped catalogue and retention lifecycle, and a model of fourteen terms.
-fn plan(beside: Beside) -> Arc<Plan> {
+/// The shipped catalogue, these lifecycles of those that ship, and a model of fourteen terms.
+fn plan<'a>(lifecycles: impl IntoIterator<Item = &'a str>, beside: Beside) -> Arc<Plan> {
     let log = Transform::Log1p;
     let recency = |cap: f64| Transform::Recency { cap };
     let terms: Vec<(&str, Transform, (f64, f64, f64))> = vec![
@@ -142,12 +142,13 @@ fn plan(beside: Beside) -> Arc<Plan> {
         ("clicks_trend_14d", Transform::Identity, (0.0, 0.4, -0.2)),
         ("overdue_ratio", Transform::Cap { at: 4.0 }, (1.0, 1.0, 0.4)),
     ];
-    let lifecycle = ("retention.toml".to_owned(), preset("retention").expect("a preset").to_owned());
+    let text = |name| (format!("{name}.toml"), preset(name).expect("a preset").to_owned());
+    let lifecycles: Vec<_> = lifecycles.into_iter().map(text).collect();
     let mut model = support::model(0.0, &terms);
     if beside != Beside::Census {
         model.reference = None;
     }
-    let plan = Plan::new(&Catalogue::shipped(), &[lifecycle], &model, Settings::default()).expect("a plan");
+    let plan = Plan::new(&Catalogue::shipped(), &lifecycles, &model, Settings::default()).expect("a plan");
     if beside != Beside::Challenger {
         return Arc::new(plan);
     }
@@ -195,7 +196,8 @@ fn encode_all(engine: &Engine) -> usize {
 }
 
 fn core(c: &mut Criterion) {
-    let (records, plan) = (records(), plan(Beside::Nothing));
+    let records = records();
+    let (plan, all) = (plan(["retention"], Beside::Nothing), plan(preset_names(), Beside::Nothing));
     let start = Tick::now();
     let (engine, outputs) = run_all(&records, &plan);
     let per_event = start.elapsed().as_nanos() / records.len() as u128;
@@ -217,8 +219,12 @@ fn core(c: &mut Criterion) {
     });
     drop(calls);
     group.bench_function("decode_and_step", |b| b.iter_with_large_drop(|| run_all(&records, &plan)));
+    // The same with all presets side by side: a seventh of the difference is what one more lifecycle costs.
+    group.bench_function("decode_and_step_all_presets", |b| {
+        b.iter_with_large_drop(|| run_all(&records, &all));
+    });
     for (name, beside) in [("with_census", Beside::Census), ("with_challenger", Beside::Challenger)] {
-        let plan = self::plan(beside);
+        let plan = self::plan(["retention"], beside);
         group.bench_function(format!("decode_and_step_{name}"), |b| {
             b.iter_with_large_drop(|| run_all(&records, &plan));
         });

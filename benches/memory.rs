@@ -7,12 +7,13 @@ mod support;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rand::{Rng, RngExt, SeedableRng};
 use stagecast::event::{Event, Field, Numbers, Source};
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::lifecycle::preset;
-use stagecast::pipeline::plan::Settings;
+use stagecast::pipeline::plan::{Plan, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, Tick, Ts};
 
 #[global_allocator]
@@ -21,6 +22,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const DAYS: i64 = 90;
 const EVENTS_EACH: i64 = 30;
 const START: Ts = 1_767_225_600_000;
+const PARTITIONS: u64 = 16;
 const PAGE_BYTES: f64 = 4096.0;
 
 /// Of this process, in bytes.
@@ -52,24 +54,18 @@ fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Even
     }
 }
 
-fn main() {
-    let customers: u64 = std::env::var("CUSTOMERS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
-    // Daily rescoring takes its time and no memory.
-    let settings = Settings { rescore_every_ms: 365 * DAY_MS, ..Settings::default() };
-    let plan = support::plan(&[preset("retention").expect("a preset").to_owned()], settings);
-    let before = resident();
-    let mut engine = Engine::new(Arc::clone(&plan), true);
-    let mut rng = rand_pcg::Pcg64::seed_from_u64(1);
-    let began = Tick::now();
-    let mut events = 0u64;
-    // Hour by hour, each with its share of everybody's events.
-    let hours = DAYS * 24;
+/// Customers of one partition and their 90 days, hour by hour, each hour with its share of everybody's events.
+fn lived(plan: &Arc<Plan>, partition: u64, customers: u64) -> (Engine, u64) {
+    let mut engine = Engine::new(Arc::clone(plan), true);
+    let mut rng = rand_pcg::Pcg64::seed_from_u64(partition);
+    let (hours, mut events) = (DAYS * 24, 0u64);
     for hour in 0..hours {
-        let here = customers as i64 * EVENTS_EACH / hours;
+        let due = |hour: i64| customers as i64 * EVENTS_EACH * hour / hours;
+        let here = due(hour + 1) - due(hour);
         for k in 0..here {
             let customer = rng.random_range(0..customers);
             let ts = START + hour * HOUR_MS + k * HOUR_MS / here;
-            let (id, event_id) = (format!("c-{customer:07}"), format!("e-{events:09}"));
+            let (id, event_id) = (format!("c-{partition:02}{customer:05}"), format!("e-{events:09}"));
             engine.step(&event(&id, &event_id, ts, &mut rng));
             events += 1;
         }
@@ -78,8 +74,39 @@ fn main() {
         }
         engine.commit();
     }
-    let known = engine.store().len() as f64;
-    let (grown, told) = (resident() - before, engine.bytes() as f64);
+    eprintln!("partition {partition}: {events} events of {} customers", engine.store().len());
+    (engine, events)
+}
+
+fn main() {
+    let customers: u64 = std::env::var("CUSTOMERS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    // Daily rescoring takes its time and no memory.
+    let settings = Settings { rescore_every_ms: 365 * DAY_MS, ..Settings::default() };
+    let plan = support::plan(&[preset("retention").expect("a preset").to_owned()], settings);
+    let before = resident();
+    let began = Tick::now();
+    // As a service has them: partitions, shared out over threads. One partition of a million would hardly find
+    // a customer in a cache and take the better part of an hour.
+    let next = AtomicU64::new(0);
+    let live_through = || {
+        let mut mine = Vec::new();
+        loop {
+            let partition = next.fetch_add(1, Ordering::Relaxed);
+            if partition >= PARTITIONS {
+                return mine;
+            }
+            mine.push(lived(&plan, partition, customers / PARTITIONS));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let engines: Vec<(Engine, u64)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(live_through)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().expect("no panic")).collect()
+    });
+    let events: u64 = engines.iter().map(|(_, events)| events).sum();
+    let known = engines.iter().map(|(engine, _)| engine.store().len()).sum::<usize>() as f64;
+    let told = engines.iter().map(|(engine, _)| engine.bytes()).sum::<usize>() as f64;
+    let grown = resident() - before;
     println!("{events} events of {known} customers in {:.0} s", began.elapsed().as_secs_f64());
     println!("resident  {:.0} bytes per customer", grown / known);
     println!("told      {:.0} bytes per customer ({:+.1} %)", told / known, 100.0 * (told / grown - 1.0));

@@ -6,7 +6,7 @@ use clap::Command;
 pub type Example = (&'static str, &'static str);
 
 /// By command, subcommands with their parent's name in front.
-pub const EXAMPLES: [(&str, &[Example]); 22] = [
+pub const EXAMPLES: [(&str, &[Example]); 23] = [
     (
         "demo",
         &[
@@ -49,6 +49,13 @@ pub const EXAMPLES: [(&str, &[Example]); 22] = [
                 "outputs and state only, three copies of each",
             ),
         ],
+    ),
+    (
+        "topics acls",
+        &[(
+            "stagecast topics acls --principal User:stagecast",
+            "the commands that grant what is needed, and no more",
+        )],
     ),
     ("topics check", &[("stagecast topics check", "policies, partitions, and where keys stand")]),
     (

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
 
-pub use customer::{Recent, customer_json};
+pub use customer::{RECENT_MOST, Recent, customer_json};
 pub use health::{Health, Phase};
 pub use live::Live;
 pub use queries::{Queries, Query};

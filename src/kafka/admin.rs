@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::error::{Error, Result};
 use crate::kafka::clients::{ClientSettings, LogContext};
 use crate::kafka::topics::{AdminFacts, Layout, NewTopic, TopicFacts};
+use crate::kafka::{acls, reach};
 use crate::time::{Tick, sleep};
 
 /// How long the cluster may take to answer one question.
@@ -33,6 +34,7 @@ pub struct Admin {
 impl Admin {
     pub fn connect(settings: &ClientSettings) -> Result<Self> {
         settings.check()?;
+        reach::reach(settings)?;
         let bootstrap = settings.common.get("bootstrap.servers").cloned().unwrap_or_default();
         let client = settings.admin().map_err(|e| Error::user(format!("cannot make a Kafka client: {e}")))?;
         Ok(Admin { client, bootstrap })
@@ -74,9 +76,11 @@ impl Admin {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((topic, code)) => {
-                    return Err(Error::world(format!("topic `{topic}` was not created: {code}")).hint(
-                        "topics that were created before it stay; running this again goes on from there",
-                    ));
+                    let hint = match code {
+                        RDKafkaErrorCode::TopicAuthorizationFailed => acls::HINT,
+                        _ => "topics that were created before it stay; running this again goes on from there",
+                    };
+                    return Err(Error::world(format!("topic `{topic}` was not created: {code}")).hint(hint));
                 }
             }
         }
@@ -90,11 +94,21 @@ impl Admin {
         let resources: Vec<_> = topics.keys().map(|t| ResourceSpecifier::Topic(t)).collect();
         let answers = wait(self.client.describe_configs(&resources, &options()))
             .map_err(|e| self.failed("cannot ask for the topics' configuration", &e))?;
-        for answer in answers {
-            let ConfigResource { specifier, entries } = answer.map_err(|code| {
-                Error::world(format!("the configuration of a topic was refused: {code}"))
-                    .hint("grant DescribeConfigs on the application's topics")
-            })?;
+        // Answers stand in the order of the questions.
+        let asked: Vec<String> = topics.keys().cloned().collect();
+        for (topic, answer) in asked.iter().zip(answers) {
+            let refused = |why: &str| {
+                let what = format!(
+                    "the configuration of topic `{topic}` may not be looked at{why} (DescribeConfigs)"
+                );
+                Error::world(what).hint(acls::HINT)
+            };
+            let ConfigResource { specifier, entries } =
+                answer.map_err(|code| refused(&format!(": {code}")))?;
+            // The client passes over the error of a single topic; a topic that may be looked at has settings.
+            if entries.is_empty() {
+                return Err(refused(""));
+            }
             let OwnedResourceSpecifier::Topic(name) = specifier else { continue };
             if let Some(facts) = topics.get_mut(&name) {
                 facts.config = entries.into_iter().filter_map(|e| Some((e.name, e.value?))).collect();

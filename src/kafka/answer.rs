@@ -59,6 +59,8 @@ pub fn classify(call: Call, error: &KafkaError) -> Answer {
         KafkaError::MessageProduction(code) => production_answer(*code),
         KafkaError::MessageConsumptionFatal(_) => Answer::Stop,
         KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset) => Answer::Stop,
+        // librdkafka would go on asking, and nobody would know what for.
+        _ if call == Call::Poll && is_unauthorized(error) => Answer::Stop,
         // librdkafka repeats what it can by itself; an error from a poll is information.
         KafkaError::MessageConsumption(_)
         | KafkaError::PartitionEOF(_)
@@ -95,6 +97,20 @@ pub fn is_fenced(error: &KafkaError) -> bool {
         matches!(
             c,
             Fenced | ProducerFenced | InvalidProducerEpoch | FencedInstanceId | TransactionCoordinatorFenced
+        )
+    })
+}
+
+/// Whether a permission is missing, which a person has to grant.
+pub fn is_unauthorized(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    error.rdkafka_error_code().is_some_and(|code| {
+        matches!(
+            code,
+            Code::TopicAuthorizationFailed
+                | Code::GroupAuthorizationFailed
+                | Code::ClusterAuthorizationFailed
+                | Code::TransactionalIdAuthorizationFailed
         )
     })
 }
@@ -249,6 +265,8 @@ mod tests {
             (KafkaError::MessageConsumption(Code::BrokerTransportFailure), Answer::Retry),
             (KafkaError::MessageConsumption(Code::PollExceeded), Answer::Retry),
             (KafkaError::MessageConsumption(Code::AutoOffsetReset), Answer::Stop),
+            (KafkaError::MessageConsumption(Code::TopicAuthorizationFailed), Answer::Stop),
+            (KafkaError::MessageConsumption(Code::GroupAuthorizationFailed), Answer::Stop),
             (KafkaError::MessageConsumptionFatal(Code::FencedInstanceId), Answer::Stop),
         ] {
             assert_eq!(classify(Call::Poll, &error), answer, "{error:?}");

@@ -25,12 +25,13 @@ use crate::setup;
 use crate::time::{Ts, wall_now};
 
 /// Headers that a dead letter has on top of its record's own.
-const ADDED: [&str; 5] = [
+const ADDED: [&str; 6] = [
     dead_letter::TOPIC,
     dead_letter::PARTITION,
     dead_letter::OFFSET,
     dead_letter::CLASS,
     dead_letter::MESSAGE,
+    dead_letter::TIMESTAMP,
 ];
 
 /// A record that could not be used, as it came, and where from.
@@ -45,8 +46,10 @@ pub struct Letter {
     pub value: Option<Vec<u8>>,
     /// The record's own.
     pub headers: Vec<OwnedHeader>,
-    /// When it became a dead letter.
+    /// The record's own timestamp.
     pub timestamp: Option<Ts>,
+    /// When it became a dead letter.
+    pub dead_since: Option<Ts>,
 }
 
 /// Which of them, and whether really.
@@ -152,7 +155,7 @@ impl<'a> WayBack<'a> {
         (self.progress)(self.summary.read);
         let Request { reasons, since, .. } = self.request;
         let is_wanted = reasons.is_empty() || reasons.contains(&letter.reason);
-        let is_recent = since.is_none_or(|since| letter.timestamp.is_none_or(|ts| ts >= since));
+        let is_recent = since.is_none_or(|since| letter.dead_since.is_none_or(|ts| ts >= since));
         if !is_wanted || !is_recent {
             self.summary.passed_over += 1;
             return Ok(());
@@ -226,6 +229,7 @@ impl Letter {
             reason: text("reason")?,
             key: bytes("key"),
             value: Some(bytes("value")?),
+            timestamp: line["headers"][dead_letter::TIMESTAMP].as_str().and_then(|ms| ms.parse().ok()),
             ..Letter::default()
         })
     }
@@ -238,6 +242,8 @@ impl Letter {
             .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
             .collect();
         let added = take_added(&mut headers);
+        let dead_since = found.timestamp;
+        let told = added.get(dead_letter::TIMESTAMP).and_then(|ms| ms.parse().ok());
         Letter {
             topic: added.get(dead_letter::TOPIC).cloned().unwrap_or_default(),
             partition: added.get(dead_letter::PARTITION).and_then(|number| number.parse().ok()),
@@ -245,7 +251,9 @@ impl Letter {
             key: found.key.map(<[u8]>::to_vec),
             value: found.value.map(<[u8]>::to_vec),
             headers,
-            timestamp: found.timestamp,
+            // Versions before this header told no more than when it became a dead letter.
+            timestamp: told.or(dead_since),
+            dead_since,
         }
     }
 }
@@ -282,8 +290,11 @@ mod tests {
     fn a_line_of_a_replay_is_read_back_byte_for_byte() {
         let reject = Reject::new(Reason::MalformedJson, "broken");
         for (key, value) in [(None, &b"not json"[..]), (Some(&b"k"[..]), b"\xff\x00\x0a")] {
-            let line = dead_letter::as_json("clickstream", 0, 7, key, value, &reject);
+            let origin =
+                dead_letter::Origin { topic: "clickstream", partition: 0, offset: 7, timestamp: Some(-5) };
+            let line = dead_letter::as_json(&origin, key, value, &reject);
             let letter = Letter::from_json(&line).unwrap();
+            assert_eq!(letter.timestamp, Some(-5));
             assert_eq!((letter.topic.as_str(), letter.reason.as_str()), ("clickstream", "malformed_json"));
             assert_eq!((letter.key.as_deref(), letter.value.as_deref()), (key, Some(value)));
         }
@@ -295,14 +306,16 @@ mod tests {
         let reject = Reject::new(Reason::InvalidType, "x");
         let own = vec![header("trace", "t"), header(dead_letter::CLASS, "from.connect")];
         let mut headers = own.clone();
-        headers
-            .extend(dead_letter::headers("purchase", 3, 9, &reject).map(|(key, value)| header(key, &value)));
+        let origin =
+            dead_letter::Origin { topic: "purchase", partition: 3, offset: 9, timestamp: Some(1_700_000) };
+        headers.extend(dead_letter::headers(&origin, &reject).iter().map(|(key, value)| header(key, value)));
         let added = take_added(&mut headers);
         assert_eq!(headers, own);
         assert_eq!(
             (added[dead_letter::TOPIC].as_str(), added[dead_letter::CLASS].as_str()),
             ("purchase", "invalid_type")
         );
+        assert_eq!(added[dead_letter::TIMESTAMP], "1700000");
     }
 
     #[test]
@@ -313,7 +326,7 @@ mod tests {
         let letter = |topic: &str, reason: &str, timestamp, value: &str| Letter {
             topic: topic.into(),
             reason: reason.into(),
-            timestamp: Some(timestamp),
+            dead_since: Some(timestamp),
             value: Some(value.as_bytes().to_vec()),
             ..Letter::default()
         };

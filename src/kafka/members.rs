@@ -15,6 +15,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtoc
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
+use super::answer::is_unauthorized;
 use super::clients::{ClientSettings, log_line};
 
 /// What the group asks of this member.
@@ -33,11 +34,18 @@ pub enum Request {
 pub struct Rebalances {
     requests: Mutex<VecDeque<Request>>,
     closing: AtomicBool,
+    /// What librdkafka said of a missing permission: the error alone does not name the topic.
+    forbidden: Mutex<Option<String>>,
 }
 
 impl Rebalances {
     pub fn next(&self) -> Option<Request> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Which permission is missing, in librdkafka's words.
+    pub fn forbidden(&self) -> Option<String> {
+        self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -49,6 +57,9 @@ impl ClientContext for Rebalances {
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition is no error, although it is reported as one.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            if is_unauthorized(&error) {
+                *self.forbidden.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            }
             tracing::warn!(target: "librdkafka", "{error}: {reason}");
         }
     }

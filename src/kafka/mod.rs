@@ -1,14 +1,18 @@
 //! The Kafka shell: everything that names rdkafka, and nothing that decides about customers.
 //!
-//! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, [`topics`] what the topics must look like (with [`admin`]
-//! asking and telling the cluster), [`transactions`] how a transaction is filled, drained and ended and what
+//! [`broker`] says what a mock needs done differently, [`clients`] how each client is configured, `reach` whether the cluster lets us in, [`topics`] what the topics must look like (with [`admin`]
+//! asking and telling the cluster) and who must be allowed what ([`acls`]), [`transactions`] how a transaction is filled, drained and ended and what
 //! an error in it asks for ([`answer`]), [`partitioner`] which partition a key belongs to (`keys` looks whether
 //! they stand there), and [`dead_letter`] how an unusable record is passed on ([`letters`]: how it comes back; [`bounded`] reads a topic to its end).
 
 pub mod broker;
 pub mod clients;
+mod reach;
+#[cfg(feature = "tls")]
+mod certificate;
 pub mod topics;
 pub mod admin;
+pub mod acls;
 pub mod transactions;
 pub mod answer;
 pub mod faults;
@@ -20,6 +24,7 @@ pub mod marker;
 mod spans;
 pub mod task;
 pub mod members;
+mod news;
 pub mod restore;
 pub mod worker;
 pub mod service;

@@ -302,9 +302,13 @@ fn twice_used(layout: &Layout) -> Vec<Finding> {
 fn missing(topic: &str, role: Role) -> Finding {
     let fix = match role {
         Role::Input => {
-            "run `stagecast topics create --inputs`, or create it with as many partitions as the others"
+            "run `stagecast topics create --inputs`, or create it with as many partitions as the others; a topic that \
+             this user may not see is as good as none (`stagecast topics acls`)"
         }
-        _ => "run `stagecast topics create`",
+        _ => {
+            "run `stagecast topics create`; a topic that this user may not see is as good as none (`stagecast \
+             topics acls`)"
+        }
     };
     Finding::error(topic, "it does not exist", fix)
 }

@@ -27,10 +27,12 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::answer::{Answer, Call, classify};
+use super::acls;
+use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
+use super::news::News;
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
 use super::task::{Incoming, Input, Intake, Reading, Task};
@@ -38,12 +40,13 @@ use super::transactions::{Transactions, TxnError};
 use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
 use crate::event::{Reject, Source, trace};
-use crate::http::{Query, Recent, customer_json};
+use crate::http::{Query, RECENT_MOST, Recent, customer_json};
 use crate::metrics::{EventResult, Local, Outcome, PartitionFigures};
-use crate::pipeline::engine::Applied;
+use crate::pipeline::engine::{Applied, OUTBOX_BYTES};
 use crate::pipeline::erasure::OptOut;
 use crate::pipeline::identity::Refused;
 use crate::pipeline::outbox::Channel;
+use crate::pipeline::worth::Worth;
 use crate::pipeline::{drift, quality};
 use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 
@@ -53,16 +56,22 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 const INTAKE_RECORDS: usize = 2_000;
 /// A lane that holds more is paused until it holds less than a quarter of it.
 const LANE_RECORDS: usize = 20_000;
-/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer.
+/// Outputs of a partition that wait for those before them.
+const HELD_BYTES: usize = OUTBOX_BYTES / 2;
+/// How often the gauges are brought up to date, and how often the state is weighed, customer by customer; more seldom
+/// where that would take more than a 200th of the time.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
+const WEIGHING_SHARE: u32 = 200;
+/// States that are encoded before the first of them is sent, so that they leave in few requests.
+const STATES_OF_A_BURST: usize = 20_000;
 /// Aborts in a row after which the worker begins anew.
 const MAX_ABORTS: u32 = 3;
 /// Between two lives that failed one after another; a life of this length was no failure.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONG_LIFE: Duration = Duration::from_secs(60);
-const CONTENT_TYPE: &str = "application/json";
+const CONTENT_TYPE: &[u8] = b"application/json";
 
 /// How a life of the worker ended.
 enum End {
@@ -126,16 +135,20 @@ struct Worker<'a> {
     buffer: Vec<u8>,
     /// The latest stage changes, and the stage changes and alerts of the transaction at hand.
     recent: Recent,
-    pending: Vec<(Channel, String, Vec<u8>)>,
-    /// When figures were shown last, and when the state was weighed last.
+    news: News,
+    /// When figures were shown last, when the state was weighed last, and how long that took.
     shown: Option<Tick>,
-    weighed: Option<Tick>,
+    weighed: Option<(Tick, Duration)>,
     bytes: BTreeMap<i32, u64>,
+    worth: BTreeMap<i32, Worth>,
 }
 
 impl From<TxnError> for End {
     fn from(error: TxnError) -> Self {
         match error.answer {
+            Answer::Stop if is_unauthorized(&error.error) => {
+                End::Stop(Error::world(error.to_string()).hint(acls::HINT))
+            }
             Answer::Stop => End::Stop(Error::world(error.to_string())),
             _ => End::Anew(error.to_string()),
         }
@@ -179,10 +192,11 @@ impl<'a> Worker<'a> {
             paused: BTreeSet::new(),
             buffer: Vec::new(),
             recent: Recent::default(),
-            pending: Vec::new(),
+            news: News::default(),
             shown: None,
             weighed: None,
             bytes: BTreeMap::new(),
+            worth: BTreeMap::new(),
         };
         let end = match this.run() {
             Ok(()) => End::Finished,
@@ -273,7 +287,11 @@ impl<'a> Worker<'a> {
                 Ok(())
             }
             Answer::Stop if !matches!(error, KafkaError::MessageConsumptionFatal(_)) => {
-                Err(End::Stop(Error::world(format!("cannot consume: {error}"))))
+                let stop = match self.member.context().forbidden() {
+                    Some(why) => Error::world(format!("cannot consume: {why}")).hint(acls::HINT),
+                    None => Error::world(format!("cannot consume: {error}")),
+                };
+                Err(End::Stop(stop))
             }
             _ => Err(End::Anew(format!("the consumer failed: {error}"))),
         }
@@ -326,7 +344,13 @@ impl<'a> Worker<'a> {
         for header in message.headers().into_iter().flat_map(|h| h.iter()) {
             headers = headers.insert(header);
         }
-        let reasons = dead_letter::headers(message.topic(), message.partition(), message.offset(), reject);
+        let origin = dead_letter::Origin {
+            topic: message.topic(),
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp: message.timestamp().to_millis(),
+        };
+        let reasons = dead_letter::headers(&origin, reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -365,6 +389,7 @@ impl<'a> Worker<'a> {
     /// Lets every task do what has its turn, and sends what comes of it.
     fn advance(&mut self) -> Result<(), End> {
         let (wall, limits) = (wall_now(), &self.shared.commit);
+        let may_send = self.may_send();
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
             // One reading of the clock ends an event and begins the next.
@@ -386,10 +411,20 @@ impl<'a> Worker<'a> {
             if task.changed && self.since.is_none() {
                 self.since = Some(Tick::now());
             }
+            let waited = task.waiting_bytes();
             self.send_moves(partition)?;
-            self.send_outputs(partition)?;
+            if may_send || waited >= HELD_BYTES {
+                self.send_outputs(partition)?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether outputs go to the client now. On a backlog they wait for those before them to be acknowledged:
+    /// librdkafka has one request of a partition under way at a time, and while that is so and more has
+    /// lingered, its thread spins. Bursts also make larger batches and a shorter queue.
+    fn may_send(&self) -> bool {
+        self.is_caught_up() || self.transactions.in_flight() == 0
     }
 
     /// Sends what a partition has to tell others, and merges that cannot be.
@@ -426,7 +461,13 @@ impl<'a> Worker<'a> {
         for (key, value) in &origin.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });
         }
-        let reasons = dead_letter::headers(&origin.topic, origin.partition, origin.offset, &refused.reject);
+        let from = dead_letter::Origin {
+            topic: &origin.topic,
+            partition: origin.partition,
+            offset: origin.offset,
+            timestamp: origin.timestamp,
+        };
+        let reasons = dead_letter::headers(&from, &refused.reject);
         for (key, value) in &reasons {
             headers = headers.insert(Header { key, value: Some(value) });
         }
@@ -447,7 +488,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn send_outputs(&mut self, partition: i32) -> Result<(), End> {
+    fn send_outputs(&mut self, partition: i32) -> Result<(), TxnError> {
         let pending = self.tasks.get(&partition).is_some_and(|task| !task.engine().outbox.is_empty());
         if !pending {
             return Ok(());
@@ -455,24 +496,20 @@ impl<'a> Worker<'a> {
         self.begin()?;
         let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
         let wall = wall_now();
-        let mut id = String::with_capacity(32);
         for (place, (output, key, value)) in task.engine().outbox.records().enumerate() {
-            use std::fmt::Write;
-            id.clear();
-            let _ = write!(id, "{:032x}", output.id);
-            let time = format_rfc3339(output.ts);
+            let (id, time) = (hex(output.id), format_rfc3339(output.ts));
             let header = |key, value| Header { key, value: Some(value) };
             let mut headers = OwnedHeaders::new_with_capacity(6)
-                .insert(header("ce_id", id.as_str()))
-                .insert(header("ce_type", output.channel.event_type()))
-                .insert(header("ce_source", self.shared.ce_source.as_str()))
-                .insert(header("ce_time", time.as_str()))
-                .insert(header("ce_specversion", "1.0"))
+                .insert(header("ce_id", &id[..]))
+                .insert(header("ce_type", output.channel.event_type().as_bytes()))
+                .insert(header("ce_source", self.shared.ce_source.as_bytes()))
+                .insert(header("ce_time", time.as_str().as_bytes()))
+                .insert(header("ce_specversion", b"1.0"))
                 .insert(header("content-type", CONTENT_TYPE));
             if let Some(trace) = task.engine().outbox.trace_of(place) {
-                headers = headers.insert(header(trace::PARENT, trace.parent()));
+                headers = headers.insert(header(trace::PARENT, trace.parent().as_bytes()));
                 if let Some(state) = trace.state() {
-                    headers = headers.insert(header(trace::STATE, state));
+                    headers = headers.insert(header(trace::STATE, state.as_bytes()));
                 }
             }
             let topic = match output.channel {
@@ -488,14 +525,8 @@ impl<'a> Worker<'a> {
             }
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
+            self.news.note(output.channel, key, value);
         }
-        let news =
-            task.engine().outbox.records().filter(|(output, ..)| {
-                matches!(output.channel, Channel::StageChanges | Channel::ChurnAlerts)
-            });
-        self.pending.extend(news.map(|(output, key, value)| {
-            (output.channel, String::from_utf8_lossy(key).into_owned(), value.to_vec())
-        }));
         task.engine_mut().outbox.clear();
         Ok(())
     }
@@ -510,10 +541,10 @@ impl<'a> Worker<'a> {
 
     fn is_commit_due(&self) -> bool {
         let Some(since) = self.since else { return false };
-        let undo: usize = self.tasks.values().map(|task| task.engine().store().undo_bytes()).sum();
+        let held = |task: &Task| task.waiting_bytes() + task.engine().store().undo_bytes() / 2;
         since.elapsed() >= self.interval()
             || self.records >= self.shared.commit.max_records
-            || self.sent_bytes + undo / 2 >= self.shared.commit.max_bytes
+            || self.sent_bytes + self.tasks.values().map(held).sum::<usize>() >= self.shared.commit.max_bytes
     }
 
     /// Writes states, markers and positions, and commits. Aborts and rolls back where that is the answer.
@@ -543,6 +574,9 @@ impl<'a> Worker<'a> {
 
     fn try_commit(&mut self) -> Result<(), TxnError> {
         self.begin()?;
+        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
+            self.send_outputs(partition)?;
+        }
         self.shared.faults.at("before_states")?;
         let (mut positions, wall) = (TopicPartitionList::new(), wall_now());
         for task in self.tasks.values() {
@@ -591,11 +625,15 @@ impl<'a> Worker<'a> {
 
     /// Hands the stage changes and alerts that are committed to those who show them.
     fn tell_news(&mut self) {
-        let changes = self.pending.iter().filter(|(channel, ..)| *channel == Channel::StageChanges);
-        self.shared.metrics.stage_changes_committed(changes.clone().map(|(_, _, json)| json.as_slice()));
-        changes.for_each(|(_, customer, json)| self.recent.push(customer, json));
-        self.shared.live.committed(self.pending.iter().map(|(channel, _, json)| (*channel, json.as_slice())));
-        self.pending.clear();
+        let changes = self.news.items().filter(|item| item.channel == Channel::StageChanges);
+        self.shared.metrics.stage_changes_committed(changes.clone().map(|item| item.json));
+        // Those before would be forgotten at once.
+        let remembered = changes.clone().count().saturating_sub(RECENT_MOST);
+        for item in changes.skip(remembered) {
+            self.recent.push(&String::from_utf8_lossy(item.customer), item.json);
+        }
+        self.shared.live.committed(self.news.items().map(|item| (item.channel, item.json)));
+        self.news.clear();
     }
 
     fn forget_transaction(&mut self) {
@@ -614,7 +652,7 @@ impl<'a> Worker<'a> {
         }
         self.shared.metrics.transaction(Outcome::Aborted, began.elapsed());
         self.local.discard();
-        self.pending.clear();
+        self.news.clear();
         self.forget_transaction();
         for task in self.tasks.values_mut() {
             match self.shared.faults.lack(Guard::Rollback) {
@@ -674,6 +712,10 @@ impl<'a> Worker<'a> {
         };
         let (tasks, restored) = match restoring.restore(&new, &cancelled) {
             Ok(restored) => restored,
+            Err(Interrupted::Kafka(error)) if is_unauthorized(&error) => {
+                let what = format!("cannot restore from topic `{}`: {error}", shared.topics.state);
+                return Err(End::Stop(Error::world(what).hint(acls::HINT)));
+            }
             Err(Interrupted::Kafka(error)) => return Err(End::Anew(format!("restoring: {error}"))),
             Err(Interrupted::Refused(error)) => return Err(End::Stop(error)),
             Err(Interrupted::Cancelled) => return Ok(()),
@@ -739,15 +781,19 @@ impl<'a> Worker<'a> {
             return;
         }
         self.shown = Some(Tick::now());
-        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
-            self.weighed = Some(Tick::now());
+        let is_due = |(at, took): (Tick, Duration)| at.elapsed() >= WEIGH_EVERY.max(took * WEIGHING_SHARE);
+        if self.weighed.is_none_or(is_due) {
+            let began = Tick::now();
             self.bytes = self.tasks.iter().map(|(p, task)| (*p, task.engine().bytes() as u64)).collect();
+            self.worth = self.tasks.iter().map(|(p, task)| (*p, task.engine().worth())).collect();
+            self.weighed = Some((Tick::now(), began.elapsed()));
         }
         for (partition, task) in &self.tasks {
             let engine = task.engine();
             let figures = PartitionFigures {
                 customers: engine.store().len() as u64,
                 bytes: self.bytes.get(partition).copied().unwrap_or(0),
+                worth: self.worth.get(partition).cloned().unwrap_or_default(),
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
                 census: engine.drift.census().clone(),
@@ -841,16 +887,22 @@ pub fn write_states<E>(
     for (layout, description) in task.undescribed() {
         send(&marker::layout_key(*layout), Some(description))?;
     }
-    let mut states = 0;
-    for customer in store.dirty() {
+    // Where each state of a burst ends in `buffer`.
+    let (mut states, mut ends) = (0, Vec::new());
+    for burst in store.dirty().chunks(STATES_OF_A_BURST) {
         buffer.clear();
-        let is_erased = store.is_erased(*customer);
-        if !is_erased {
+        ends.clear();
+        for customer in burst.iter().filter(|customer| !store.is_erased(**customer)) {
             task.encode(*customer, buffer);
-            states += 1;
+            ends.push(buffer.len());
         }
-        let id = store.customer(*customer).id.as_bytes();
-        send(id, (!is_erased).then_some(buffer.as_slice()))?;
+        let (mut start, mut encoded) = (0, ends.iter());
+        for customer in burst {
+            let end = if store.is_erased(*customer) { None } else { encoded.next().copied() };
+            send(store.customer(*customer).id.as_bytes(), end.map(|end| &buffer[start..end]))?;
+            start = end.unwrap_or(start);
+            states += u64::from(end.is_some());
+        }
     }
     buffer.clear();
     for (hash, opt_out) in engine.opt_outs().changes() {
@@ -866,6 +918,11 @@ pub fn write_states<E>(
         send(drift::KEY, Some(&engine.drift.census().encode()))?;
     }
     send(marker::KEY, Some(&task.marker(states).encode()))
+}
+
+/// 32 hexadecimal digits.
+fn hex(id: u128) -> [u8; 32] {
+    std::array::from_fn(|k| b"0123456789abcdef"[(id >> (124 - 4 * k)) as usize & 0xf])
 }
 
 /// How an event counts; a merge that cannot be counts where its dead letter is sent.

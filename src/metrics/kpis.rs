@@ -12,6 +12,7 @@
 //! | churn rate | moves from a customer's stage to a lapsed one / everyone who was in a customer's stage |
 //! | retention rate | 1 − churn rate |
 //! | win-back rate | moves from a lapsed stage to a customer's stage / everyone who was in a lapsed stage |
+//! | CLV of a stage | the sum, and the mean, of `clv_to_date` of those who are in it, by segment too; counted every 15 s |
 //! | median time in a stage | of the stays that ended since observation began, within 2 % |
 //!
 //! A stage counts as lapsed by its name ([`LAPSED`]). A customer's stages are those that a lapsed stage can be
@@ -23,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pipeline::lifecycle::Lifecycle;
 use crate::pipeline::plan::Plan;
+use crate::pipeline::worth::{StageWorth, Worth};
 use crate::time::{DAY_MS, Rfc3339, Ts, format_rfc3339, parse_rfc3339};
 
 pub const WINDOW_DAYS: i64 = 30;
@@ -90,6 +92,22 @@ pub struct LifecycleKpis {
     pub win_back_rate: Option<f64>,
     pub conversions: Vec<Conversion>,
     pub stages: Vec<StageKpis>,
+    /// By the value of the customers' trait `segment`.
+    pub segments: Vec<SegmentKpis>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SegmentKpis {
+    pub segment: String,
+    pub stages: Vec<SegmentStage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SegmentStage {
+    pub stage: String,
+    pub customers: u64,
+    pub clv_to_date: f64,
+    pub mean_clv_to_date: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -108,6 +126,9 @@ pub struct StageKpis {
     pub entered: u64,
     pub left: u64,
     pub median_days: Option<f64>,
+    /// What its customers have brought in, and per customer, as of the last count.
+    pub clv_to_date: f64,
+    pub mean_clv_to_date: Option<f64>,
 }
 
 impl Kpis {
@@ -144,12 +165,17 @@ impl Kpis {
         self.now.div_euclid(DAY_MS) - WINDOW_DAYS + 1
     }
 
-    /// `customers`: how many are in each stage of each lifecycle now.
-    pub fn report(&self, customers: &[Vec<i64>]) -> Report {
+    /// `customers`: how many are in each stage of each lifecycle now; `worth`: what they have brought in.
+    pub fn report(&self, customers: &[Vec<i64>], worth: &Worth) -> Report {
         let none = Vec::new();
         let of = |k: usize| customers.get(k).unwrap_or(&none);
         let first = self.first_day();
-        let lifecycles = self.lifecycles.iter().enumerate().map(|(k, o)| o.report(first, of(k))).collect();
+        let lifecycles = self.lifecycles.iter().enumerate();
+        let lifecycles = lifecycles.map(|(k, o)| LifecycleKpis {
+            segments: o.segments(k, worth),
+            ..o.report(first, of(k), worth.all.get(k).map_or(&[], |stages| stages))
+        });
+        let lifecycles = lifecycles.collect();
         let as_of = (self.now != Ts::MIN).then(|| format_rfc3339(self.now));
         let observed_since = self.since.map(format_rfc3339);
         Report { window_days: WINDOW_DAYS, as_of, observed_since, lifecycles }
@@ -184,7 +210,24 @@ impl Observed {
         self.stages.iter().position(|stage| stage == name)
     }
 
-    fn report(&self, first_day: i64, customers: &[i64]) -> LifecycleKpis {
+    fn segments(&self, k: usize, worth: &Worth) -> Vec<SegmentKpis> {
+        let of_segment = |(segment, stages): (&Box<str>, &Vec<Vec<StageWorth>>)| {
+            let of = |s: usize| stages.get(k).and_then(|stages| stages.get(s)).copied().unwrap_or_default();
+            let stage = |(s, stage): (usize, &String)| SegmentStage {
+                stage: stage.clone(),
+                customers: of(s).customers,
+                clv_to_date: of(s).clv_to_date(),
+                mean_clv_to_date: of(s).mean_clv_to_date(),
+            };
+            SegmentKpis {
+                segment: segment.to_string(),
+                stages: self.stages.iter().enumerate().map(stage).collect(),
+            }
+        };
+        worth.segments.iter().map(of_segment).collect()
+    }
+
+    fn report(&self, first_day: i64, customers: &[i64], worth: &[StageWorth]) -> LifecycleKpis {
         let mut moves: BTreeMap<(usize, usize), u64> = BTreeMap::new();
         for (pair, n) in self.days.range(first_day..).flat_map(|(_, day)| day) {
             *moves.entry(*pair).or_default() += n;
@@ -215,6 +258,8 @@ impl Observed {
             entered: sum(&|_, to| to == s),
             left: sum(&|from, _| from == s),
             median_days: median_days(&self.stays[s]),
+            clv_to_date: worth.get(s).map_or(0.0, StageWorth::clv_to_date),
+            mean_clv_to_date: worth.get(s).and_then(StageWorth::mean_clv_to_date),
         };
         LifecycleKpis {
             lifecycle: self.name.clone(),
@@ -225,6 +270,7 @@ impl Observed {
             win_back_rate: rate(sum(&|from, to| lapsed(from) && customer(to)), were_in(&lapsed)),
             conversions: self.passed.iter().map(conversion).collect(),
             stages: (0..self.stages.len()).map(stage).collect(),
+            segments: Vec::new(),
         }
     }
 
@@ -281,7 +327,7 @@ mod tests {
     }
 
     fn of(kpis: &Kpis, customers: [i64; 6]) -> LifecycleKpis {
-        kpis.report(&[customers.to_vec()]).lifecycles.remove(0)
+        kpis.report(&[customers.to_vec()], &Worth::default()).lifecycles.remove(0)
     }
 
     #[test]
@@ -324,7 +370,7 @@ mod tests {
         let found = of(&kpis(), [0; 6]);
         assert_eq!((found.churn_rate, found.win_back_rate), (None, None));
         assert!(found.conversions.is_empty() && found.stages.iter().all(|s| s.median_days.is_none()));
-        assert_eq!(kpis().report(&[]).as_of, None);
+        assert_eq!(kpis().report(&[], &Worth::default()).as_of, None);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::quality::Ledger;
+use crate::pipeline::worth::Worth;
 use crate::time::Ts;
 use histogram::{Histogram, Registered};
 use kpis::Kpis;
@@ -129,6 +130,8 @@ pub struct PartitionFigures {
     pub population: Vec<Vec<i64>>,
     /// Outcomes of scores, as [`crate::pipeline::quality`] counts them.
     pub outcomes: Ledger,
+    /// What its customers have brought in, as of the last count.
+    pub worth: Worth,
     /// Customers by the bins of training, as [`crate::pipeline::drift`] counts them.
     pub census: Census,
 }
@@ -162,6 +165,7 @@ pub struct Metrics {
     retention_ratio: GaugeVec,
     win_back_ratio: GaugeVec,
     stage_duration_median: GaugeVec,
+    clv_to_date: GaugeVec,
     live: live::Live,
     drift: drift::Drifts,
     model_info: IntGaugeVec,
@@ -212,6 +216,7 @@ impl Metrics {
             churn_ratio: float_gauges(to, &table::CHURN_RATIO)?,
             retention_ratio: float_gauges(to, &table::RETENTION_RATIO)?,
             win_back_ratio: float_gauges(to, &table::WIN_BACK_RATIO)?,
+            clv_to_date: float_gauges(to, &table::CLV_TO_DATE)?,
             stage_duration_median: float_gauges(to, &table::STAGE_DURATION_MEDIAN)?,
             live: live::Live::new(to, plan)?,
             drift: drift::Drifts::new(to, plan)?,
@@ -332,13 +337,15 @@ impl Metrics {
     pub fn kpis(&self) -> kpis::Report {
         let partitions = self.lock_partitions();
         let mut customers: Vec<Vec<i64>> = self.customers.iter().map(|s| vec![0; s.len()]).collect();
+        let mut worth = Worth::default();
         for figures in partitions.values() {
+            worth.add(&figures.worth);
             for (totals, stages) in customers.iter_mut().zip(&figures.population) {
                 totals.iter_mut().zip(stages).for_each(|(total, n)| *total += n);
             }
         }
         drop(partitions);
-        self.lock_kpis().report(&customers)
+        self.lock_kpis().report(&customers, &worth)
     }
 
     fn show_kpis(&self, report: &kpis::Report) {
@@ -350,6 +357,8 @@ impl Metrics {
             for stage in &of.stages {
                 let median = self.stage_duration_median.with_label_values(&[&of.lifecycle, &stage.stage]);
                 median.set(kpis::seconds(stage.median_days));
+                let clv = self.clv_to_date.with_label_values(&[&of.lifecycle, &stage.stage]);
+                clv.set(stage.clv_to_date);
             }
             for conversion in &of.conversions {
                 let labels = [&of.lifecycle, &conversion.from, &conversion.to];

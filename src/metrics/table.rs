@@ -239,11 +239,17 @@ pub const STAGE_DURATION_MEDIAN: Family = family(
     &["lifecycle", "stage"],
     "Median event time spent in a stage, of the stays that ended since this process started.",
 );
+pub const CLV_TO_DATE: Family = family(
+    "stagecast_clv_to_date",
+    Kind::Gauge,
+    &["lifecycle", "stage"],
+    "Sum of clv_to_date of the customers in a stage, in the base currency, counted every 15 s or, of millions, more seldom.",
+);
 pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 37] = [
+pub const FAMILIES: [Family; 38] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -265,6 +271,7 @@ pub const FAMILIES: [Family; 37] = [
     RETENTION_RATIO,
     WIN_BACK_RATIO,
     STAGE_DURATION_MEDIAN,
+    CLV_TO_DATE,
     LIVE_AUC,
     LIVE_BRIER,
     LIVE_LOG_LOSS,

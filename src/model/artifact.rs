@@ -296,6 +296,10 @@ impl Model {
 
     fn check_catalogue(&self) -> Result<(), String> {
         let features = self.inputs();
+        let foretold = |name: &&&str| [value::P_NO_ORDER, value::CLV_365D].contains(name);
+        if let Some(name) = features.iter().find(foretold).filter(|_| self.value.is_none()) {
+            return Err(format!("a term looks at `{name}`, which without `value` nothing foretells"));
+        }
         if let Some(name) = features.iter().find(|name| !self.catalogue.contains_key(**name)) {
             return Err(format!("`catalogue` has no definition hash for `{name}`"));
         }

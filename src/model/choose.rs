@@ -12,6 +12,7 @@ use super::curvature::Minimum;
 use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
+use super::logistic::{intercept_for_rate, softplus};
 use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::time::Ts;
@@ -27,7 +28,7 @@ const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
 /// So many of the rarer class are needed for each feature.
 const RARE_PER_FEATURE: usize = 10;
-/// A part of the history wins over all of it by this many nats per example.
+/// A part of the history wins over all of it by this many nats per example, level aside.
 const GAIN_FOR_FORGETTING: f64 = 1e-4;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
@@ -202,7 +203,9 @@ impl<'d> Choosing<'d> {
             }
         }
         let recent = self.recent_half(&step.terms, chosen);
-        let recent = recent.is_some_and(|half| half.loss() < step.loss() - GAIN_FOR_FORGETTING);
+        let recent = recent.is_some_and(|half| {
+            self.loss_at_level(&half.terms) < self.loss_at_level(&step.terms) - GAIN_FOR_FORGETTING
+        });
         let (specs, directions) = self.described(&step.terms);
         Ok(Choice { design: design.name, specs, directions, alpha: chosen, recent })
     }
@@ -314,6 +317,18 @@ impl<'d> Choosing<'d> {
         let guess = terms.minimum.weights();
         let minimum = Minimum::find(&x, &self.early.churned, alpha, Some(&guess)).map_err(no_convergence)?;
         Ok(Terms { fitted: terms.specs.len(), minimum, ..terms })
+    }
+
+    /// The mean loss on the later slice if its share of churners were known. The later half of a period always
+    /// foretells the level of what follows at once better, and be it by the season; which half says who churns is
+    /// another question.
+    fn loss_at_level(&self, terms: &Terms) -> f64 {
+        let churned = &self.later.churned;
+        let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len() as f64;
+        let logits = terms.minimum.weights().logits(&columns(self.later.x.view(), &terms.specs)).to_vec();
+        let shift = intercept_for_rate(&logits, 1.0, rate);
+        let loss = |(z, churned): (&f64, &bool)| softplus(if *churned { -z - shift } else { z + shift });
+        logits.iter().zip(churned).map(loss).sum::<f64>() / churned.len() as f64
     }
 
     fn judged(&self, terms: Terms) -> Step {

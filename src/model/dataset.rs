@@ -4,6 +4,7 @@
 
 use ndarray::Array2;
 
+use super::value::ValueModel;
 use crate::error::{Error, Result};
 use crate::time::{Ts, format_rfc3339};
 
@@ -22,6 +23,19 @@ pub struct Dataset {
     pub at: Vec<Ts>,
     /// A hash of the customer, so that one customer's rows are known to belong together.
     pub customer: Vec<u64>,
+    /// What is foretold of orders, where the examples tell enough of them.
+    pub foretold: Option<Foretold>,
+}
+
+/// A column that follows from a fit of its own. Served, it comes from the fit to everything; what is chosen or
+/// judged on the later slice must come from one that knows nothing of that slice.
+#[derive(Clone, Debug)]
+pub struct Foretold {
+    pub column: usize,
+    /// By row, from the fit to what came before the later slice.
+    pub then: Vec<f64>,
+    /// The fit to everything, from which the dataset's column comes.
+    pub value: ValueModel,
 }
 
 impl Dataset {
@@ -59,6 +73,17 @@ impl Dataset {
             .hint("check --label, --horizon and --active-within against the data"));
         }
         Ok(())
+    }
+
+    /// Puts what was foretold before the later slice in the place of what is foretold from everything, and back.
+    pub(super) fn swap_foretold(&mut self) {
+        if let Some(Foretold { column, then, .. }) = &mut self.foretold {
+            self.rows
+                .column_mut(*column)
+                .iter_mut()
+                .zip(then)
+                .for_each(|(now, then)| std::mem::swap(now, then));
+        }
     }
 
     pub(super) fn has_enough(&self, rows: &[usize]) -> bool {

@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::artifact::DEVIATION_LEAST;
 use super::transform::Transform;
+use super::value::P_NO_ORDER;
 
 /// An instant's distance is capped where 95 % of the finite values lie, and not under a week.
 const CAP_QUANTILE: f64 = 0.95;
@@ -14,6 +15,9 @@ const CAP_DAYS_LEAST: f64 = 7.0;
 const KNOT_QUANTILES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
 /// Values within ± this are left as they are: shares, trends, sentiment.
 const PLAIN_MOST: f64 = 1.0;
+
+/// Features that are probabilities, and +inf of who has none.
+const PROBABILITIES: [&str; 1] = [P_NO_ORDER];
 
 /// Where recency and frequency are looked for, best first.
 const RECENCY: [&str; 3] = ["days_since_order", "days_since_event", "days_since_click"];
@@ -142,10 +146,12 @@ impl<'n> Column<'n> {
     }
 
     fn with_recency(&self, recency: Transform) -> Vec<Spec> {
-        if !self.is_since() {
-            return vec![Spec::plain(self.index, self.ordinary())];
-        }
-        let mut specs = vec![Spec::plain(self.index, recency)];
+        let main = match (PROBABILITIES.contains(&self.name), self.is_since()) {
+            (true, _) => Transform::Logit,
+            (false, true) => recency,
+            (false, false) => self.ordinary(),
+        };
+        let mut specs = vec![Spec::plain(self.index, main)];
         if self.sometimes_never {
             specs.push(Spec::plain(self.index, Transform::Never));
         }
@@ -205,6 +211,15 @@ mod tests {
         assert!(found.specs.iter().any(|spec| spec.with == Some((0, Transform::Log1p)) && spec.column == 2));
         assert_eq!(found.designs.len(), 5);
         assert!(found.values(rows.view()).iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn a_probability_gets_its_log_odds_and_never() {
+        let rows = array![[0.2, 1.0], [f64::INFINITY, 4.0], [0.9, 9.0]];
+        let found = candidates(&names(&[P_NO_ORDER, "orders_90d"]), rows.view());
+        let own: Vec<Transform> =
+            found.specs.iter().filter(|spec| spec.uses(0)).map(|spec| spec.transform).collect();
+        assert_eq!(own, [Transform::Logit, Transform::Never]);
     }
 
     #[test]

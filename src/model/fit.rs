@@ -17,12 +17,17 @@ use super::choose::{CHOOSING_ROWS_MOST, Choice, Choosing, Scale, no_convergence,
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
 use super::logistic::{self, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
-use super::metrics::{Bootstrap, Report, report};
+use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
 use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
 use crate::time::{Ts, format_rfc3339, format_span};
+
+/// The level of the probabilities follows the later slice alone where that gains so many nats per example there: a
+/// third in the log odds at usual rates. Less than that is what seasons do, and the whole period foretells it better
+/// than its end.
+const LEVEL_GAIN_LEAST: f64 = 0.01;
 
 /// What the model is for; copied into its file.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,9 +121,34 @@ impl ParamGuard for FitParams {
 
 impl FitValidParams {
     /// Fits a model. The same dataset gives the same model.
-    pub fn fit(&self, dataset: &Dataset, definitions: &dyn Definitions) -> Result<Model> {
+    pub fn fit(&self, dataset: &mut Dataset, definitions: &dyn Definitions) -> Result<Model> {
         dataset.check()?;
         let split = self.split(dataset)?;
+        dataset.swap_foretold();
+        let mut choice = self.choose(dataset, &split)?;
+        dataset.swap_foretold();
+        // More rows can turn a weight that was next to nothing on the rows that were chosen on.
+        let all: Vec<usize> = (0..dataset.label.len()).collect();
+        let refitted = loop {
+            let fitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
+            if !choice.drop_turned(&fitted.weights.weights) {
+                break fitted;
+            }
+        };
+        dataset.swap_foretold();
+        let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
+        let judged = self.judge(dataset, &split.later, &held_back)?;
+        dataset.swap_foretold();
+        self.write_down(dataset, &split, choice, refitted, judged, definitions)
+    }
+
+    /// The first cut of the later slice, on which everything is chosen.
+    pub fn later_from(&self, dataset: &Dataset) -> Result<Ts> {
+        dataset.check()?;
+        Ok(self.split(dataset)?.from)
+    }
+
+    fn choose(&self, dataset: &Dataset, split: &Split) -> Result<Choice> {
         let sample = thinned(&split.early, CHOOSING_ROWS_MOST);
         let designs = candidates(&dataset.names, dataset.rows.select(Axis(0), &sample).view());
         if designs.specs.is_empty() {
@@ -127,18 +157,7 @@ impl FitValidParams {
             )
             .hint("check that --input holds the events of these customers"));
         }
-        let mut choice = Choosing::new(dataset, &split, &designs)?.choose(self)?;
-        let all: Vec<usize> = (0..dataset.label.len()).collect();
-        // More rows can turn a weight that was next to nothing on the rows that were chosen on.
-        let refitted = loop {
-            let fitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
-            if !choice.drop_turned(&fitted.weights.weights) {
-                break fitted;
-            }
-        };
-        let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
-        let judged = self.judge(dataset, &split.later, &held_back)?;
-        self.write_down(dataset, &split, choice, refitted, judged, definitions)
+        Choosing::new(dataset, split, &designs)?.choose(self)
     }
 
     /// The cut with enough of both classes on each side and the label's horizon between them: no early example's
@@ -183,11 +202,17 @@ impl FitValidParams {
         let churned: Vec<bool> = later.iter().map(|i| dataset.label[*i]).collect();
         let customer: Vec<u64> = later.iter().map(|i| dataset.customer[*i]).collect();
         let half: Vec<bool> = customer.iter().map(|c| c.count_ones() % 2 == 0).collect();
-        let calibration = calibration_that_helps(&logits, &churned, &half);
         let p: Vec<f64> = logits.iter().map(|z| sigmoid(*z)).collect();
+        let rate = dataset.base_rate(later);
+        let shift = intercept_for_rate(&logits, 1.0, rate);
+        let levelled: Vec<f64> = logits.iter().map(|z| z + shift).collect();
+        // Whether scores are too bold or too timid is one question, whether all are too high or too low another.
+        let calibration = calibration_that_helps(&levelled, &churned, &half);
+        let level: Vec<f64> = levelled.iter().map(|z| sigmoid(*z)).collect();
+        let drift = log_loss(&p, &churned) - log_loss(&level, &churned);
         let held_back = report(&p, &churned, &customer, self.bootstrap)
             .ok_or_else(|| Error::world("the held-back examples cannot be scored"))?;
-        Ok(Judged { slope: calibration.map(|c| c.slope), held_back })
+        Ok(Judged { slope: calibration.map(|c| c.slope), has_drifted: drift > LEVEL_GAIN_LEAST, held_back })
     }
 
     fn write_down(
@@ -203,9 +228,11 @@ impl FitValidParams {
         let rows = &fitted.rows;
         let (first_cut, last_cut) = dataset.span(rows);
         // The slope was found on the early model; the level is set anew, since the refit has seen the later slice.
-        let calibration = judged.slope.map(|slope| {
-            let logits = fitted.logits(dataset, &split.later);
-            let intercept = intercept_for_rate(&logits, slope, judged.held_back.base_rate);
+        let calibration = (judged.slope.is_some() || judged.has_drifted).then(|| {
+            let slope = judged.slope.unwrap_or(1.0);
+            let level_of = if judged.has_drifted { &split.later } else { rows };
+            let intercept =
+                intercept_for_rate(&fitted.logits(dataset, level_of), slope, dataset.base_rate(level_of));
             Calibration { slope, intercept }
         });
         let terms = fitted.terms(dataset);
@@ -222,7 +249,7 @@ impl FitValidParams {
             intercept: fitted.weights.intercept,
             terms,
             calibration,
-            value: None,
+            value: dataset.foretold.as_ref().map(|foretold| foretold.value.clone()),
             recalibrated: None,
             training: Training {
                 examples: rows.len(),
@@ -263,6 +290,8 @@ fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> 
 
 struct Judged {
     slope: Option<f64>,
+    /// Whether churn on the later slice is more, or less, than seasons make.
+    has_drifted: bool,
     held_back: Report,
 }
 
@@ -367,6 +396,8 @@ impl FeatureNames for Columns<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dataset::Foretold;
+    use super::super::value::{self, Kind, Orders, ValueModel};
     use super::*;
     use crate::time::DAY_MS;
     use rand_pcg::Pcg64;
@@ -417,13 +448,14 @@ mod tests {
             label,
             at: (0..n).map(|i| (i * 8 / n) as i64 * 14 * DAY_MS).collect(),
             customer: (0..n as u64).map(|i| (i % 300).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect(),
+            foretold: None,
         }
     }
 
     fn fit(dataset: &Dataset) -> Result<Model> {
         let few = Bootstrap { rounds: 20, seed: 0 };
         let params = FitParams::new(about()).features(1, 4).alphas(vec![0.5, 5.0]).bootstrap(few);
-        params.check()?.fit(dataset, &Defined)
+        params.check()?.fit(&mut dataset.clone(), &Defined)
     }
 
     #[test]
@@ -466,7 +498,7 @@ mod tests {
             row[4] = row[3] - 0.9 * row[0];
         }
         let params = || FitParams::new(about()).bootstrap(Bootstrap { rounds: 20, seed: 0 });
-        let model = params().features(2, 5).check().unwrap().fit(&dataset, &Defined).unwrap();
+        let model = params().features(2, 5).check().unwrap().fit(&mut dataset, &Defined).unwrap();
         assert!(model.features().contains("orders_90d"));
         for term in model.terms.iter().filter(|term| term.feature != "days_since_order") {
             assert!(
@@ -476,6 +508,33 @@ mod tests {
                 term.weight
             );
         }
+    }
+
+    #[test]
+    fn what_is_foretold_with_knowledge_of_the_later_slice_does_not_judge() {
+        let mut dataset = dataset(1_600, -1.0, 1);
+        dataset.names[3] = value::P_NO_ORDER.into();
+        let then = dataset.rows.column(3).to_vec();
+        // A fit to everything that knows the outcomes; the fit before the later slice knows nothing.
+        for (row, churned) in dataset.label.iter().enumerate() {
+            dataset.rows[[row, 3]] = if *churned { 0.9 } else { 0.1 };
+        }
+        let orders = Orders {
+            kind: Kind::BgNbd,
+            r: 0.5,
+            alpha: 30.0,
+            a: 0.8,
+            b: 2.5,
+            log_likelihood: -5.0,
+            dropout_identified: true,
+        };
+        let value = ValueModel { orders, spend: None, annual_discount: 0.1, buyers: 300 };
+        dataset.foretold = Some(Foretold { column: 3, then, value: value.clone() });
+        let model = fit(&dataset).unwrap();
+        assert!(model.training.held_back.roc_auc.value < 0.9, "{:?}", model.training.held_back);
+        assert_eq!(model.value, Some(value));
+        let knowing = fit(&Dataset { foretold: None, ..dataset }).unwrap_err();
+        assert!(knowing.what.contains("nothing foretells"), "{knowing}");
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub(super) enum Op {
     Recency { cap: f64, per: f64 },
     Never,
     Hinge(f64),
+    Logit,
 }
 
 /// What one feature (or the intercept: `None`) adds to the logit. `value` is the feature's, 1 for the intercept.
@@ -217,6 +218,7 @@ impl Op {
             Op::Recency { cap, per } => (x.min(cap) * per).max(0.0),
             Op::Never => Transform::Never.apply(x),
             Op::Hinge(knot) => Transform::Hinge { knot }.apply(x),
+            Op::Logit => Transform::Logit.apply(x),
         }
     }
 
@@ -235,6 +237,7 @@ impl From<Transform> for Op {
             Transform::Recency { cap } => Op::Recency { cap, per: 1.0 / cap },
             Transform::Never => Op::Never,
             Transform::Hinge { knot } => Op::Hinge(knot),
+            Transform::Logit => Op::Logit,
         }
     }
 }

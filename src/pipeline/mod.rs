@@ -29,4 +29,5 @@ pub mod erasure;
 pub mod identity;
 pub mod join;
 pub mod codec;
+pub mod worth;
 pub mod reconcile;

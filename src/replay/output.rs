@@ -92,7 +92,9 @@ impl Output {
 
     /// Appends a record that could not be used, as it came.
     pub fn dead_letter(&mut self, topic: &str, record: &RawRecord, reject: &Reject) -> Result<()> {
-        let line = dead_letter::as_json(topic, 0, record.number, None, &record.bytes, reject);
+        let origin =
+            dead_letter::Origin { topic, partition: 0, offset: record.number, timestamp: record.timestamp };
+        let line = dead_letter::as_json(&origin, None, &record.bytes, reject);
         self.line(DLQ, line.as_bytes())
     }
 

@@ -83,6 +83,22 @@ fn lifecycle_kpis() -> Value {
         field("entered", "Moves into it.", count(0)),
         field("left", "Moves out of it.", count(0)),
         field("median_days", "Of the stays that ended since observation began.", or_null(at_least(0.0))),
+        field(
+            "clv_to_date",
+            "What its customers have brought in, in the base currency, as of the last count.",
+            number(),
+        ),
+        field("mean_clv_to_date", "The same per customer; `null` of nobody.", or_null(number())),
+    ]);
+    let segment_stage = object([
+        field("stage", "Which stage.", text()),
+        field("customers", "Who was in it at the last count.", count(0)),
+        field("clv_to_date", "What they have brought in, in the base currency.", number()),
+        field("mean_clv_to_date", "The same per customer; `null` of nobody.", or_null(number())),
+    ]);
+    let segment = object([
+        field("segment", "The value of the trait `segment`.", text()),
+        field("stages", "In the order of the lifecycle.", list(segment_stage)),
     ]);
     object([
         field("lifecycle", "Which lifecycle.", text()),
@@ -93,6 +109,7 @@ fn lifecycle_kpis() -> Value {
         share("win_back_rate", "Moves from a lapsed stage to a customer's."),
         field("conversions", "Every pair of stages that was ever passed.", list(conversion)),
         field("stages", "In the order of the lifecycle.", list(stage)),
+        field("segments", "The customers whose traits name a segment.", list(segment)),
     ])
 }
 
@@ -113,7 +130,16 @@ fn kpis() -> Event {
                 "lifecycle": "retention", "customer_stages": ["loyalty", "retention", "conversion"],
                 "lapsed_stages": ["win-back"], "churn_rate": 0.2, "retention_rate": 0.8, "win_back_rate": null,
                 "conversions": [{ "from": "retention", "to": "win-back", "moves": 2, "rate": 0.33 }],
-                "stages": [{ "stage": "retention", "customers": 4, "entered": 2, "left": 2, "median_days": 2.01 }]
+                "stages": [{
+                    "stage": "retention", "customers": 4, "entered": 2, "left": 2, "median_days": 2.01,
+                    "clv_to_date": 312.5, "mean_clv_to_date": 78.125
+                }],
+                "segments": [{
+                    "segment": "enterprise",
+                    "stages": [{
+                        "stage": "retention", "customers": 1, "clv_to_date": 200.0, "mean_clv_to_date": 200.0
+                    }]
+                }]
             }]
         })],
     }

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::Event;
 use super::shape::{
-    Field, always, at_least, count, field, flag, instant, list, map, number, object, one_of, or_null, text,
-    text_like, within,
+    Field, always, at_least, count, field, flag, instant, list, map, number, object, one_of, optional,
+    or_null, text, text_like, within,
 };
 use crate::kafka::dead_letter;
 use crate::pipeline::emit::{Trigger, band_name};
@@ -266,11 +266,17 @@ pub fn dead_letter_headers(reasons: &[&str]) -> Event {
             field(dead_letter::OFFSET, "Its offset there.", text_like("^[0-9]+$")),
             field(dead_letter::CLASS, "Why it cannot be used.", one_of(reasons.iter().copied())),
             field(dead_letter::MESSAGE, "What was expected where; never the value itself.", text()),
+            optional(
+                dead_letter::TIMESTAMP,
+                "The record's own timestamp, in milliseconds: the event time where its value tells none.",
+                text_like("^-?[0-9]+$"),
+            ),
         ]),
         examples: vec![json!({
             dead_letter::TOPIC: "purchase", dead_letter::PARTITION: "3", dead_letter::OFFSET: "17",
             dead_letter::CLASS: "missing_amount",
-            dead_letter::MESSAGE: "/amount is absent, which order_completed needs"
+            dead_letter::MESSAGE: "/amount is absent, which order_completed needs",
+            dead_letter::TIMESTAMP: "1772702157000"
         })],
     }
 }

@@ -135,6 +135,7 @@ fn shown(feature: &str, transform: Transform) -> String {
         Transform::Recency { cap } => format!("min(`{feature}`, {cap}) / {cap}"),
         Transform::Never => format!("`{feature}` never happened"),
         Transform::Hinge { knot } => format!("max(0, `{feature}` − {knot})"),
+        Transform::Logit => format!("log odds of `{feature}`"),
     }
 }
 

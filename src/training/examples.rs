@@ -5,7 +5,7 @@
 //! An event older than T that only comes up later is missing in the row, as it was for whoever scored at T; it
 //! still counts for the labels of the horizons it falls into.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1};
@@ -60,8 +60,8 @@ pub struct Examples {
     pub dataset: Dataset,
     /// By row, where groups were asked for.
     pub groups: Vec<Group>,
-    /// Everybody who had ordered by the last cut, active or not, or an even sample of them.
-    pub buyers: Vec<Buyer>,
+    /// By cut: everybody who had ordered before it, active or not, or an even sample of them.
+    pub buyers: BTreeMap<Ts, Vec<Buyer>>,
     /// The features' definitions.
     pub layout: Layout,
     pub skipped: Skipped,
@@ -118,14 +118,12 @@ fn collect(
     let mut skipped = Skipped::default();
     let mut cuts = cuts.iter().copied().peekable();
     let mut count = 0u64;
-    let mut buyers = Vec::new();
+    let mut buyers = BTreeMap::new();
     while let Some(line) = events.next(&mut skipped)? {
         let event = line.event();
         while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
             collector.cut(cut);
-            if cuts.peek().is_none() {
-                buyers = collector.buyers(cut, BUYERS_MOST);
-            }
+            buyers.insert(cut, collector.buyers(cut, BUYERS_MOST));
         }
         collector.event(event);
         count += 1;
@@ -361,7 +359,7 @@ impl<'t> Collector<'t> {
             .map_err(|e| Error::world(format!("the examples do not fit together: {e}")))?;
         let churns_when_it_happens = self.task.label == Label::Cancelled;
         let label = self.happened.into_iter().map(|happened| happened == churns_when_it_happens).collect();
-        Ok(Dataset { names, rows, label, at: self.at, customer: self.customer })
+        Ok(Dataset { names, rows, label, at: self.at, customer: self.customer, foretold: None })
     }
 }
 

@@ -5,12 +5,14 @@
 //! engine that serves.
 
 use linfa::ParamGuard;
+use ndarray::ArrayView1;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::model::artifact::Label;
-use crate::model::value::ValueModel;
+use crate::model::dataset::Foretold;
+use crate::model::value::{P_NO_ORDER, ValueModel, Valuer};
 use crate::model::{About, FitParams, Model};
 use crate::replay::Merged;
 use crate::setup;
@@ -66,7 +68,7 @@ pub fn train<'a>(
     let span = cuts::span(&mut open()?, progress)?.until(task.until);
     let cuts = cuts::choose(task, &span)?;
     let passed = span.events;
-    let examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
+    let mut examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
     let about = About {
         name: task.name.clone(),
         version: UNNAMED.into(),
@@ -75,13 +77,39 @@ pub fn train<'a>(
         lead: task.lead,
         active_within: task.active_within,
     };
-    let mut model = FitParams::new(about).check()?.fit(&examples.dataset, &examples.layout)?;
-    if let Some(value) = ValueModel::fit(&examples.buyers) {
+    let params = FitParams::new(about).check()?;
+    let later_from = params.later_from(&examples.dataset)?;
+    let value = examples.buyers.values().next_back().and_then(|buyers| ValueModel::fit(buyers));
+    if let Some(value) = &value {
+        foretell(&mut examples, value, later_from, task.horizon)?;
+    }
+    let mut model = params.fit(&mut examples.dataset, &examples.layout)?;
+    if let (Some(value), None) = (value, &model.value) {
         model.add_value(value, &examples.layout)?;
     }
     name_version(&mut model)?;
     let recency_auc = examples.recency_auc(task.label, model.training.held_back_from);
     Ok(Trained { model, recency_auc, skipped: examples.skipped })
+}
+
+/// Fills the column of `p_no_order`, which no engine could compute before there was a fit, if the catalogue has one
+/// and the buyers before the later slice say enough.
+fn foretell(examples: &mut Examples, value: &ValueModel, later_from: Ts, horizon: i64) -> Result<()> {
+    let column = examples.dataset.names.iter().position(|name| name == P_NO_ORDER);
+    let then = examples.buyers.get(&later_from).and_then(|buyers| ValueModel::fit(buyers));
+    let (Some(column), Some(then)) = (column, then) else { return Ok(()) };
+    let [now, then] = [value, &then].map(|value| Valuer::new(value, horizon, &examples.layout));
+    let (now, then) = (now?, then?);
+    let dataset = &mut examples.dataset;
+    let of = |valuer: &Valuer, row: ArrayView1<f64>| {
+        row.as_slice().and_then(|row| valuer.p_no_order(row)).unwrap_or(f64::INFINITY)
+    };
+    let then = dataset.rows.rows().into_iter().map(|row| of(&then, row)).collect();
+    for mut row in dataset.rows.rows_mut() {
+        row[column] = of(&now, row.view());
+    }
+    dataset.foretold = Some(Foretold { column, then, value: value.clone() });
+    Ok(())
 }
 
 /// The version of a model that has none yet.

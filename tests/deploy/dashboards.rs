@@ -158,6 +158,13 @@ fn lifecycle() -> Vec<Panel> {
             vec![(largest(&m::STAGE_DURATION_MEDIAN, "lifecycle, stage"), "{{lifecycle}}: {{stage}}")],
         ),
         panel(
+            "What the customers of a stage have brought in",
+            "timeseries",
+            "short",
+            12,
+            vec![(sum(&m::CLV_TO_DATE, "lifecycle, stage"), "{{lifecycle}}: {{stage}}")],
+        ),
+        panel(
             "Alerts",
             "timeseries",
             "ops",

@@ -222,7 +222,16 @@ fn the_reader_takes_what_the_schemas_take_and_nothing_else() {
 fn the_headers_of_dead_letters_are_those_that_are_written() {
     let reject =
         stagecast::event::Reject::new(stagecast::event::Reason::InvalidTs, "/ts: expected an instant");
-    let headers: Value = dead_letter::headers("purchase", 3, 17, &reject).into_iter().collect();
+    let mut origin = dead_letter::Origin {
+        topic: "purchase",
+        partition: 3,
+        offset: 17,
+        timestamp: Some(1_772_702_157_000),
+    };
+    let headers: Value = dead_letter::headers(&origin, &reject).into_iter().collect();
+    assert_valid(&validator(&closed(event("dead-letter-headers").schema)), &headers, "headers");
+    origin.timestamp = None;
+    let headers: Value = dead_letter::headers(&origin, &reject).into_iter().collect();
     assert_valid(&validator(&closed(event("dead-letter-headers").schema)), &headers, "headers");
 }
 

@@ -49,20 +49,25 @@ impl RealKafka {
 
     /// Starts `brokers` brokers with nothing in them and returns when all of them answer.
     pub fn start(brokers: usize) -> RealKafka {
-        RealKafka::start_with(brokers, false, None)
+        RealKafka::start_as(brokers, &Extras::default(), false, None)
+    }
+
+    /// The same with more listeners, whose ports stand in `extras`.
+    pub fn start_with(brokers: usize, extras: &Extras) -> RealKafka {
+        RealKafka::start_as(brokers, extras, false, None)
     }
 
     /// One broker with so many megabytes of disk (a tmpfs, for which one has to be root).
     pub fn on_small_disk(megabytes: u32) -> RealKafka {
-        RealKafka::start_with(1, false, Some(megabytes))
+        RealKafka::start_as(1, &Extras::default(), false, Some(megabytes))
     }
 
     /// The same, and programs reach them through proxies only.
     pub fn behind_proxies(brokers: usize) -> RealKafka {
-        RealKafka::start_with(brokers, true, None)
+        RealKafka::start_as(brokers, &Extras::default(), true, None)
     }
 
-    fn start_with(brokers: usize, proxied: bool, disk_mb: Option<u32>) -> RealKafka {
+    fn start_as(brokers: usize, extras: &Extras, proxied: bool, disk_mb: Option<u32>) -> RealKafka {
         let dir =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{}", std::process::id(), unique()));
         fs::create_dir_all(&dir).unwrap();
@@ -75,7 +80,8 @@ impl RealKafka {
         let behind = if proxied { &ports[2 * brokers..] } else { &[] };
         let proxies: Vec<Proxy> = behind.iter().map(|port| Proxy::start(*port)).collect();
         for id in 1..=brokers {
-            let mut properties = properties(&dir, id, brokers, &ports);
+            let mut properties =
+                properties(&dir, id, brokers, &ports) + &extras.properties(id, brokers, &ports);
             if let (Some(port), Some(proxy)) = (behind.get(id - 1), proxies.get(id - 1)) {
                 properties = with_proxy(&properties, *port, proxy.port);
             }
@@ -89,7 +95,7 @@ impl RealKafka {
             keeper,
             alive,
         };
-        (1..=brokers).for_each(|id| cluster.format(id));
+        (1..=brokers).for_each(|id| cluster.format(id, &extras.users));
         (1..=brokers).for_each(|id| cluster.launch(id));
         cluster.until_all_answer();
         cluster
@@ -160,11 +166,12 @@ impl RealKafka {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn format(&self, id: usize) {
+    fn format(&self, id: usize, users: &[String]) {
         let properties = self.dir.join(format!("{id}.properties"));
         let output = java()
             .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
             .arg(&properties)
+            .args(users.iter().flat_map(|user| ["--add-scram", user]))
             .output()
             .unwrap();
         assert!(output.status.success(), "formatting failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -248,6 +255,37 @@ impl Drop for RealKafka {
     }
 }
 
+/// What a broker has besides a plain listener for everybody.
+#[derive(Default)]
+pub struct Extras {
+    /// Name, protocol and port of more listeners.
+    pub listeners: Vec<(&'static str, &'static str, u16)>,
+    /// SCRAM users, as the storage tool takes them.
+    pub users: Vec<String>,
+    /// More lines of `server.properties`.
+    pub properties: String,
+}
+
+impl Extras {
+    /// Of two lines about one property the last one counts.
+    fn properties(&self, id: usize, brokers: usize, ports: &[u16]) -> String {
+        if self.listeners.is_empty() {
+            return self.properties.clone();
+        }
+        let of = |(name, _, port): &(&str, &str, u16)| format!(",{name}://localhost:{port}");
+        let more: String = self.listeners.iter().map(of).collect();
+        let of = |(name, protocol, _): &(&str, &str, u16)| format!(",{name}:{protocol}");
+        let protocols: String = self.listeners.iter().map(of).collect();
+        let (port, controller) = (ports[id - 1], ports[brokers + id - 1]);
+        format!(
+            "listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{more}\n\
+             advertised.listeners=PLAINTEXT://127.0.0.1:{port}{more}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}\n{}",
+            self.properties
+        )
+    }
+}
+
 /// A number no other caller in this process gets.
 pub fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -293,7 +331,7 @@ fn keeper(dir: &Path) -> Child {
 }
 
 /// Ports that were free a moment ago.
-fn free_ports(count: usize) -> Vec<u16> {
+pub fn free_ports(count: usize) -> Vec<u16> {
     let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind(("127.0.0.1", 0)).unwrap()).collect();
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }

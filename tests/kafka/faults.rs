@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(90);
 /// After what was done to it, the service must be through with what there is.
 const RECOVERED_MAX: Duration = Duration::from_secs(120);
 /// Small transactions, so that there is work for long, which the broker gives up soon.
-const MANY: &str = "[commit]\ninterval = \"10ms\"\ncatch_up = \"10ms\"\nmax_records = 8\n\
+const MANY: &str = "[commit]\ninterval = \"10ms\"\ncatch_up = \"10ms\"\nmax_records = 4\n\
     [kafka.producer]\n\"transaction.timeout.ms\" = 5000\n";
 
 /// Choices that a seed repeats.
@@ -145,12 +145,14 @@ fn kills(count: usize, customers: u64) {
     world.simulate(customers, 200, 31);
     world.load(0.0, 1.0);
     let points = ["before_states", "before_commit", "before_end", "after_commit"];
+    // The second transaction of its only worker; the first one is the sign that it is back at work.
+    let one_worker = ["--set", "app.workers=1"];
     let mut times = Times::default();
     for kill in 0..count {
         let point = points[dice.roll(4) as usize];
         let fault = format!("{point}:2:hold");
         let started = Tick::now();
-        let mut service = Service::start(&world, "box-0", &[], &[("STAGECAST_FAULT", &fault)]);
+        let mut service = Service::start(&world, "box-0", &one_worker, &[("STAGECAST_FAULT", &fault)]);
         until(&format!("kill {kill} meets a service at work"), || service.commits() > 0.0);
         times.0.push(started.elapsed());
         service.process.line_with("held at", SOON);
@@ -168,20 +170,20 @@ fn kills(count: usize, customers: u64) {
 
 #[test]
 fn kills_in_mid_transaction_lose_and_repeat_nothing() {
-    kills(6, 150);
+    kills(6, 10);
 }
 
 #[test]
 #[ignore = "long"]
 fn long_kills() {
-    kills(100, 700);
+    kills(100, 50);
 }
 
 /// Each heir is the next zombie.
 fn zombies(count: usize) {
     let mut dice = Dice::new("SIGSTOP zombies");
     let mut world = World::new("faults-zombies", 2, MANY);
-    world.simulate(40 * count as u64, 100, 32);
+    world.simulate(16 * count as u64, 100, 32);
     world.load(0.0, 1.0);
     let mut zombie = Service::start(&world, "box-0", &[], &[]);
     until("the first to be ready", || zombie.status("/readyz") == Some(200));
@@ -217,7 +219,7 @@ fn long_zombies() {
 fn pauses(count: usize) {
     let mut dice = Dice::new("SIGSTOP longer than the transaction");
     let mut world = World::new("faults-pauses", 2, MANY);
-    world.simulate(30 * count as u64, 100, 33);
+    world.simulate(12 * count as u64, 100, 33);
     world.load(0.0, 1.0);
     let mut service = Service::start(&world, "box-0", &[], &[]);
     let times = through(&world, count, |_| {
@@ -251,7 +253,7 @@ fn outages(count: usize, absence: Duration) {
     let mut dice = Dice::new("broker outages");
     let kafka = own(RealKafka::start(1));
     let mut world = World::on(kafka, "faults-outages", 2, MANY);
-    world.simulate(25 * (count as u64 + 1), 100, 34);
+    world.simulate(10 * (count as u64 + 1), 100, 34);
     world.load(0.0, 1.0);
     let mut service = Service::start(&world, "box-0", &[], &[]);
     until("the service to be ready", || service.status("/readyz") == Some(200));
@@ -318,7 +320,7 @@ fn long_leaders() {
     let mut dice = Dice::new("leader moves");
     let kafka = own(RealKafka::start(3));
     let mut world = World::on(kafka, "faults-leaders", 2, MANY);
-    world.simulate(25 * count as u64, 100, 40);
+    world.simulate(30 * count as u64, 100, 40);
     world.load(0.0, 1.0);
     let mut service = Service::start(&world, "box-0", &[], &[]);
     until("the service to be ready", || service.status("/readyz") == Some(200));
@@ -347,7 +349,7 @@ fn long_leaders() {
 fn long_disk_full() {
     let kafka = own(RealKafka::on_small_disk(150));
     let mut world = World::on(kafka, "faults-disk", 2, MANY);
-    world.simulate(300, 150, 41);
+    world.simulate(120, 100, 41);
     world.load(0.0, 1.0);
     let filler = kafka.data(1).join("filler");
     let mut service = Service::start(&world, "box-0", &[], &[]);
@@ -390,7 +392,7 @@ fn network(count: usize) {
     let mut dice = Dice::new("network");
     let kafka = own(RealKafka::behind_proxies(1));
     let mut world = World::on(kafka, "faults-network", 2, MANY);
-    world.simulate(25 * count as u64, 100, 35);
+    world.simulate(10 * count as u64, 100, 35);
     world.load(0.0, 1.0);
     let mut service = Service::start(&world, "box-0", &[], &[]);
     until("the service to be ready", || service.status("/readyz") == Some(200));
@@ -428,7 +430,7 @@ fn long_network() {
 fn storm(rounds: usize) {
     let mut dice = Dice::new("rebalance storm");
     let mut world = World::new("faults-storm", 6, MANY);
-    world.simulate(25 * rounds as u64, 100, 36);
+    world.simulate(10 * rounds as u64, 100, 36);
     world.load(0.0, 1.0);
     let mut places: [Option<Service>; 4] = [const { None }; 4];
     let (mut started, mut killed, mut stopped) = (0, 0, 0);
@@ -510,13 +512,13 @@ fn poison(customers: u64) {
 
 #[test]
 fn ten_percent_of_poison_stop_nothing_and_are_kept_to_the_byte() {
-    poison(30);
+    poison(15);
 }
 
 #[test]
 #[ignore = "long"]
 fn long_poison() {
-    poison(300);
+    poison(100);
 }
 
 /// Half of all events are one customer's.

@@ -23,5 +23,8 @@ mod rights;
 mod identity;
 mod formats;
 mod training;
+mod security;
+#[cfg(feature = "tls")]
+mod tls;
 mod guards;
 mod faults;

@@ -122,6 +122,7 @@ fn nobody_is_named_in_logs_and_metrics() {
         let mut process = world.start("box-0", &["run", "--set", &listen], &env);
         if life > 1 {
             let all = (input_of(&world) + poison.len() * Source::ALL.len()) as i64;
+            process.answer(&address, "/readyz", SOON);
             until("everything to be consumed", || committed(&world) >= all);
             let known = get(&address, "/customers/canary-good").map(|(status, _)| status);
             let gone = get(&address, "/customers/canary-gone").map(|(status, _)| status);

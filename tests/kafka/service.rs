@@ -312,7 +312,7 @@ fn added_partitions_are_refused_in_one_topic_and_in_all() {
     world.finish(&["run", "--until-end"], &[]);
     world.kafka.add_partitions(&world.topic("clickstream"), 3);
     refused(&world, "a customer's events would meet different workers");
-    for topic in ["purchase", "support", "profile", "state"] {
+    for topic in ["purchase", "support", "profile", "state", "identity"] {
         world.kafka.add_partitions(&world.topic(topic), 3);
     }
     refused(&world, "keys have moved to other partitions");

@@ -23,6 +23,10 @@ pub use spend::Spend;
 /// The features that a value is computed from.
 pub const FEATURES: [&str; 5] =
     ["rfm_frequency", "rfm_recency_days", "rfm_age_days", "rfm_monetary", "days_since_order"];
+/// The probability of no order within the horizon, as a feature.
+pub const P_NO_ORDER: &str = "p_no_order";
+/// What of a year's orders is worth, as a feature.
+pub const CLV_365D: &str = "clv_365d";
 /// A fit looks at no more buyers than this.
 pub const BUYERS_MOST: usize = 10_000;
 /// Fewer buyers, or buyers with a repeat order, say nothing about four parameters.
