@@ -1,10 +1,11 @@
 // The live page in a real Chromium, against the demo: every panel shows the numbers of /metrics, /kpis and
 // /customers, news arrive by themselves, and nothing goes wrong on the console.
 //
-// Usage: node page.test.mjs [PATH OF stagecast].  PAGE_SHOTS=FOLDER also writes pictures of the page.
+// Usage: node page.test.mjs [PATH OF stagecast].  PAGE_SHOTS=FOLDER also writes pictures of the page, those of the
+// README among them (page-light.webp and page-dark.webp belong into docs; of a release build, for its figures).
 import assert from "node:assert/strict";
 import { spawn, execFileSync } from "node:child_process";
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { chromium } from "playwright-core";
 
 const program = process.argv[2] ?? new URL("../../target/debug/stagecast", import.meta.url).pathname;
@@ -260,6 +261,13 @@ async function pictures(browser, demo, folder) {
     await page.evaluate(() => scrollTo(0, 0));
     await sleep(1_500);
     await page.screenshot({ path: `${folder}/${name}.png`, fullPage: true });
+    await page.context().close();
+  }
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await open(browser, demo.address, { colorScheme, viewport: { width: 1280, height: 1000 }, deviceScaleFactor: 1.5 });
+    await sleep(3_000);
+    const { data } = await (await page.context().newCDPSession(page)).send("Page.captureScreenshot", { format: "webp", quality: 80 });
+    writeFileSync(`${folder}/page-${colorScheme}.webp`, Buffer.from(data, "base64"));
     await page.context().close();
   }
 }
