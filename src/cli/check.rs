@@ -3,7 +3,7 @@
 //!
 //! The configuration itself has been validated by the time it arrives here: loading reports all that is wrong
 //! with it. What is left is the files that it names: features, lifecycles and model are compiled into the very
-//! plan that a service would run.
+//! plan that a service would run, and the properties of librdkafka, which knows best what its build can do.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -53,6 +53,7 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
     if args.print {
         return super::print(&config.to_toml());
     }
+    setup::clients(config).check()?;
     super::print(&summary(config, &plan))
 }
 

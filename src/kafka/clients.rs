@@ -67,10 +67,25 @@ impl ClientSettings {
             }
         }
         self.transaction_timeout_ms()?;
+        if !cfg!(feature = "tls") {
+            self.check_goes_without_tls()?;
+        }
         for config in [self.input_consumer_config(0), self.producer_config(0)] {
             config.create_native_config().map_err(|e| refused_property(&e))?;
         }
         Ok(())
+    }
+
+    /// librdkafka would say so too, some of it only on connecting, and not what to do about it.
+    fn check_goes_without_tls(&self) -> Result<()> {
+        let all = [&self.common, &self.consumer, &self.producer].into_iter().flatten();
+        let Some((key, value)) = all.into_iter().find(|(key, value)| asks_for_tls(key, value)) else {
+            return Ok(());
+        };
+        let what = if key.starts_with("ssl.") { format!("`{key}`") } else { format!("`{key} = {value}`") };
+        Err(Error::user(format!("{what} needs TLS, which this program was built without")).hint(
+            "build it with `cargo build --release --features tls`, for which OpenSSL's own build needs perl",
+        ))
     }
 
     /// `transaction.timeout.ms`: the user's, or ten seconds: as long as others wait for a worker that died in mid-transaction.
@@ -324,6 +339,16 @@ pub fn log_line(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
+/// SCRAM and OAUTHBEARER are OpenSSL's as well; PLAIN is librdkafka's own.
+fn asks_for_tls(key: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    match key {
+        "security.protocol" => value.ends_with("ssl"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("scram-") || value == "oauthbearer",
+        _ => key.starts_with("ssl."),
+    }
+}
+
 /// Why a property is not the user's to set, where it is not.
 fn reserved(property: &str) -> Option<&'static str> {
     OWNED.iter().find(|(owned, _)| *owned == property).map(|(_, why)| *why)
@@ -456,6 +481,23 @@ mod tests {
         assert_eq!(consumer.get("group.id"), Some("app"));
         assert_eq!(consumer.get("group.instance.id"), Some("box-0-2"));
         assert_eq!(settings().producer_config(2).get("transactional.id"), Some("app-box-0-2"));
+    }
+
+    #[test]
+    fn what_only_a_build_with_tls_can_do_is_refused_with_what_to_do() {
+        for (key, value) in [
+            ("security.protocol", "SASL_SSL"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.mechanisms", "OAUTHBEARER"),
+            ("ssl.key.password", "canary"),
+        ] {
+            let error = with("common", key, value).check_goes_without_tls().unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains("built without"), "{error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+        for (key, value) in [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")] {
+            with("common", key, value).check_goes_without_tls().unwrap();
+        }
     }
 
     #[test]

@@ -6,10 +6,12 @@
 pub mod figures;
 mod stream;
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::{Semaphore, broadcast, watch};
 
 use super::Shared;
@@ -25,7 +27,7 @@ pub const WATCHERS_MOST: usize = 32;
 const WAITING_MOST: usize = 256;
 /// News of one transaction that are shown; at full speed there are thousands.
 const NEWS_PER_COMMIT: usize = 8;
-/// Latest changes, and latest alerts, for a page that is just opened.
+/// Latest changes of each lifecycle, and latest alerts, for a page that is just opened.
 const LATEST_MOST: usize = 30;
 /// Between two looks at the figures.
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +50,9 @@ pub struct Live {
 
 #[derive(Debug, Default)]
 struct Latest {
-    changes: VecDeque<Arc<str>>,
+    /// By lifecycle, so that a busy one leaves those of a quiet one; with the place in the order of all.
+    changes: BTreeMap<String, VecDeque<(u64, Arc<str>)>>,
+    told: u64,
     alerts: VecDeque<Arc<str>>,
     figures: Option<Arc<str>>,
 }
@@ -82,7 +86,9 @@ impl Live {
 
     /// The JSON of the latest stage change.
     pub fn latest_change(&self) -> Option<Arc<str>> {
-        self.latest().changes.back().cloned()
+        let latest = self.latest();
+        let newest = latest.changes.values().filter_map(VecDeque::back).max_by_key(|(place, _)| *place);
+        newest.map(|(_, json)| Arc::clone(json))
     }
 
     /// From now on every stream ends.
@@ -112,31 +118,46 @@ fn news_of((channel, json): (Channel, &[u8])) -> Option<News> {
 
 impl Latest {
     fn remember(&mut self, news: &News) {
-        let list = match news.what {
-            "change" => &mut self.changes,
-            "alert" => &mut self.alerts,
-            _ => {
-                self.figures = Some(Arc::clone(&news.json));
-                return;
+        let json = Arc::clone(&news.json);
+        match news.what {
+            "change" => {
+                self.told += 1;
+                let list = self.changes.entry(lifecycle_of(&json)).or_default();
+                push_within(list, (self.told, json));
             }
-        };
-        if list.len() == LATEST_MOST {
-            list.pop_front();
+            "alert" => push_within(&mut self.alerts, json),
+            _ => self.figures = Some(json),
         }
-        list.push_back(Arc::clone(&news.json));
     }
 
     /// Everything a new watcher should know, the oldest first.
     fn all(&self) -> Vec<News> {
         let figures = self.figures.iter().map(|json| ("figures", json));
         let alerts = self.alerts.iter().map(|json| ("alert", json));
-        let changes = self.changes.iter().map(|json| ("change", json));
+        let mut changes: Vec<_> = self.changes.values().flatten().collect();
+        changes.sort_unstable_by_key(|(place, _)| *place);
         figures
             .chain(alerts)
-            .chain(changes)
+            .chain(changes.into_iter().map(|(_, json)| ("change", json)))
             .map(|(what, json)| News { what, json: Arc::clone(json) })
             .collect()
     }
+}
+
+fn push_within<T>(list: &mut VecDeque<T>, item: T) {
+    if list.len() == LATEST_MOST {
+        list.pop_front();
+    }
+    list.push_back(item);
+}
+
+fn lifecycle_of(change: &str) -> String {
+    #[derive(Deserialize)]
+    struct Change<'a> {
+        #[serde(borrow)]
+        lifecycle: Cow<'a, str>,
+    }
+    serde_json::from_str(change).map(|change: Change<'_>| change.lifecycle.into_owned()).unwrap_or_default()
 }
 
 /// Looks at the figures once a second until the process ends.
@@ -159,6 +180,23 @@ pub async fn keep_figures(shared: Arc<Shared>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_lifecycle_leaves_what_is_known_of_a_quiet_one() {
+        let live = Live::default();
+        let tell = |lifecycle: &str, n: usize| {
+            let json = format!("{{\"lifecycle\":\"{lifecycle}\",\"n\":{n}}}\n");
+            live.committed([(Channel::StageChanges, json.as_bytes())].into_iter());
+        };
+        tell("quiet", 0);
+        (0..100).for_each(|n| tell("busy", n));
+        assert_eq!(live.latest_change().as_deref(), Some("{\"lifecycle\":\"busy\",\"n\":99}"));
+        tell("quiet", 1);
+        assert_eq!(live.latest_change().as_deref(), Some("{\"lifecycle\":\"quiet\",\"n\":1}"));
+        let told: Vec<_> = live.latest().all().iter().map(|news| news.json.to_string()).collect();
+        assert_eq!(told.len(), LATEST_MOST + 2);
+        assert!(told[0].contains("quiet") && told[1].contains("\"n\":70") && told[31].contains("quiet"));
+    }
 
     #[test]
     fn a_new_watcher_is_told_the_latest_and_no_more() {
