@@ -96,7 +96,7 @@ fn psi(census: &Census) -> (Vec<(String, f64)>, f64) {
 #[test]
 fn customers_as_in_training_do_not_drift_and_customers_who_change_do() {
     let (features, score) = psi(&census(|_, _| false, 0));
-    assert!(features.len() >= 8, "{features:?}");
+    assert!(features.len() >= 5, "{features:?}");
     for (name, psi) in &features {
         assert!(*psi < 0.1, "{name} drifts by {psi} on the customers it was learned from: {features:?}");
     }
@@ -122,7 +122,7 @@ fn a_model_that_does_not_say_what_it_saw_loads_and_tells_no_drift() {
     let plan = stagecast::setup::plan_of(&Config::default(), &model).unwrap();
     assert!(plan.watch.is_none());
     let metrics = stagecast::metrics::Metrics::new(&plan).unwrap().render();
-    assert!(metrics.contains("stagecast_feature_drift_psi{feature=\"orders_lifetime\"} NaN"), "{metrics}");
+    assert!(metrics.contains("stagecast_feature_drift_psi{feature=\"events_30d\"} NaN"), "{metrics}");
     assert!(metrics.contains("stagecast_score_drift_psi NaN"));
     Engine::new(Arc::new(plan), false);
 }

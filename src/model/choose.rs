@@ -28,8 +28,10 @@ const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
 /// So many of the rarer class are needed for each feature.
 const RARE_PER_FEATURE: usize = 10;
-/// A part of the history wins over all of it by this many nats per example, level aside.
+/// A part of the history wins over all of it by this many nats per example, level aside, and by so many standard
+/// errors: half of the examples is much to give up for what may be chance.
 const GAIN_FOR_FORGETTING: f64 = 1e-4;
+const ERRORS_FOR_FORGETTING: f64 = 2.0;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
 
@@ -203,9 +205,7 @@ impl<'d> Choosing<'d> {
             }
         }
         let recent = self.recent_half(&step.terms, chosen);
-        let recent = recent.is_some_and(|half| {
-            self.loss_at_level(&half.terms) < self.loss_at_level(&step.terms) - GAIN_FOR_FORGETTING
-        });
+        let recent = recent.is_some_and(|half| self.foretells_better(&half.terms, &step.terms));
         let (specs, directions) = self.described(&step.terms);
         Ok(Choice { design: design.name, specs, directions, alpha: chosen, recent })
     }
@@ -319,16 +319,24 @@ impl<'d> Choosing<'d> {
         Ok(Terms { fitted: terms.specs.len(), minimum, ..terms })
     }
 
-    /// The mean loss on the later slice if its share of churners were known. The later half of a period always
+    /// Whether the later slice shows more than chance in favour of the first.
+    fn foretells_better(&self, half: &Terms, all: &Terms) -> bool {
+        let gains = self.losses_at_level(all) - self.losses_at_level(half);
+        let n = gains.len() as f64;
+        let error = gains.std(0.0) / n.sqrt();
+        gains.sum() / n > GAIN_FOR_FORGETTING.max(ERRORS_FOR_FORGETTING * error)
+    }
+
+    /// The losses on the later slice if its share of churners were known. The later half of a period always
     /// foretells the level of what follows at once better, and be it by the season; which half says who churns is
     /// another question.
-    fn loss_at_level(&self, terms: &Terms) -> f64 {
+    fn losses_at_level(&self, terms: &Terms) -> Array1<f64> {
         let churned = &self.later.churned;
         let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len() as f64;
         let logits = terms.minimum.weights().logits(&columns(self.later.x.view(), &terms.specs)).to_vec();
         let shift = intercept_for_rate(&logits, 1.0, rate);
         let loss = |(z, churned): (&f64, &bool)| softplus(if *churned { -z - shift } else { z + shift });
-        logits.iter().zip(churned).map(loss).sum::<f64>() / churned.len() as f64
+        logits.iter().zip(churned).map(loss).collect()
     }
 
     fn judged(&self, terms: Terms) -> Step {
