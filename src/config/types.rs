@@ -333,7 +333,7 @@ impl Default for Commit {
         Commit {
             interval: Duration::from_millis(100),
             catch_up: Duration::from_secs(1),
-            max_records: 100_000,
+            max_records: 500_000,
             max_bytes: 64 * 1024 * 1024,
         }
     }

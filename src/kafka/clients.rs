@@ -15,7 +15,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::ThreadedProducer;
 
 use crate::error::{Error, Result};
-use crate::kafka::transactions::Deliveries;
+use crate::kafka::transactions::{BURST_RECORDS, Deliveries};
 
 pub use super::broker::BrokerKind;
 
@@ -167,6 +167,7 @@ impl ClientSettings {
         let user = self.user(&self.producer);
         let mut defaults = properties(CONNECTION_DEFAULTS);
         defaults.extend(properties(PRODUCER_DEFAULTS));
+        defaults.insert("batch.num.messages".to_owned(), BURST_RECORDS.to_string());
         // A record is given up early enough to abort the transaction before the broker does.
         defaults.insert("message.timeout.ms".to_owned(), (transaction_ms * 3 / 4).to_string());
         defaults.insert("transaction.timeout.ms".to_owned(), transaction_ms.to_string());
@@ -417,7 +418,7 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     // A commit counts what is in flight; a report on every record that went well would double its cost.
     ("delivery.report.only.error", "true"),
     ("compression.type", "lz4"),
-    // A transaction of 100,000 records must fit while the one before it is still being acknowledged.
+    // Many bursts: dead letters and moves between ids do not wait for the one before them.
     ("queue.buffering.max.messages", "250000"),
     ("queue.buffering.max.kbytes", "262144"),
     // A dead letter is a record of any size a broker takes, and some headers more.

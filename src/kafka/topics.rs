@@ -156,11 +156,19 @@ pub fn report(findings: &[Finding], layout: &Layout, out: &mut dyn Write) -> Res
     say(out, &format!("{} topics are as they must be", layout.topics().len()))
 }
 
-/// What `run` does before anything else: the same check, where errors refuse to start and warnings are logged.
+/// What `run` does before anything else: the same check, where errors refuse to start and warnings are logged. Topics
+/// that nobody else creates are made, where nothing else is wrong.
 ///
 /// Returns the number of partitions that inputs and state share.
 pub fn require(settings: &ClientSettings, layout: &Layout) -> Result<i32> {
-    let found = Admin::connect(settings)?.look(layout)?;
+    let admin = Admin::connect(settings)?;
+    let mut found = admin.look(layout)?;
+    let own = own_topics(layout, &found);
+    if !own.is_empty() {
+        admin.create(&own)?;
+        own.iter().for_each(|topic| tracing::info!("created {topic}"));
+        found = admin.look(layout)?;
+    }
     let (errors, warnings): (Vec<_>, Vec<_>) =
         check(layout, &found).into_iter().partition(|f| f.severity == Severity::Error);
     for warning in &warnings {
@@ -170,6 +178,22 @@ pub fn require(settings: &ClientSettings, layout: &Layout) -> Result<i32> {
         Some(state) if errors.is_empty() => Ok(state.partitions),
         _ => Err(refusal(&errors)),
     }
+}
+
+/// Topics that nobody but this application knows, receipts and moves, when nothing but their absence keeps the service
+/// from running.
+fn own_topics(layout: &Layout, found: &AdminFacts) -> Vec<NewTopic> {
+    let is_own = |name: &str| {
+        let absent = !found.topics.contains_key(name);
+        absent && [&layout.identity, &layout.erasures].iter().any(|own| *own == name)
+    };
+    let wrong = check(layout, found).into_iter().filter(|finding| finding.severity == Severity::Error);
+    if wrong.into_iter().any(|finding| !is_own(&finding.topic)) {
+        return Vec::new();
+    }
+    let mut new = plan(layout, found, false).unwrap_or_default();
+    new.retain(|topic| is_own(&topic.name));
+    new
 }
 
 /// Everything about the existing and missing topics that is not as it should be, errors first.
@@ -556,6 +580,28 @@ mod tests {
         assert_eq!(facts.topics["state"].number("max.compaction.lag.ms"), Some(COMPACTION_LAG_MAX_MS));
         assert_eq!(facts.topics["erasures"].number("retention.ms"), Some(-1), "receipts are kept");
         const { assert!(SEGMENT_MS <= COMPACTION_LAG_MAX_MS) }
+    }
+
+    #[test]
+    fn run_makes_topics_of_its_own_and_nobody_elses_and_none_on_a_layout_that_cannot_work() {
+        let without = |names: &[&str]| {
+            let mut facts = created();
+            facts.topics.retain(|topic, _| !names.contains(&topic.as_str()));
+            facts
+        };
+        let made = |facts: &AdminFacts| -> Vec<(String, i32)> {
+            own_topics(&layout(), facts).into_iter().map(|new| (new.name, new.partitions)).collect()
+        };
+        assert_eq!(made(&created()), []);
+        let (receipts, moves) = (("erasures".to_owned(), 6), ("identity".to_owned(), 6));
+        assert_eq!(made(&without(&["erasures"])), std::slice::from_ref(&receipts));
+        assert_eq!(made(&without(&["identity", "erasures"])), [receipts, moves]);
+        for missing in ["state", "changes", "clicks", "dlq"] {
+            assert_eq!(made(&without(&["identity", missing])), [], "{missing}");
+        }
+        let mut facts = without(&["identity"]);
+        facts.topics.get_mut("purchase").unwrap().partitions = 3;
+        assert_eq!(made(&facts), []);
     }
 
     #[test]

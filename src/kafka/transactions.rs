@@ -27,8 +27,13 @@ use crate::time::{Tick, sleep};
 
 /// How often a wait looks again.
 const PAUSE: Duration = Duration::from_micros(100);
+/// The same where nobody waits for the outcome.
+const LONG_PAUSE: Duration = Duration::from_micros(300);
 /// How long to leave a broker alone before the same call is made again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// Records that are handed over before the rest waits for them to be acknowledged. They take less time than
+/// `linger.ms`, and so many of one partition make a batch that leaves at once.
+pub const BURST_RECORDS: usize = 4_000;
 
 /// The transactional producer of one worker.
 pub struct Transactions {
@@ -39,6 +44,8 @@ pub struct Transactions {
     /// `transaction.timeout.ms`: what is not committed by then, the broker aborts.
     timeout: Duration,
     began: Cell<Tick>,
+    /// Records handed over since all were acknowledged.
+    burst: Cell<usize>,
 }
 
 /// What a commit took.
@@ -57,7 +64,8 @@ impl Transactions {
         let timeout_ms = settings.transaction_timeout_ms().unwrap_or_default();
         let timeout = Duration::from_millis(timeout_ms);
         let (faults, past) = (Faults::default(), None);
-        Ok(Transactions { producer, faults, past, timeout, began: Cell::new(Tick::now()) })
+        let (began, burst) = (Cell::new(Tick::now()), Cell::new(0));
+        Ok(Transactions { producer, faults, past, timeout, began, burst })
     }
 
     /// With what a test makes it do wrong.
@@ -81,6 +89,7 @@ impl Transactions {
     pub fn begin(&self) -> Result<(), TxnError> {
         self.producer.context().forget();
         self.began.set(Tick::now());
+        self.burst.set(0);
         self.producer.begin_transaction().map_err(|e| TxnError::new(Call::Begin, e))
     }
 
@@ -93,6 +102,7 @@ impl Transactions {
         P: ToBytes + ?Sized,
     {
         let mut record = record;
+        self.burst.set(self.burst.get() + 1);
         let producer = self.past.as_ref().unwrap_or(&self.producer);
         loop {
             let (error, back) = match producer.send(record) {
@@ -180,9 +190,32 @@ impl Transactions {
         self.timeout.saturating_sub(self.began.get().elapsed())
     }
 
-    /// Records handed over and not yet acknowledged.
-    pub fn in_flight(&self) -> i32 {
-        self.producer.in_flight_count()
+    /// Whether everything handed over is acknowledged.
+    pub fn is_settled(&self) -> bool {
+        let settled = self.producer.in_flight_count() == 0;
+        if settled {
+            self.burst.set(0);
+        }
+        settled
+    }
+
+    /// Waits until everything handed over is acknowledged, or cannot be: that is for the commit to tell.
+    pub fn settle(&self) {
+        let has_failed = || self.producer.context().failed.load(Ordering::Acquire) > 0;
+        while !self.is_settled() && !has_failed() && !self.left().is_zero() {
+            sleep(LONG_PAUSE);
+        }
+    }
+
+    /// The same once a burst was handed over.
+    ///
+    /// librdkafka has one request of a partition under way at a time, and while that is so and more has lingered,
+    /// its thread polls without a pause. Nothing that is left behind a burst can linger.
+    pub fn make_way(&self) {
+        if self.burst.get() >= BURST_RECORDS {
+            self.settle();
+            self.burst.set(0);
+        }
     }
 }
 

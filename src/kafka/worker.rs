@@ -36,7 +36,7 @@ use super::news::{self, Item, News};
 use super::restore::{Interrupted, Restoring};
 use super::service::Shared;
 use super::task::{Incoming, Input, Intake, Reading, Task};
-use super::transactions::{Transactions, TxnError};
+use super::transactions::{BURST_RECORDS, Transactions, TxnError};
 use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
 use crate::event::{Reject, Source, trace};
@@ -56,7 +56,8 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 const INTAKE_RECORDS: usize = 2_000;
 /// A lane that holds more is paused until it holds less than a quarter of it.
 const LANE_RECORDS: usize = 20_000;
-/// Outputs of a partition that wait for those before them.
+/// Outputs that are worth sending on a backlog, and those that wait for the ones before them, at most.
+const BURST_BYTES: usize = 512 * 1024;
 const HELD_BYTES: usize = OUTBOX_BYTES / 2;
 /// How often the gauges are brought up to date, and how often the state is weighed, customer by customer; more seldom
 /// where that would take more than a 200th of the time.
@@ -65,8 +66,6 @@ const WEIGH_EVERY: Duration = Duration::from_secs(15);
 const WEIGHING_SHARE: u32 = 200;
 /// How often `--until-end` tells what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// States that are encoded before the first of them is sent, so that they leave in few requests.
-const STATES_OF_A_BURST: usize = 20_000;
 /// Aborts in a row after which the worker begins anew.
 const MAX_ABORTS: u32 = 3;
 /// Between two lives that failed one after another; a life of this length was no failure.
@@ -394,7 +393,6 @@ impl<'a> Worker<'a> {
     /// Lets every task do what has its turn, and sends what comes of it.
     fn advance(&mut self) -> Result<(), End> {
         let (wall, limits) = (wall_now(), &self.shared.commit);
-        let may_send = self.may_send();
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
             // One reading of the clock ends an event and begins the next.
@@ -416,20 +414,27 @@ impl<'a> Worker<'a> {
             if task.changed && self.since.is_none() {
                 self.since = Some(Tick::now());
             }
-            let waited = task.waiting_bytes();
             self.send_moves(partition)?;
-            if may_send || waited >= HELD_BYTES {
+        }
+        if self.may_send() {
+            for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
                 self.send_outputs(partition)?;
             }
         }
         Ok(())
     }
 
-    /// Whether outputs go to the client now. On a backlog they wait for those before them to be acknowledged:
-    /// librdkafka has one request of a partition under way at a time, and while that is so and more has
-    /// lingered, its thread spins. Bursts also make larger batches and a shorter queue.
+    /// Whether outputs go to the client now. On a backlog they gather until those before them are acknowledged and
+    /// they are worth a request ([`Transactions::make_way`] tells why); that also makes a shorter queue.
     fn may_send(&self) -> bool {
-        self.is_caught_up() || self.transactions.in_flight() == 0
+        if self.is_caught_up() {
+            return true;
+        }
+        let waiting: usize = self.tasks.values().map(Task::waiting_bytes).sum();
+        if waiting >= HELD_BYTES {
+            self.transactions.settle();
+        }
+        waiting >= BURST_BYTES && self.transactions.is_settled()
     }
 
     /// Sends what a partition has to tell others, and merges that cannot be.
@@ -502,6 +507,7 @@ impl<'a> Worker<'a> {
         let Some(task) = self.tasks.get_mut(&partition) else { return Ok(()) };
         let wall = wall_now();
         for (place, (output, key, value)) in task.engine().outbox.records().enumerate() {
+            self.transactions.make_way();
             let (id, time) = (hex(output.id), format_rfc3339(output.ts));
             let header = |key, value| Header { key, value: Some(value) };
             let mut headers = OwnedHeaders::new_with_capacity(6)
@@ -592,6 +598,7 @@ impl<'a> Worker<'a> {
         for task in self.tasks.values() {
             let (transactions, topic) = (&self.transactions, &self.shared.topics.state);
             write_states(task, &mut self.buffer, |key, value| {
+                transactions.make_way();
                 let record = BaseRecord::to(topic).partition(task.partition).timestamp(wall);
                 transactions.send(BaseRecord::<[u8], [u8]> { payload: value, ..record.key(key) })
             })?;
@@ -924,7 +931,7 @@ pub fn write_states<E>(
     }
     // Where each state of a burst ends in `buffer`.
     let (mut states, mut ends) = (0, Vec::new());
-    for burst in store.dirty().chunks(STATES_OF_A_BURST) {
+    for burst in store.dirty().chunks(BURST_RECORDS) {
         buffer.clear();
         ends.clear();
         for customer in burst.iter().filter(|customer| !store.is_erased(**customer)) {

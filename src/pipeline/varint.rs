@@ -26,6 +26,10 @@ impl Packed for ThinVec<u8> {
 
 #[inline]
 pub fn put_u64(out: &mut impl Packed, mut n: u64) {
+    // Most are small, and one byte is stored faster than a slice is copied.
+    if n < 0x80 {
+        return out.put(&[n as u8]);
+    }
     let (mut bytes, mut len) = ([0; 10], 0);
     while n >= 0x80 {
         bytes[len] = n as u8 | 0x80;
@@ -64,6 +68,10 @@ pub fn put_u128(out: &mut impl Packed, mut n: u128) {
 
 #[inline]
 pub fn get_u64(bytes: &[u8], at: &mut usize) -> u64 {
+    if let Some(byte) = bytes.get(*at).filter(|byte| **byte < 0x80) {
+        *at += 1;
+        return u64::from(*byte);
+    }
     let (mut n, mut shift) = (0u64, 0u32);
     loop {
         let byte = bytes.get(*at).copied().unwrap_or(0);
@@ -84,6 +92,10 @@ pub fn get_i64(bytes: &[u8], at: &mut usize) -> i64 {
 
 #[inline]
 pub fn get_u128(bytes: &[u8], at: &mut usize) -> u128 {
+    if let Some(byte) = bytes.get(*at).filter(|byte| **byte < 0x80) {
+        *at += 1;
+        return u128::from(*byte);
+    }
     let (mut n, mut shift) = (0u128, 0u32);
     loop {
         let byte = bytes.get(*at).copied().unwrap_or(0);

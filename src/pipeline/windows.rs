@@ -403,25 +403,31 @@ pub fn put_folded(layout: &Layout, log: &[u8], now: Ts, out: &mut impl Packed) {
     let stays_hourly = |head: &Head| !head.whole_day && head.hour >= hourly_from;
     let mut open: Option<(Hour, Measures)> = None;
     let (mut at, mut hour, mut written) = (0, 0, 0);
-    while at < log.len() {
-        let (head, values_at) = panes::read_head(log, at, hour);
+    // Days that stand one behind the other stay as they are, and go out at once.
+    let mut run = 0..0;
+    let mut ahead = (!log.is_empty()).then(|| panes::read_head(log, 0, 0));
+    while let Some((head, values_at)) = ahead {
         let (start, next) = (head.hour / 24 * 24, panes::skip(log, values_at, head.mask));
+        ahead = (next < log.len()).then(|| panes::read_head(log, next, head.hour));
         if open.as_ref().is_some_and(|(day, _)| *day != start || stays_hourly(&head)) {
             close_day(&mut open, &mut written, out);
         }
-        if stays_hourly(&head) {
-            panes::write_head(out, written, head);
-            return out.put(log.get(values_at..).unwrap_or(&[]));
-        }
         // Most old panes are days already and have nothing to be folded into them.
-        let goes_on = |next: Head| next.hour / 24 * 24 == start && !stays_hourly(&next);
-        let is_folded = head.whole_day
-            && open.is_none()
-            && !(next < log.len() && goes_on(panes::read_head(log, next, head.hour).0));
-        if start >= daily_from && is_folded {
-            panes::write_head(out, written, head);
-            out.put(log.get(values_at..next).unwrap_or(&[]));
-            written = start;
+        let goes_on = |next: &Head| next.hour / 24 * 24 == start && !stays_hourly(next);
+        let is_folded = head.whole_day && open.is_none() && !ahead.is_some_and(|(next, _)| goes_on(&next));
+        let is_copied = stays_hourly(&head) || is_folded && start >= daily_from;
+        if !(is_copied && at == run.end && written == hour) {
+            out.put(log.get(std::mem::take(&mut run)).unwrap_or(&[]));
+        }
+        if is_copied {
+            if run.is_empty() {
+                panes::write_head(out, written, head);
+                run.start = values_at;
+            }
+            if stays_hourly(&head) {
+                return out.put(log.get(run.start..).unwrap_or(&[]));
+            }
+            (run.end, written) = (next, start);
         } else if start >= daily_from {
             let (_, day) = open.get_or_insert_with(|| (start, Measures::new(layout.panes.len())));
             panes::read(log, at, hour, |slot, value| {
@@ -430,6 +436,7 @@ pub fn put_folded(layout: &Layout, log: &[u8], now: Ts, out: &mut impl Packed) {
         }
         (at, hour) = (next, head.hour);
     }
+    out.put(log.get(run).unwrap_or(&[]));
     close_day(&mut open, &mut written, out);
 }
 

@@ -195,7 +195,9 @@ fn limits(model: &Model) -> String {
          season or another horizon wants another training.\n\
          - It foretells; it does not say what causes churn, nor what an action would change. The control group of \
          the alerts measures that.\n\
-         - Features that are declared otherwise than in training are refused at start.\n",
+         - Features that are declared otherwise than in training are refused at start.\n\
+         - The same events and settings give the same file and this page again, byte for byte. The file says how \
+         features and score were spread over the examples: drift of the stream is held against that.\n",
         format_span(model.horizon)
     )
 }

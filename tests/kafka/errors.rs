@@ -39,7 +39,7 @@ fn transaction(mock: &Mock, settings: &ClientSettings, trouble: impl Fn(&Mock)) 
     positions.add_partition_offset("in", 0, Offset::Offset(1)).unwrap();
     transactions.begin()?;
     transactions.send(BaseRecord::to(TOPIC).key("k").payload("v"))?;
-    until("the record is acknowledged", || transactions.in_flight() == 0);
+    until("the record is acknowledged", || transactions.is_settled());
     trouble(mock);
     transactions.commit(&positions, &group).map(|_| ())
 }

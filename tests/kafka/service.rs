@@ -305,6 +305,17 @@ fn an_input_topic_that_was_created_anew_is_refused() {
 }
 
 #[test]
+fn topics_of_its_own_are_made_when_they_are_missing() {
+    let mut world = World::new("own-topics", 2, "");
+    world.simulate(10, 40, 16);
+    world.load(0.0, 1.0);
+    let own = ["identity", "erasures"].map(|name| world.topic(name));
+    own.iter().for_each(|topic| world.kafka.delete_topic(topic));
+    world.finish_and_check();
+    own.iter().for_each(|topic| assert_eq!(world.kafka.partitions(topic), 2, "{topic}"));
+}
+
+#[test]
 fn added_partitions_are_refused_in_one_topic_and_in_all() {
     let mut world = World::new("more-partitions", 2, "");
     world.simulate(20, 40, 15);

@@ -75,7 +75,7 @@ fn a_commit_moves_records_and_offsets_together() {
     worker.send(&output, "a").unwrap();
     assert!(kafka.committed(&settings.app_id, &[&input]).is_empty());
     worker.commit(7).unwrap();
-    assert_eq!(worker.transactions.in_flight(), 0);
+    assert!(worker.transactions.is_settled());
     assert_eq!(keys(kafka, &output, Isolation::Committed), ["a"]);
     assert_eq!(kafka.committed(&settings.app_id, &[&input])[&(input, 0)], 7);
 }
@@ -103,7 +103,7 @@ fn an_open_transaction_hides_its_records_but_not_its_offsets() {
     let worker = Worker::start(kafka, &input, &settings(kafka));
     worker.transactions.begin().unwrap();
     worker.send(&output, "open").unwrap();
-    until("the record arrived", || worker.transactions.in_flight() == 0);
+    until("the record arrived", || worker.transactions.is_settled());
     assert_eq!(kafka.ends(&output, Isolation::Committed), [(0, 0)]);
     assert_eq!(kafka.ends(&output, Isolation::Uncommitted), [(0, 1)]);
     worker.transactions.abort().unwrap();
@@ -117,7 +117,7 @@ fn a_second_producer_of_the_same_name_fences_the_first() {
     let zombie = Worker::start(kafka, &input, &settings);
     zombie.transactions.begin().unwrap();
     zombie.send(&output, "zombie").unwrap();
-    until("the record arrived", || zombie.transactions.in_flight() == 0);
+    until("the record arrived", || zombie.transactions.is_settled());
 
     let heir = Transactions::new(&settings, 0).unwrap();
     heir.init(INIT_MAX).unwrap();
