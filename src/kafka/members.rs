@@ -6,7 +6,9 @@
 use std::collections::VecDeque;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
@@ -17,6 +19,9 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use super::answer::is_unauthorized;
 use super::clients::{ClientSettings, log_line};
+
+/// How long closing may take; without trouble it is milliseconds.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// What the group asks of this member.
 #[derive(Debug)]
@@ -79,7 +84,11 @@ impl ConsumerContext for Rebalances {
             }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__REVOKE_PARTITIONS => {
                 if self.closing.load(Ordering::Acquire) {
-                    // The worker has committed and polls no more; closing waits for this answer.
+                    // The worker has committed and polls no more; closing waits for this answer. Once it is through
+                    // it does not, and nobody would take the answer, for which librdkafka waits without end.
+                    if consumer.closed() {
+                        return;
+                    }
                     if let Err(error) = unassign(consumer, partitions) {
                         tracing::warn!("unassigning while closing: {error}");
                     }
@@ -104,9 +113,23 @@ pub fn join(settings: &ClientSettings, worker: usize, topics: &[&str]) -> KafkaR
     Ok(member)
 }
 
-/// From now on a revocation is answered at once, as closing needs it.
-pub fn prepare_to_close(member: &Member) {
+/// Ends the membership; the worker has committed, or given up. As a static member it does not leave the group.
+///
+/// librdkafka may be through between being asked for that and being answered, and then waits for itself: closing has
+/// a thread of its own, which is left alone after [`CLOSE_MAX`].
+pub fn close(member: Member) {
     member.context().closing.store(true, Ordering::Release);
+    let (closed, closes) = mpsc::channel();
+    let closing = thread::Builder::new().name("closing".to_owned()).spawn(move || {
+        drop(member);
+        // Nobody listens any more when it took too long.
+        let _ = closed.send(());
+    });
+    match closing {
+        Ok(_) if closes.recv_timeout(CLOSE_MAX).is_ok() => {}
+        Ok(_) => tracing::warn!("the consumer does not close; going on without it"),
+        Err(error) => tracing::warn!("no thread to close the consumer in: {error}"),
+    }
 }
 
 /// Takes the partitions and reads on from their offsets.

@@ -207,7 +207,8 @@ impl<'a> Worker<'a> {
             Err(end) => end,
         };
         this.let_go_of_everything();
-        members::prepare_to_close(&member);
+        drop(this);
+        members::close(member);
         end
     }
 

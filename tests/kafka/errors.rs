@@ -127,5 +127,5 @@ fn the_embedded_brokers_settings_join_read_and_commit() {
         read.is_some()
     });
     assert_eq!(read.as_deref(), Some(b"v".as_slice()));
-    members::prepare_to_close(&member);
+    members::close(member);
 }

@@ -76,7 +76,7 @@ impl World {
             reading: Reading::Events(Decoder::default()),
         });
         // The wall clock is the simulation's own, and an idle partition follows it at once.
-        let timing = Timing { clock: Clock::Wall, grace_ms: 1, max_future_ms: 0 };
+        let timing = Timing { clock: Clock::Wall, grace_ms: 0, max_future_ms: 0 };
         let inputs: Arc<[Input]> = inputs.into();
         World { partitions: PARTITIONS, plan, inputs, timing, events, until, outputs, states }
     }
