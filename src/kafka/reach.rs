@@ -39,6 +39,12 @@ pub fn reach(settings: &ClientSettings) -> Result<()> {
             return Err(refusal);
         }
         if began.elapsed() > ANSWER_MAX {
+            // A broker that is starting hangs up as well, but not for that long.
+            let protocol = settings.common.get("security.protocol");
+            let is_plain = protocol.is_none_or(|name| !name.to_ascii_lowercase().contains("ssl"));
+            if let Some(line) = lines.iter().find(|line| is_plain && hangs_up_at_first(line)) {
+                return Err(wants_tls(&broker_in(line)));
+            }
             let last = lines.last().map_or(String::new(), |line| format!(" ({line})"));
             return Err(Error::world(format!("no broker of {bootstrap} answers: {error}{last}"))
                 .hint("is \"bootstrap.servers\" in [kafka] right, and does the cluster answer?"));
@@ -118,10 +124,7 @@ fn refusal(line: &str, settings: &ClientSettings) -> Option<Error> {
         );
     }
     if says("connecting to a SSL listener?") {
-        return told(
-            "hangs up on plain text: its listener seems to want TLS",
-            "set \"security.protocol\" in [kafka] to `ssl` or `sasl_ssl`, or name a port without TLS",
-        );
+        return Some(wants_tls(&broker));
     }
     if says("connecting to a PLAINTEXT broker listener?") || says("wrong version number") {
         return told(
@@ -132,9 +135,10 @@ fn refusal(line: &str, settings: &ClientSettings) -> Option<Error> {
     None
 }
 
-/// `sasl_ssl://host:9093/bootstrap: …` and `host:9093/bootstrap: …` are about `host:9093`.
+/// `sasl_ssl://host:9093/bootstrap: …`, `[thrd:host:9093/bootstrap]: …` and `host:9093/bootstrap: …` are about `host:9093`.
 fn broker_in(line: &str) -> String {
     let address = |word: &str| {
+        let word = word.strip_prefix("thrd:").unwrap_or(word);
         let (address, _) = word.rsplit_once("://").map_or(word, |(_, rest)| rest).split_once('/')?;
         let (_, port) = address.rsplit_once(':')?;
         port.parse::<u16>().is_ok().then(|| address.to_owned())
@@ -161,6 +165,16 @@ fn not_trusted(broker: &str, settings: &ClientSettings) -> Error {
     Error::world(format!("the certificate of {broker} is not trusted: {why}")).hint(hint)
 }
 
+/// Whether a broker hung up on the first thing it was asked, without librdkafka's guess at the reason.
+fn hangs_up_at_first(line: &str) -> bool {
+    line.contains("connection closed by peer") && line.contains("in state APIVERSION_QUERY")
+}
+
+fn wants_tls(broker: &str) -> Error {
+    Error::world(format!("{broker} hangs up on plain text: its listener seems to want TLS"))
+        .hint("set \"security.protocol\" in [kafka] to `ssl` or `sasl_ssl`, or name a port without TLS")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +182,15 @@ mod tests {
     fn told(line: &str) -> String {
         let settings = ClientSettings::new("localhost:9093", "app", "box-0");
         refusal(line, &settings).map_or(String::new(), |error| error.what)
+    }
+
+    #[test]
+    fn who_hangs_up_at_first_is_known_by_librdkafkas_words() {
+        let line = "[thrd:localhost:43527/bootstrap]: localhost:43527/bootstrap: Disconnected: connection closed by \
+                    peer: receive 0 after POLLIN (after 4ms in state APIVERSION_QUERY)";
+        assert!(hangs_up_at_first(line));
+        assert!(!hangs_up_at_first(&line.replace("APIVERSION_QUERY", "UP")));
+        assert!(wants_tls(&broker_in(line)).what.starts_with("localhost:43527 hangs up"));
     }
 
     #[test]
