@@ -161,7 +161,8 @@ pub struct Metrics {
     event_time_lag: GaugeVec,
     partitions: Mutex<BTreeMap<i32, PartitionFigures>>,
     kpis: Mutex<Kpis>,
-    shown: shown::Shown,
+    /// Locked while all is gathered, so that nobody sees half of it.
+    shown: Mutex<shown::Shown>,
     live: live::Live,
     drift: drift::Drifts,
     model_info: IntGaugeVec,
@@ -208,7 +209,7 @@ impl Metrics {
             event_time_lag: float_gauges(to, &table::EVENT_TIME_LAG)?,
             partitions: Mutex::default(),
             kpis: Mutex::new(Kpis::new(plan)),
-            shown: shown::Shown::new(to)?,
+            shown: Mutex::new(shown::Shown::new(to)?),
             live: live::Live::new(to, plan)?,
             drift: drift::Drifts::new(to, plan)?,
             model_info,
@@ -289,7 +290,8 @@ impl Metrics {
     /// Everything that a scrape would show, for those who read it without one.
     pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
         self.sum_partitions();
-        self.shown.set(&self.kpis());
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.set(&self.kpis());
         self.registry.gather()
     }
 

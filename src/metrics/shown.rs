@@ -51,6 +51,8 @@ impl Shown {
     }
 
     pub fn set(&self, report: &Report) {
+        // A segment that nobody is in any more is no longer reported, and must not stay as it was.
+        self.segments.reset();
         for of in &report.lifecycles {
             self.all.set(&[&of.lifecycle], &of.all);
             for segment in &of.segments {
@@ -61,6 +63,11 @@ impl Shown {
 }
 
 impl Gauges {
+    fn reset(&self) {
+        let rates = [&self.churn, &self.retention, &self.win_back, &self.conversion, &self.stage_duration];
+        rates.into_iter().chain(&self.customers).chain([&self.clv_to_date]).for_each(GaugeVec::reset);
+    }
+
     fn set(&self, labels: &[&str], figures: &Figures) {
         self.churn.with_label_values(labels).set(or_nan(figures.churn_rate));
         self.retention.with_label_values(labels).set(or_nan(figures.retention_rate));

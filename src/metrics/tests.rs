@@ -354,3 +354,16 @@ fn transactions_and_restores_are_timed() {
     assert_eq!(scrape.value("stagecast_restore_records_total"), 1_000.0);
     assert_eq!(scrape.value("stagecast_restore_duration_seconds_sum"), 3.0);
 }
+
+#[test]
+fn a_segment_that_nobody_is_in_any_more_is_no_longer_shown() {
+    use crate::pipeline::worth::{StageWorth, Worth};
+    let metrics = Metrics::new(&plan()).unwrap();
+    let show = |worth: Worth| {
+        metrics.set_partition(0, PartitionFigures { worth, ..Default::default() });
+        metrics.render().contains("stagecast_segment_customers{lifecycle=\"retention\",segment=\"smb\"")
+    };
+    let stages = vec![vec![StageWorth { customers: 3, ..StageWorth::default() }]];
+    assert!(show(Worth { all: Vec::new(), segments: [("smb".into(), stages)].into() }));
+    assert!(!show(Worth::default()));
+}
