@@ -103,16 +103,18 @@ pub fn is_fenced(error: &KafkaError) -> bool {
 
 /// Whether a permission is missing, which a person has to grant.
 pub fn is_unauthorized(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(lacks_permission)
+}
+
+fn lacks_permission(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    error.rdkafka_error_code().is_some_and(|code| {
-        matches!(
-            code,
-            Code::TopicAuthorizationFailed
-                | Code::GroupAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::TransactionalIdAuthorizationFailed
-        )
-    })
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+    )
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -178,17 +180,14 @@ fn production_answer(code: RDKafkaErrorCode) -> Answer {
 /// The cluster's administrator has to change something first.
 fn is_forbidden(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(
-        code,
-        Code::TopicAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::InvalidTransactionTimeout
-            | Code::UnsupportedFeature
-            | Code::UnsupportedVersion
-            | Code::NotConfigured
-    )
+    lacks_permission(code)
+        || matches!(
+            code,
+            Code::InvalidTransactionTimeout
+                | Code::UnsupportedFeature
+                | Code::UnsupportedVersion
+                | Code::NotConfigured
+        )
 }
 
 #[cfg(test)]

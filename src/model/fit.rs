@@ -21,7 +21,7 @@ use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
-use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
+use crate::pipeline::facts::NamesOnly;
 use crate::time::{Ts, format_rfc3339, format_span};
 
 /// The level of the probabilities follows the later slice alone where that gains so many nats per example there: a
@@ -349,7 +349,7 @@ fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
 /// is copied into the file.
 fn golden(model: &Model, dataset: &Dataset) -> Result<Vec<Golden>> {
     const QUANTILES: [f64; 3] = [0.1, 0.5, 0.9];
-    let names = Columns(&dataset.names);
+    let names = NamesOnly(&dataset.names);
     let features = model.features();
     let mut vectors = vec![vec![0.0; dataset.names.len()]; QUANTILES.len() + 1];
     for (i, _) in dataset.names.iter().enumerate().filter(|(_, name)| features.contains(name.as_str())) {
@@ -377,28 +377,10 @@ fn reference(model: &Model, dataset: &Dataset, rows: &[usize]) -> Result<Option<
     let columns = dataset.names.iter().enumerate().filter(|(_, name)| used.contains(name.as_str()));
     let bins = |column: usize| Bins::of(rows.iter().map(|i| dataset.rows[[*i, column]]).collect());
     let features = columns.map(|(column, name)| Some((name.clone(), bins(column)?))).collect::<Option<_>>();
-    let scorer = Scorer::new(model, &Columns(&dataset.names))?;
+    let scorer = Scorer::new(model, &NamesOnly(&dataset.names))?;
     let score = |i: &usize| scorer.p(scorer.logit(&dataset.rows.row(*i).to_vec()));
     let score = Bins::of(rows.iter().map(score).collect());
     Ok(features.zip(score).map(|(features, score)| Reference { features, score }))
-}
-
-/// A dataset's columns as a catalogue.
-struct Columns<'d>(&'d [String]);
-
-impl FeatureNames for Columns<'_> {
-    fn id(&self, name: &str) -> Option<FeatureId> {
-        let at = self.0.iter().position(|n| n == name)?;
-        u16::try_from(at).ok().map(FeatureId)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.0.iter().map(String::as_str).collect()
-    }
-
-    fn motion(&self, _: FeatureId) -> Motion {
-        Motion::Still
-    }
 }
 
 #[cfg(test)]
@@ -473,7 +455,7 @@ mod tests {
         assert!(!model.features().contains("constant"));
         assert!(model.training.held_back.roc_auc.value > 0.72, "{:?}", model.training);
         assert!(model.training.held_back.ece < 0.08);
-        let scorer = Scorer::new(&model, &Columns(&dataset.names)).unwrap();
+        let scorer = Scorer::new(&model, &NamesOnly(&dataset.names)).unwrap();
         let p = |orders: f64, days: f64| scorer.p(scorer.logit(&[orders, days, 0.0, 0.5, 4.0, 7.0]));
         assert!(p(0.0, 85.0) > 0.6 && p(8.0, 1.0) < 0.3, "{} {}", p(0.0, 85.0), p(8.0, 1.0));
         assert_eq!(model.created, dataset.at[1_599] + 30 * DAY_MS);
@@ -485,7 +467,7 @@ mod tests {
             let mut dataset = dataset(600, level, 4);
             for _ in 0..2 {
                 let model = fit(&dataset).unwrap();
-                let scorer = Scorer::new(&model, &Columns(&dataset.names)).unwrap();
+                let scorer = Scorer::new(&model, &NamesOnly(&dataset.names)).unwrap();
                 let logit = |orders: f64, days: f64| scorer.logit(&[orders, days, 0.0, 0.5, 4.0, 7.0]);
                 assert!(logit(0.0, 80.0) > logit(6.0, 2.0), "level {level}");
                 dataset.rows.invert_axis(Axis(0));
@@ -557,7 +539,7 @@ mod tests {
         let model = fit(&dataset).unwrap();
         let read = Model::from_json(&model.to_json().unwrap(), "churn.json").unwrap();
         assert_eq!(read, model);
-        Scorer::new(&read, &Columns(&dataset.names)).unwrap();
+        Scorer::new(&read, &NamesOnly(&dataset.names)).unwrap();
         read.check_definitions(&Defined).unwrap();
         assert!(model.golden.iter().any(|g| g.features.get("days_since_order") == Some(&f64::INFINITY)));
     }

@@ -10,7 +10,7 @@ use super::metrics::{brier, ece, log_loss};
 use super::reference::{Bins, Reference};
 use super::scorer::Scorer;
 use crate::error::{Error, Result};
-use crate::pipeline::facts::{FeatureId, FeatureNames, Motion};
+use crate::pipeline::facts::NamesOnly;
 use crate::time::{Ts, format_rfc3339, format_span};
 
 /// Two numbers can be found from so many; fewer would follow chance.
@@ -177,29 +177,11 @@ fn set_right(model: &Model, by: Calibration, outcomes: &[Known], reach: i64) -> 
     for i in 0..new.golden.len() {
         let value = |name: &String| new.golden[i].features.get(name).copied().unwrap_or(0.0);
         let vector: Vec<f64> = names.iter().map(value).collect();
-        let p = Scorer::p_of(&new, &Names(&names), &vector)?;
+        let p = Scorer::p_of(&new, &NamesOnly(&names), &vector)?;
         new.golden[i].p_churn = p;
     }
     new.check()?;
     Ok(new)
-}
-
-/// A model's features as a catalogue.
-struct Names<'n>(&'n [String]);
-
-impl FeatureNames for Names<'_> {
-    fn id(&self, name: &str) -> Option<FeatureId> {
-        let at = self.0.iter().position(|n| n == name)?;
-        u16::try_from(at).ok().map(FeatureId)
-    }
-
-    fn names(&self) -> Vec<&str> {
-        self.0.iter().map(String::as_str).collect()
-    }
-
-    fn motion(&self, _: FeatureId) -> Motion {
-        Motion::Still
-    }
 }
 
 #[cfg(test)]
@@ -238,7 +220,7 @@ mod tests {
         assert!(done.judged_from >= 80 * DAY_MS && done.judged_on >= 5_900);
         // The file proves itself, and says what it was made from.
         let names: Vec<String> = model.features().into_iter().map(str::to_owned).collect();
-        let scorers = [&model, &done.model].map(|model| Scorer::new(model, &Names(&names)).unwrap());
+        let scorers = [&model, &done.model].map(|model| Scorer::new(model, &NamesOnly(&names)).unwrap());
         assert_eq!(Model::from_json(&done.model.to_json().unwrap(), "new").unwrap(), done.model);
         assert_eq!(done.model.recalibrated.as_ref().unwrap().from, model.version);
         assert!(done.model.created >= 119 * DAY_MS);

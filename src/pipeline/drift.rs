@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{FeatureId, FeatureNames};
 use super::outbox::hash_customer;
+use super::revertible::Revertible;
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
 use crate::model::Model;
 use crate::model::reference::{BINS, Bins};
@@ -180,39 +181,34 @@ impl Census {
 /// The census of a partition while transactions come and go.
 #[derive(Debug, Default)]
 pub struct Drift {
-    census: Census,
-    /// What it was before the transaction at hand, once that has changed it.
-    before: Option<Box<Census>>,
+    census: Revertible<Census>,
 }
 
 impl Drift {
     pub fn restored(census: Census) -> Drift {
-        Drift { census, before: None }
+        Drift { census: Revertible::new(census) }
     }
 
     /// Counts a customer as of `at`.
     pub(super) fn count(&mut self, watch: &Watch, at: Ts, features: &[f64], p: f64) {
-        self.before.get_or_insert_with(|| Box::new(self.census.clone()));
-        self.census.count(watch, at, features, p);
+        self.census.change().count(watch, at, features, p);
     }
 
     pub fn census(&self) -> &Census {
-        &self.census
+        self.census.get()
     }
 
     /// Whether the transaction at hand has counted anybody.
     pub fn has_changed(&self) -> bool {
-        self.before.is_some()
+        self.census.has_changed()
     }
 
     pub fn commit(&mut self) {
-        self.before = None;
+        self.census.commit();
     }
 
     pub fn rollback(&mut self) {
-        if let Some(before) = self.before.take() {
-            self.census = *before;
-        }
+        self.census.rollback();
     }
 }
 

@@ -51,6 +51,24 @@ pub trait FeatureNames {
     fn motion(&self, id: FeatureId) -> Motion;
 }
 
+/// A catalogue of which nothing is known but the names: a dataset's columns, or a model's features.
+pub struct NamesOnly<'n>(pub &'n [String]);
+
+impl FeatureNames for NamesOnly<'_> {
+    fn id(&self, name: &str) -> Option<FeatureId> {
+        let at = self.0.iter().position(|n| n == name)?;
+        u16::try_from(at).ok().map(FeatureId)
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(String::as_str).collect()
+    }
+
+    fn motion(&self, _: FeatureId) -> Motion {
+        Motion::Still
+    }
+}
+
 /// The value of a trait (section 1 of the contract: string, number or boolean).
 #[derive(Clone, Debug, PartialEq)]
 pub enum TraitValue {

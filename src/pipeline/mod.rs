@@ -31,3 +31,4 @@ pub mod join;
 pub mod codec;
 pub mod worth;
 pub mod reconcile;
+pub mod revertible;

@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::outcomes::Outcome;
+use super::revertible::Revertible;
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
 use crate::model::metrics::surprise;
 use crate::time::{DAY_MS, Ts};
@@ -235,41 +236,36 @@ impl Ledger {
 /// The counts of a partition while transactions come and go.
 #[derive(Debug, Default)]
 pub struct Quality {
-    ledger: Ledger,
-    /// What it was before the transaction at hand, once that has changed it.
-    before: Option<Box<Ledger>>,
+    ledger: Revertible<Ledger>,
 }
 
 impl Quality {
     pub fn restored(ledger: Ledger) -> Quality {
-        Quality { ledger, before: None }
+        Quality { ledger: Revertible::new(ledger) }
     }
 
     /// Counts an outcome that became known at `now`.
     pub fn add(&mut self, now: Ts, outcome: &Outcome<'_>) {
         if outcome.kept.example {
-            self.before.get_or_insert_with(|| Box::new(self.ledger.clone()));
-            self.ledger.add(now, outcome);
+            self.ledger.change().add(now, outcome);
         }
     }
 
     pub fn ledger(&self) -> &Ledger {
-        &self.ledger
+        self.ledger.get()
     }
 
     /// Whether the transaction at hand has counted anything.
     pub fn has_changed(&self) -> bool {
-        self.before.is_some()
+        self.ledger.has_changed()
     }
 
     pub fn commit(&mut self) {
-        self.before = None;
+        self.ledger.commit();
     }
 
     pub fn rollback(&mut self) {
-        if let Some(before) = self.before.take() {
-            self.ledger = *before;
-        }
+        self.ledger.rollback();
     }
 }
 
