@@ -125,26 +125,29 @@ impl Decoder {
     ) -> Result<Event<'a>, Reject> {
         let json = json::object(value)?;
         if self.format != Format::CloudEvents {
-            return self.map(self.format, json)?.into_event(envelope, &self.types, money);
+            let mut mapped = Mapped::default();
+            self.map(self.format, json, &mut mapped)?;
+            return mapped.into_event(envelope, &self.types, money);
         }
         let parcel = cloudevents::open(json, headers)?;
-        let checked = self.map(self.data, parcel.data).and_then(|mut mapped| {
+        let mut mapped = Mapped::default();
+        let checked = self.map(self.data, parcel.data, &mut mapped).and_then(|()| {
             parcel.attributes.stand_in(&mut mapped, envelope.key.is_some());
             mapped.into_event(envelope, &self.types, money)
         });
         if parcel.structured { checked.map_err(cloudevents::inside_data) } else { checked }
     }
 
-    fn map<'a>(&'a self, format: Format, json: &'a [u8]) -> Result<Mapped<'a>, Reject> {
-        let mut mapped = match format {
-            Format::Segment => segment::map(json)?,
-            Format::Zendesk => zendesk::map(json)?,
-            Format::Native | Format::CloudEvents => Mapped::default(),
-        };
-        if !self.fields.is_empty() {
-            self.fields.apply(json, &mut mapped)?;
+    fn map<'a>(&'a self, format: Format, json: &'a [u8], mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+        match format {
+            Format::Segment => segment::map(json, mapped)?,
+            Format::Zendesk => *mapped = zendesk::map(json)?,
+            Format::Native | Format::CloudEvents => {}
         }
-        Ok(mapped)
+        if !self.fields.is_empty() {
+            self.fields.apply(json, mapped)?;
+        }
+        Ok(())
     }
 }
 

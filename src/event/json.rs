@@ -44,6 +44,25 @@ pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Reject> 
     serde_json::from_slice(json).map_err(|error| malformed(&error))
 }
 
+/// Reads a whole object into where its fields are kept.
+pub(super) fn read_into<'a, T: Fields<'a>>(json: &'a [u8], fields: &mut T) -> Result<(), Reject> {
+    // Text that is known to be UTF-8 as a whole need not be looked at again string by string. Where it is not,
+    // the reader of bytes says where.
+    let read = match std::str::from_utf8(json) {
+        Ok(text) => fill(fields, serde_json::Deserializer::from_str(text)),
+        Err(_) => fill(fields, serde_json::Deserializer::from_slice(json)),
+    };
+    read.map_err(|error| malformed(&error))
+}
+
+fn fill<'a, T: Fields<'a>, R: serde_json::de::Read<'a>>(
+    fields: &mut T,
+    mut json: serde_json::Deserializer<R>,
+) -> Result<(), serde_json::Error> {
+    Filled(fields).deserialize(&mut json)?;
+    json.end()
+}
+
 pub(super) fn malformed(error: &serde_json::Error) -> Reject {
     // serde_json's own sentence may quote a field's value; its kind and place are enough.
     let what = match error.classify() {
@@ -202,6 +221,80 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(Object::Other)
+    }
+}
+
+/// An object of which some fields are read, each into its place.
+pub(super) trait Fields<'de> {
+    /// A field's name, as one of those that are read or any other.
+    type Name: Copy + Deserialize<'de>;
+
+    /// Its bit, which no other field has; 0 for the names that are passed over.
+    fn bit(name: Self::Name) -> u32;
+
+    /// Reads the value that follows the name.
+    fn fill<A: MapAccess<'de>>(&mut self, name: Self::Name, map: &mut A) -> Result<(), A::Error>;
+}
+
+/// What stood where an object was looked for; `null` counts as absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum Shape {
+    #[default]
+    Absent,
+    Object,
+    Other,
+}
+
+/// Fills an object's fields in. A second occurrence of a field is malformed.
+pub(super) struct Filled<'t, T>(pub &'t mut T);
+
+impl<'de, T: Fields<'de>> DeserializeSeed<'de> for Filled<'_, T> {
+    type Value = Shape;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Shape, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Fields<'de>> Visitor<'de> for Filled<'_, T> {
+    type Value = Shape;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
+        let mut came = 0;
+        while let Some(name) = map.next_key::<T::Name>()? {
+            let bit = T::bit(name);
+            if came & bit != 0 {
+                return Err(serde::de::Error::custom("a field came twice"));
+            }
+            came |= bit;
+            self.0.fill(name, &mut map)?;
+        }
+        Ok(Shape::Object)
+    }
+    fn visit_unit<E>(self) -> Result<Shape, E> {
+        Ok(Shape::Absent)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+        Ok(Shape::Other)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Shape::Other)
     }
 }
 

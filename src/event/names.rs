@@ -2,6 +2,10 @@
 //! snake_case.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
 use super::Source;
 use super::native::MAX_TYPE_BYTES;
@@ -55,9 +59,13 @@ pub const KNOWN: [(Source, &[&str]); 4] = [
 
 /// The meaning of a native type.
 pub(super) fn known(name: &str) -> Option<Meaning> {
-    KNOWN
-        .iter()
-        .find_map(|(source, names)| names.iter().find(|known| **known == name).map(|known| (*source, *known)))
+    static BY_NAME: LazyLock<HashMap<&str, Meaning, RandomState>> = LazyLock::new(|| {
+        let of_kind = |(source, names): (Source, &'static [&'static str])| {
+            names.iter().map(move |name| (*name, (source, *name)))
+        };
+        KNOWN.into_iter().flat_map(of_kind).collect()
+    });
+    BY_NAME.get(name).copied()
 }
 
 /// Whether text is a type as the native format writes it.
@@ -86,6 +94,9 @@ impl Snake {
                     snake.push(b'_');
                 }
                 snake.push(byte.to_ascii_lowercase());
+                if snake.len == MAX_TYPE_BYTES {
+                    break;
+                }
                 gap = false;
             } else {
                 gap = true;

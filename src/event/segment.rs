@@ -3,10 +3,13 @@
 //!
 //! One topic may carry all kinds of events; what an event is, its name decides.
 
+use std::mem::take;
+
 use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use super::json::{Leaf, Object, flat_traits, read};
+use super::json::{Fields, Filled, Leaf, Object, Shape, flat_traits, read, read_into};
 use super::mapped::{Found, Mapped, instant};
 use super::names::{Meaning, Snake, known};
 use super::{Reason, Reject, Source};
@@ -16,16 +19,17 @@ use crate::time::Ts;
 /// What the traits of a group are called for its members, so that they cannot replace their own.
 const GROUP_PREFIX: &str = "group.";
 
-/// Reads one call.
-pub(super) fn map(json: &[u8]) -> Result<Mapped<'_>, Reject> {
-    let call: Call<'_> = read(json)?;
+/// Reads one call into `mapped`, of which nothing is set yet: it is too large to be handed around.
+pub(super) fn map<'a>(json: &'a [u8], mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    let mut call = Call::default();
+    read_into(json, &mut call)?;
     match call.kind.as_text() {
-        Some("track") => track(call),
-        Some("page") => plain(call, (Source::Clickstream, "page_viewed")),
-        Some("screen") => plain(call, (Source::Clickstream, "screen_viewed")),
-        Some("identify") => identify(call),
-        Some("group") => group(call),
-        Some("alias") => alias(call),
+        Some("track") => track(&mut call, mapped),
+        Some("page") => plain(&mut call, (Source::Clickstream, "page_viewed"), mapped),
+        Some("screen") => plain(&mut call, (Source::Clickstream, "screen_viewed"), mapped),
+        Some("identify") => identify(json, &mut call, mapped),
+        Some("group") => group(json, &mut call, mapped),
+        Some("alias") => alias(&mut call, mapped),
         None if call.kind.is_absent() => Err(Reject::new(Reason::MissingType, "/type is absent")),
         _ => {
             let message = "/type: expected one of track, page, screen, identify, group and alias";
@@ -34,61 +38,139 @@ pub(super) fn map(json: &[u8]) -> Result<Mapped<'_>, Reject> {
     }
 }
 
-/// A call, as far as it is read. A second occurrence of a field is malformed.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+/// A call, as far as it is read. Filled in where it is: it has many fields, and most of them are absent.
+#[derive(Default)]
 struct Call<'a> {
-    #[serde(borrow, rename = "type")]
     kind: Leaf<'a>,
-    #[serde(borrow)]
     event: Leaf<'a>,
-    #[serde(borrow)]
     user_id: Leaf<'a>,
-    #[serde(borrow)]
     anonymous_id: Leaf<'a>,
-    #[serde(borrow)]
     previous_id: Leaf<'a>,
-    #[serde(borrow)]
     group_id: Leaf<'a>,
-    #[serde(borrow)]
     message_id: Leaf<'a>,
-    #[serde(borrow)]
     channel: Leaf<'a>,
-    #[serde(borrow)]
     timestamp: Leaf<'a>,
-    #[serde(borrow)]
     original_timestamp: Leaf<'a>,
-    #[serde(borrow)]
     sent_at: Leaf<'a>,
-    #[serde(borrow)]
     received_at: Leaf<'a>,
-    #[serde(borrow)]
-    properties: Object<Properties<'a>>,
+    properties: Properties<'a>,
+    has_properties: Shape,
+}
+
+/// The fields of a call by name.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum CallField {
+    Type,
+    Event,
+    UserId,
+    AnonymousId,
+    PreviousId,
+    GroupId,
+    MessageId,
+    Channel,
+    Timestamp,
+    OriginalTimestamp,
+    SentAt,
+    ReceivedAt,
+    Properties,
+    #[serde(other)]
+    Skipped,
+}
+
+impl<'de> Fields<'de> for Call<'de> {
+    type Name = CallField;
+
+    fn bit(name: CallField) -> u32 {
+        if matches!(name, CallField::Skipped) { 0 } else { 1 << name as u32 }
+    }
+
+    fn fill<A: MapAccess<'de>>(&mut self, name: CallField, map: &mut A) -> Result<(), A::Error> {
+        let leaf = match name {
+            CallField::Type => &mut self.kind,
+            CallField::Event => &mut self.event,
+            CallField::UserId => &mut self.user_id,
+            CallField::AnonymousId => &mut self.anonymous_id,
+            CallField::PreviousId => &mut self.previous_id,
+            CallField::GroupId => &mut self.group_id,
+            CallField::MessageId => &mut self.message_id,
+            CallField::Channel => &mut self.channel,
+            CallField::Timestamp => &mut self.timestamp,
+            CallField::OriginalTimestamp => &mut self.original_timestamp,
+            CallField::SentAt => &mut self.sent_at,
+            CallField::ReceivedAt => &mut self.received_at,
+            CallField::Properties => {
+                self.has_properties = map.next_value_seed(Filled(&mut self.properties))?;
+                return Ok(());
+            }
+            CallField::Skipped => return map.next_value::<IgnoredAny>().map(drop),
+        };
+        *leaf = map.next_value()?;
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Properties<'a> {
+    revenue: Leaf<'a>,
+    subtotal: Leaf<'a>,
+    total: Leaf<'a>,
+    currency: Leaf<'a>,
+    sentiment: Leaf<'a>,
+    csat: Leaf<'a>,
+    nps: Leaf<'a>,
+    text: Leaf<'a>,
+}
+
+/// The fields of the properties by name.
+#[derive(Clone, Copy, Deserialize)]
+#[serde(field_identifier, rename_all = "camelCase")]
+enum Property {
+    Revenue,
+    Subtotal,
+    Total,
+    Currency,
+    Sentiment,
+    Csat,
+    Nps,
+    Text,
+    #[serde(other)]
+    Skipped,
+}
+
+impl<'de> Fields<'de> for Properties<'de> {
+    type Name = Property;
+
+    fn bit(name: Property) -> u32 {
+        if matches!(name, Property::Skipped) { 0 } else { 1 << name as u32 }
+    }
+
+    fn fill<A: MapAccess<'de>>(&mut self, name: Property, map: &mut A) -> Result<(), A::Error> {
+        let leaf = match name {
+            Property::Revenue => &mut self.revenue,
+            Property::Subtotal => &mut self.subtotal,
+            Property::Total => &mut self.total,
+            Property::Currency => &mut self.currency,
+            Property::Sentiment => &mut self.sentiment,
+            Property::Csat => &mut self.csat,
+            Property::Nps => &mut self.nps,
+            Property::Text => &mut self.text,
+            Property::Skipped => return map.next_value::<IgnoredAny>().map(drop),
+        };
+        *leaf = map.next_value()?;
+        Ok(())
+    }
+}
+
+/// Where a call has traits. Only two of the six have any, and what comes first in a call need not be its type:
+/// so it is read a second time for them.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Traits<'a> {
     #[serde(borrow)]
     traits: Option<&'a RawValue>,
     #[serde(borrow)]
-    context: Object<Context<'a>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Properties<'a> {
-    #[serde(borrow)]
-    revenue: Leaf<'a>,
-    #[serde(borrow)]
-    subtotal: Leaf<'a>,
-    #[serde(borrow)]
-    total: Leaf<'a>,
-    #[serde(borrow)]
-    currency: Leaf<'a>,
-    #[serde(borrow)]
-    sentiment: Leaf<'a>,
-    #[serde(borrow)]
-    csat: Leaf<'a>,
-    #[serde(borrow)]
-    nps: Leaf<'a>,
-    #[serde(borrow)]
-    text: Leaf<'a>,
+    context: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -98,65 +180,70 @@ struct Context<'a> {
     traits: Option<&'a RawValue>,
 }
 
-fn plain(call: Call<'_>, meaning: Meaning) -> Result<Mapped<'_>, Reject> {
-    let known_ts = corrected_time(&call)?;
-    let user_id = Found::new(call.user_id.or_absent_when_empty(), "/userId");
-    let anonymous_id = Found::new(call.anonymous_id.or_absent_when_empty(), "/anonymousId");
-    Ok(Mapped {
-        customer_id: user_id.or(anonymous_id),
-        name: Found::new(call.kind, "/type"),
-        meaning: Some(meaning),
-        ts: Found::new(call.timestamp, "/timestamp"),
-        known_ts,
-        event_id: Found::new(call.message_id, "/messageId"),
-        channel: Found::new(call.channel, "/channel"),
-        ..Mapped::default()
-    })
+fn plain<'a>(call: &mut Call<'a>, meaning: Meaning, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    mapped.name = Found::new(take(&mut call.kind), "/type");
+    mapped.meaning = Some(meaning);
+    common(call, mapped)
 }
 
-fn track(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
-    let name = Found::new(std::mem::take(&mut call.event).or_absent_when_empty(), "/event");
+/// What every call has.
+fn common<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    mapped.known_ts = corrected_time(call)?;
+    let user_id = Found::new(take(&mut call.user_id).or_absent_when_empty(), "/userId");
+    let anonymous_id = Found::new(take(&mut call.anonymous_id).or_absent_when_empty(), "/anonymousId");
+    mapped.customer_id = user_id.or(anonymous_id);
+    mapped.ts = Found::new(take(&mut call.timestamp), "/timestamp");
+    mapped.event_id = Found::new(take(&mut call.message_id), "/messageId");
+    mapped.channel = Found::new(take(&mut call.channel), "/channel");
+    Ok(())
+}
+
+fn track<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    let name = Found::new(take(&mut call.event).or_absent_when_empty(), "/event");
     if name.value.is_absent() {
         return Err(Reject::new(Reason::MissingType, "/event is absent, which track needs"));
     }
-    let properties = std::mem::take(&mut call.properties).or_empty("/properties")?;
-    let meaning = name.value.as_text().and_then(meaning);
+    if call.has_properties == Shape::Other {
+        return Err(Reject::new(Reason::InvalidField, "/properties: expected an object"));
+    }
+    mapped.meaning = name.value.as_text().and_then(meaning);
+    mapped.name = name;
+    let properties = &mut call.properties;
     // Revenue leaves out tax and shipping, which are not the customer's worth; so does the subtotal.
-    let amount = Found::new(properties.revenue, "/properties/revenue")
-        .or(Found::new(properties.subtotal, "/properties/subtotal"))
-        .or(Found::new(properties.total, "/properties/total"));
-    Ok(Mapped {
-        name,
-        meaning,
-        amount,
-        currency: Found::new(properties.currency, "/properties/currency"),
-        sentiment: Found::new(properties.sentiment, "/properties/sentiment"),
-        csat: Found::new(properties.csat, "/properties/csat"),
-        nps: Found::new(properties.nps, "/properties/nps"),
-        text: Found::new(properties.text, "/properties/text"),
-        ..plain(call, (Source::Clickstream, ""))?
-    })
+    mapped.amount = Found::new(take(&mut properties.revenue), "/properties/revenue")
+        .or(Found::new(take(&mut properties.subtotal), "/properties/subtotal"))
+        .or(Found::new(take(&mut properties.total), "/properties/total"));
+    mapped.currency = Found::new(take(&mut properties.currency), "/properties/currency");
+    mapped.sentiment = Found::new(take(&mut properties.sentiment), "/properties/sentiment");
+    mapped.csat = Found::new(take(&mut properties.csat), "/properties/csat");
+    mapped.nps = Found::new(take(&mut properties.nps), "/properties/nps");
+    mapped.text = Found::new(take(&mut properties.text), "/properties/text");
+    common(call, mapped)
 }
 
 /// RudderStack's clients send the traits of an identify in the context.
-fn identify(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
-    let context = std::mem::take(&mut call.context).or_empty("/context")?;
-    let traits = match (call.traits, context.traits) {
+fn identify<'a>(json: &'a [u8], call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    let Traits { traits, context } = read(json)?;
+    let context = match context {
+        Some(context) => read::<Object<Context<'_>>>(context.get().as_bytes())?.or_empty("/context")?,
+        None => Context::default(),
+    };
+    mapped.traits = match (traits, context.traits) {
         (Some(traits), _) => Some(flat_traits(traits, "", "/traits")?),
         (None, Some(traits)) => Some(flat_traits(traits, "", "/context/traits")?),
         (None, None) => None,
     };
-    Ok(Mapped { traits, ..plain(call, (Source::Profile, "traits_updated"))? })
+    plain(call, (Source::Profile, "traits_updated"), mapped)
 }
 
-fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
-    let id = match std::mem::take(&mut call.group_id).or_absent_when_empty() {
+fn group<'a>(json: &'a [u8], call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    let id = match take(&mut call.group_id).or_absent_when_empty() {
         Leaf::Text(id) => Some(id.into_owned()),
         Leaf::Integer(id) => Some(id.to_string()),
         Leaf::Absent => None,
         _ => return Err(Reject::new(Reason::InvalidField, "/groupId: expected text")),
     };
-    let mut traits = match call.traits {
+    let mut traits = match read::<Traits<'_>>(json)?.traits {
         Some(traits) => flat_traits(traits, GROUP_PREFIX, "/traits")?,
         None => Vec::new(),
     };
@@ -165,13 +252,13 @@ fn group(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
         traits.retain(|(known, _)| *known != name);
         traits.push((name, Some(TraitValue::Text(id.into()))));
     }
-    let traits = Some(traits);
-    Ok(Mapped { traits, ..plain(call, (Source::Profile, "traits_updated"))? })
+    mapped.traits = Some(traits);
+    plain(call, (Source::Profile, "traits_updated"), mapped)
 }
 
-fn alias(mut call: Call<'_>) -> Result<Mapped<'_>, Reject> {
-    let from_id = Found::new(std::mem::take(&mut call.previous_id).or_absent_when_empty(), "/previousId");
-    Ok(Mapped { from_id, ..plain(call, (Source::Profile, "customers_merged"))? })
+fn alias<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
+    mapped.from_id = Found::new(take(&mut call.previous_id).or_absent_when_empty(), "/previousId");
+    plain(call, (Source::Profile, "customers_merged"), mapped)
 }
 
 /// When the event happened, where the pipeline has not put it into `timestamp`: the server's clock less the
