@@ -5,13 +5,12 @@
 
 use crate::config::{Clock, Config};
 use crate::error::Result;
-use crate::event::decoder::Decoder;
-use crate::event::money::Money;
 use crate::event::{Reject, Source};
 use crate::merge::{Merger, Position};
 use crate::setup;
-use crate::time::{Ts, wall_now};
+use crate::time::wall_now;
 
+use super::ahead::{Ahead, Rules};
 use super::input::{Line, RawRecord};
 
 /// Records of a lane that wait, where nothing asks for more.
@@ -32,12 +31,8 @@ pub trait Rejected {
 
 /// The events of all lanes, merged by time.
 pub struct Merged<'a> {
-    lanes: Box<dyn Lanes + 'a>,
+    records: Ahead<'a>,
     merger: Merger<Line>,
-    latest: Option<Ts>,
-    money: Money,
-    /// By source.
-    decoders: [Decoder; Source::ALL.len()],
 }
 
 impl<'a> Merged<'a> {
@@ -46,13 +41,10 @@ impl<'a> Merged<'a> {
             Clock::Wall => Some(wall_now().saturating_add(config.time.max_future_ms)),
             Clock::Events => None,
         };
-        Merged {
-            merger: Merger::new(config.time.grace_ms, vec![Position::default(); lanes.lanes()]),
-            lanes: Box::new(lanes),
-            latest,
-            money: setup::settings(config).money,
-            decoders: Source::ALL.map(|source| setup::decoder(setup::source(config, source))),
-        }
+        let decoders = Source::ALL.map(|source| setup::decoder(setup::source(config, source)));
+        let merger = Merger::new(config.time.grace_ms, vec![Position::default(); lanes.lanes()]);
+        let rules = Rules { decoders, money: setup::settings(config).money, latest };
+        Merged { records: Ahead::new(lanes, rules), merger }
     }
 
     /// The next event; `None` when all lanes are at their end.
@@ -74,21 +66,17 @@ impl<'a> Merged<'a> {
     /// Reads every lane until so many of its records wait.
     fn read_ahead(&mut self, ahead: usize, rejected: &mut dyn Rejected) -> Result<()> {
         for lane in 0..self.merger.lanes() {
-            let source = self.lanes.source(lane);
             while !self.merger.is_ended(lane) && self.merger.waiting_in(lane) < ahead {
-                let Some(record) = self.lanes.next(lane)? else {
-                    self.merger.set_ended(lane, true);
-                    break;
-                };
-                match record.decode(source, &self.decoders[source.index()], self.latest, &self.money) {
-                    Ok(line) => {
+                match self.records.next(lane)? {
+                    Some(Ok(line)) => {
                         let (ts, customer) = (line.ts(), line.customer_hash());
                         self.merger.push(lane, line.number, ts, customer, line);
                     }
-                    Err(reject) => {
+                    Some(Err((record, reject))) => {
                         self.merger.skip(lane, record.number);
-                        rejected.rejected(source, &record, &reject)?;
+                        rejected.rejected(self.records.source(lane), &record, &reject)?;
                     }
+                    None => self.merger.set_ended(lane, true),
                 }
             }
         }

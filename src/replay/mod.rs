@@ -3,6 +3,7 @@
 //! One pass reads up to four files as the lanes of one partition. Event time is what the events say; the clock
 //! follows them, less `grace`, and at the end runs on to `until`.
 
+mod ahead;
 mod input;
 mod merged;
 mod output;
