@@ -118,12 +118,15 @@ fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
 fn spread(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     let room = span.last - span.first - task.reach();
     if room <= task.reach() {
+        let lead = match task.lead {
+            0 => String::new(),
+            lead => format!(" and --lead {}", format_span(lead)),
+        };
         return Err(Error::user(format!(
-            "the input covers {}, which is too short: with --horizon {} and --lead {} it takes more than {}, so that \
-             the model can be tried on a later time than it learned from",
+            "the input covers {}, which is too short: with --horizon {}{lead} it takes more than {}, so that the \
+             model can be tried on a later time than it learned from",
             format_span((span.last - span.first) / DAY_MS * DAY_MS),
             format_span(task.horizon),
-            format_span(task.lead),
             format_span(2 * task.reach()),
         ))
         .hint("give a longer history, or a shorter --horizon"));
