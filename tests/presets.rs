@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use stagecast::config::{Config, Layers};
+use stagecast::event::Source;
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::pipeline::engine::Engine;
@@ -104,5 +105,47 @@ fn all_run_side_by_side_and_silence_never_goes_round_in_circles() {
         // Nobody here is qualified as b2b-meddic asks, so that its purchase stays shut.
         let least = if &*lifecycle.name == "b2b-meddic" { 2 } else { 3 };
         assert!(stages >= least, "{}: only {stages} stages are entered", lifecycle.name);
+    }
+}
+
+/// A stage that says that somebody buys is not kept for looking in.
+#[test]
+fn who_has_not_ordered_for_years_is_nobodys_customer_however_often_they_look_in() {
+    let plan = Arc::new(plan());
+    let (money, year) = (Money::default(), 365 * DAY_MS);
+    let qualified = r#"{"metrics":true,"economic_buyer":true,"decision_criteria":true,"decision_process":true,"identified_pain":true,"champion":true}"#;
+    for orders in 1..=4i64 {
+        let mut engine = Engine::new(Arc::clone(&plan), false);
+        let mut tell = |source, ts: i64, more: &str| {
+            let json = format!(r#"{{"customer_id":"c","ts":{ts},{more}}}"#);
+            let envelope = Envelope { source, key: None, timestamp: None, latest: None };
+            engine.step(&decode(json.as_bytes(), &envelope, &money).expect("an event"));
+            engine.commit();
+        };
+        tell(Source::Profile, year, &format!(r#""type":"traits_updated","traits":{qualified}"#));
+        (0..orders).for_each(|order| {
+            let ts = year + order * 10 * DAY_MS;
+            tell(Source::Purchase, ts, r#""type":"order_completed","amount":50"#);
+        });
+        for week in 7..120 {
+            tell(Source::Clickstream, year + week * 7 * DAY_MS, r#""type":"page_viewed""#);
+        }
+        engine.run_until(year + 840 * DAY_MS);
+        for ((lifecycle, _), population) in plan.lifecycles.iter().zip(engine.population()) {
+            let stage = population.iter().position(|customers| *customers == 1).expect("a stage");
+            let stage = &*lifecycle.stages()[stage].name;
+            let is_one = match &*lifecycle.name {
+                "value" if orders == 1 => stage == "new",
+                "value" => stage == "defected",
+                "retention" => !["conversion", "retention", "loyalty"].contains(&stage),
+                "aida" => stage != "action",
+                "cyclic" => !["retention", "loyalty", "advocacy"].contains(&stage),
+                "reengagement" => !["conversion", "retention", "loyalty"].contains(&stage),
+                "advocacy" | "b2b-meddic" => !["purchase", "retention", "advocacy"].contains(&stage),
+                "matrix" => !["new", "active", "loyal"].contains(&stage),
+                name => panic!("{name} has no answer here"),
+            };
+            assert!(is_one, "{}, {orders} orders: {stage}", lifecycle.name);
+        }
     }
 }

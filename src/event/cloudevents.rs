@@ -34,15 +34,48 @@ pub(super) struct Attributes<'a> {
     kind: Leaf<'a>,
     subject: Leaf<'a>,
     time: Leaf<'a>,
+    places: Places,
+}
+
+/// What the attributes are called where they stood.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    id: &'static str,
+    kind: &'static str,
+    subject: &'static str,
+    time: &'static str,
+}
+
+const HEADERS: Places = Places {
+    id: "header ce_id",
+    kind: "header ce_type",
+    subject: "header ce_subject",
+    time: "header ce_time",
+};
+/// Said so that they are not taken for places in the data.
+const ENVELOPE: Places = Places {
+    id: "the envelope's /id",
+    kind: "the envelope's /type",
+    subject: "the envelope's /subject",
+    time: "the envelope's /time",
+};
+
+/// Refuses what says that it is several events, whatever its value looks like.
+pub(super) fn check_single(headers: &dyn Headers) -> Result<(), Reject> {
+    if !starts_with(content_type(headers), BATCH) {
+        return Ok(());
+    }
+    let message = "header content-type: batches of CloudEvents are not read; send one event a record";
+    Err(Reject::new(Reason::UnsupportedEncoding, message))
+}
+
+fn content_type(headers: &dyn Headers) -> &str {
+    headers.text("content-type").unwrap_or_default().trim()
 }
 
 /// Decides by the content type, as the Kafka binding says, and else by what is there.
 pub(super) fn open<'a>(json: &'a [u8], headers: &'a dyn Headers) -> Result<Parcel<'a>, Reject> {
-    let content_type = headers.text("content-type").unwrap_or_default().trim();
-    if starts_with(content_type, BATCH) {
-        let message = "header content-type: batches of CloudEvents are not read; send one event a record";
-        return Err(Reject::new(Reason::UnsupportedEncoding, message));
-    }
+    let content_type = content_type(headers);
     let binary = !starts_with(content_type, STRUCTURED) && headers.text("ce_specversion").is_some();
     if binary {
         Ok(Parcel { data: json, attributes: from_headers(headers), structured: false })
@@ -64,6 +97,7 @@ fn from_headers(headers: &dyn Headers) -> Attributes<'_> {
         kind: attribute("ce_type"),
         subject: attribute("ce_subject"),
         time: attribute("ce_time"),
+        places: HEADERS,
     }
 }
 
@@ -104,22 +138,23 @@ fn whole(json: &[u8]) -> Result<Parcel<'_>, Reject> {
         (None, None) => return Err(Reject::new(Reason::Empty, "/data is absent")),
     };
     let Structured { id, source, kind, subject, time, .. } = event;
-    Ok(Parcel { data, attributes: Attributes { id, source, kind, subject, time }, structured: true })
+    let attributes = Attributes { id, source, kind, subject, time, places: ENVELOPE };
+    Ok(Parcel { data, attributes, structured: true })
 }
 
 impl<'a> Attributes<'a> {
     /// Lets the attributes stand in for what the data does not say.
     pub(super) fn stand_in(self, mapped: &mut Mapped<'a>, has_key: bool) {
         if mapped.event_id.value.is_absent() {
-            mapped.event_id = Found::new(self.id_of_source(), "attribute id");
+            mapped.event_id = Found::new(self.id_of_source(), self.places.id);
         }
-        fill(&mut mapped.ts, self.time, "attribute time");
+        fill(&mut mapped.ts, self.time, self.places.time);
         if mapped.name.value.is_absent() && mapped.meaning.is_none() {
-            fill(&mut mapped.name, self.kind, "attribute type");
+            fill(&mut mapped.name, self.kind, self.places.kind);
             mapped.dotted = true;
         }
         if !has_key {
-            fill(&mut mapped.customer_id, self.subject, "attribute subject");
+            fill(&mut mapped.customer_id, self.subject, self.places.subject);
         }
     }
 

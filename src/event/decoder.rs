@@ -123,6 +123,9 @@ impl Decoder {
         headers: &'a dyn Headers,
         money: &Money,
     ) -> Result<Event<'a>, Reject> {
+        if self.format == Format::CloudEvents {
+            cloudevents::check_single(headers)?;
+        }
         let json = json::object(value)?;
         if self.format != Format::CloudEvents {
             let mut mapped = Mapped::default();

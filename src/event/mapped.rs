@@ -9,16 +9,13 @@ use std::collections::BTreeMap;
 use super::json::Leaf;
 use super::money::{MAX_AMOUNT, Money};
 use super::names::{Meaning, Snake, known};
-use super::native::{Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, MERGE, merge};
+use super::native::{ERASURE, Envelope, MAX_CUSTOMER_ID_BYTES, MAX_EVENT_ID_BYTES, MERGE, merge};
 use super::sentiment::sentiment;
 use super::{Event, Field, Numbers, ProfileChange, Reason, Reject, Source, TraitChanges};
-use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
+use crate::time::{MAX_TS, MIN_TS, Ts, format_rfc3339, parse_rfc3339};
 
 /// The foreign name that stands for every other in a table of types.
 const ANY_TYPE: &str = "*";
-
-/// What a browser may send under any name it likes must not forget a customer unless the operator says so.
-const ERASURE: &str = "customer_deleted";
 
 /// The native types of foreign names, as configured.
 pub(super) type Types = BTreeMap<String, String>;
@@ -100,6 +97,9 @@ impl<'a> Mapped<'a> {
             }
             Source::Profile if name == MERGE => {
                 let at = self.from_id.at;
+                if self.from_id.value.is_absent() {
+                    return Err(Reject::new(Reason::MissingCustomerId, format!("{at} is absent")));
+                }
                 let from_id = self::customer_id(self.from_id, None)?;
                 profile = Some(Box::new(merge(&customer_id, &from_id, at)?));
             }
@@ -109,7 +109,8 @@ impl<'a> Mapped<'a> {
         Ok(Event { source, customer_id, name, ts, event_id, numbers, profile, channel })
     }
 
-    /// Refuses an erasure on a topic of activity that the operator's table does not name.
+    /// Refuses an erasure on a topic of activity that the operator's table does not name: what a browser may send
+    /// under any name it likes must not forget a customer.
     fn check_erasure(&self, types: &Types) -> Result<(), Reject> {
         let named = self.name.value.as_text().and_then(|text| types.get(text.trim()));
         if named.is_some_and(|name| name == ERASURE) {
@@ -214,8 +215,9 @@ fn event_time(found: &Found<'_>, known: Option<Ts>, envelope: &Envelope<'_>) -> 
     })?;
     match envelope.latest {
         Some(latest) if ts > latest => {
-            let ahead = format_span((ts - latest) / 1_000 * 1_000);
-            let message = format!("{} lies {ahead} beyond time.max_future past the wall clock", found.at);
+            // By how much would depend on when this is read, and a replay is to say the same again.
+            let at = format_rfc3339(ts);
+            let message = format!("{}: {at} lies beyond time.max_future past the wall clock", found.at);
             Err(Reject::new(Reason::FutureTs, message))
         }
         _ => Ok(ts),

@@ -13,13 +13,15 @@ use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
 use super::{Event, Field, MAX_RECORD_BYTES, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
-use crate::time::{MAX_TS, MIN_TS, Ts, format_span, parse_rfc3339};
+use crate::time::{MAX_TS, MIN_TS, Ts, format_rfc3339, parse_rfc3339};
 
 pub const MAX_CUSTOMER_ID_BYTES: usize = 256;
 pub const MAX_TYPE_BYTES: usize = 64;
 pub const MAX_EVENT_ID_BYTES: usize = 128;
 /// The profile event by which two customers become one.
 pub(super) const MERGE: &str = "customers_merged";
+/// The profile event by which a customer is forgotten.
+pub(super) const ERASURE: &str = "customer_deleted";
 /// Traits of one profile event.
 pub const MAX_TRAITS: usize = 256;
 /// Of a trait's name, and of its value where that is text: a customer's traits are in its state, which is written
@@ -45,6 +47,11 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     let source = envelope.source;
     let customer_id = customer_id(raw.customer_id, envelope.key)?;
     let name = event_type(raw.kind)?;
+    if source != Source::Profile && (name == ERASURE || name == MERGE) {
+        // As a click of a kind of its own it would be lost for what it asks.
+        let message = format!("/type: {name} is for the profile topic");
+        return Err(Reject::new(Reason::UnsupportedType, message));
+    }
     let ts = event_time(raw.ts, envelope)?;
     let event_id = optional_text(raw.event_id, "/event_id", Reason::InvalidEventId, MAX_EVENT_ID_BYTES)?;
     check_text(&raw.channel, "/channel")?;
@@ -539,8 +546,9 @@ fn event_time(field: Scalar<'_>, envelope: &Envelope<'_>) -> Result<Ts, Reject> 
     };
     match envelope.latest {
         Some(latest) if ts > latest => {
-            let ahead = format_span((ts - latest) / 1_000 * 1_000);
-            let message = format!("/ts lies {ahead} beyond time.max_future past the wall clock");
+            // By how much would depend on when this is read, and a replay is to say the same again.
+            let at = format_rfc3339(ts);
+            let message = format!("/ts: {at} lies beyond time.max_future past the wall clock");
             Err(Reject::new(Reason::FutureTs, message))
         }
         _ => Ok(ts),
@@ -653,7 +661,7 @@ pub(super) fn merge(customer_id: &str, from_id: &str, at: &str) -> Result<Profil
 
 fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChange>, Reject> {
     match name {
-        "customer_deleted" => Ok(Some(ProfileChange::Deleted)),
+        ERASURE => Ok(Some(ProfileChange::Deleted)),
         _ => match traits {
             TraitMap::Absent => Ok(None),
             TraitMap::NotAnObject => {
@@ -664,12 +672,18 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
+/// A field's name as it stands in a JSON pointer (RFC 6901).
+fn pointer_token(name: &str) -> Cow<'_, str> {
+    if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1").into() } else { name.into() }
+}
+
 /// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
 pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
     if name.len() > MAX_TRAIT_NAME_BYTES {
         return Err(long_trait_name(at));
     }
     if text.len() > MAX_TRAIT_TEXT_BYTES {
+        let name = pointer_token(name);
         let message = format!("{at}/{name}: the text of a trait has at most {MAX_TRAIT_TEXT_BYTES} bytes");
         return Err(Reject::new(Reason::InvalidField, message));
     }
@@ -696,6 +710,7 @@ fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChan
             other => match number(&other) {
                 Some(x) => Some(TraitValue::Number(x)),
                 None => {
+                    let name = pointer_token(&name);
                     let message = format!("/traits/{name}: expected a string, number, boolean or null");
                     return Err(Reject::new(Reason::InvalidField, message));
                 }
@@ -714,6 +729,23 @@ mod tests {
         let envelope = Envelope { source, key: None, timestamp: None, latest: Some(2_000_000_000_000) };
         let money = Money { base: "EUR".into(), rates: [("USD".to_owned(), 0.5)].into() };
         decode(json.as_bytes(), &envelope, &money)
+    }
+
+    #[test]
+    fn a_trait_is_named_as_a_json_pointer_names_it() {
+        let json = r#"{"customer_id":"c","type":"traits_updated","ts":1,"traits":{"a/b~c":[1]}}"#;
+        let reject = read(Source::Profile, json).unwrap_err();
+        assert_eq!(reject.message, "/traits/a~1b~0c: expected a string, number, boolean or null");
+    }
+
+    #[test]
+    fn what_is_said_of_the_future_does_not_depend_on_when_it_is_said() {
+        let json = r#"{"customer_id":"c","type":"page_viewed","ts":"2099-01-01T00:00:00Z"}"#;
+        let reject = read(Source::Clickstream, json).unwrap_err();
+        assert_eq!(
+            reject.message,
+            "/ts: 2099-01-01T00:00:00.000Z lies beyond time.max_future past the wall clock"
+        );
     }
 
     #[test]
@@ -774,6 +806,12 @@ mod tests {
                 InvalidCustomerId,
             ),
             (Profile, r#"{"customer_id":"c","type":"customers_merged","ts":1}"#, MissingCustomerId),
+            (Clickstream, r#"{"customer_id":"c","type":"customer_deleted","ts":1}"#, UnsupportedType),
+            (
+                Purchase,
+                r#"{"customer_id":"c","type":"customers_merged","ts":1,"from_id":"d"}"#,
+                UnsupportedType,
+            ),
         ] {
             match read(source, json) {
                 Err(reject) => assert_eq!(reject.reason, reason, "{json}: {reject}"),

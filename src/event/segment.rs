@@ -29,7 +29,7 @@ pub(super) fn map<'a>(json: &'a [u8], mapped: &mut Mapped<'a>) -> Result<(), Rej
         Some("screen") => plain(&mut call, (Source::Clickstream, "screen_viewed"), mapped),
         Some("identify") => identify(json, &mut call, mapped),
         Some("group") => group(json, &mut call, mapped),
-        Some("alias") => alias(&mut call, mapped),
+        Some("alias") => plain(&mut call, (Source::Profile, "customers_merged"), mapped),
         None if call.kind.is_absent() => Err(Reject::new(Reason::MissingType, "/type is absent")),
         _ => {
             let message = "/type: expected one of track, page, screen, identify, group and alias";
@@ -195,6 +195,7 @@ fn common<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject
     mapped.ts = Found::new(take(&mut call.timestamp), "/timestamp");
     mapped.event_id = Found::new(take(&mut call.message_id), "/messageId");
     mapped.channel = Found::new(take(&mut call.channel), "/channel");
+    mapped.from_id = Found::new(take(&mut call.previous_id).or_absent_when_empty(), "/previousId");
     Ok(())
 }
 
@@ -254,11 +255,6 @@ fn group<'a>(json: &'a [u8], call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Re
     }
     mapped.traits = Some(traits);
     plain(call, (Source::Profile, "traits_updated"), mapped)
-}
-
-fn alias<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
-    mapped.from_id = Found::new(take(&mut call.previous_id).or_absent_when_empty(), "/previousId");
-    plain(call, (Source::Profile, "customers_merged"), mapped)
 }
 
 /// When the event happened, where the pipeline has not put it into `timestamp`: the server's clock less the

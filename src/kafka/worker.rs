@@ -248,6 +248,10 @@ impl<'a> Worker<'a> {
             if self.is_commit_due() {
                 self.commit()?;
             }
+            if !self.open {
+                // The last commit of a burst may have come too soon after the one before it.
+                self.show_figures();
+            }
             self.reply();
             if self.shared.until_end && self.finish_partitions()? {
                 return Ok(());
