@@ -215,7 +215,10 @@ fn what_is_no_readable_cloudevent_is_refused_with_the_reason() {
     assert_eq!(told(r#"{"specversion":"1.0","data":7}"#, &none).message, "/data: expected an object");
     assert_eq!(told(r#"{"specversion":"1.0"}"#, &none).reason, Reason::Empty);
     let odd = r#"{"specversion":"1.0","time":"soon","type":"order_completed","data":{"customer_id":"c","amount":1}}"#;
-    assert!(told(odd, &none).message.starts_with("attribute time"), "{}", told(odd, &none));
+    assert!(told(odd, &none).message.starts_with("the envelope's /time: "), "{}", told(odd, &none));
+    let binary = headers(&[("ce_specversion", "1.0"), ("ce_time", "soon"), ("ce_type", "order_completed")]);
+    let told = told(r#"{"customer_id":"c","amount":1}"#, &binary);
+    assert!(told.message.starts_with("header ce_time: "), "{told}");
 }
 
 #[test]
