@@ -8,11 +8,18 @@ use crate::kafka::sender::{Outgoing, Sender};
 use crate::setup;
 use crate::time::{Ts, format_rfc3339, wall_now};
 
+use super::values::instant;
+
 #[derive(Clone, Debug, PartialEq, clap::Args)]
 pub struct Args {
     /// The customer's id
     #[arg(value_name = "CUSTOMER", value_parser = customer_id)]
     pub customer: String,
+
+    /// The instant of the erasure [default: now]. Where time is what the events say, give one of theirs: an instant
+    /// after all of them waits until they get there, or takes the clock along
+    #[arg(long, value_name = "TS", value_parser = instant)]
+    pub at: Option<Ts>,
 }
 
 fn customer_id(text: &str) -> Result<String, String> {
@@ -37,7 +44,7 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         topic: &profile.topic,
         partition: None,
         key: Some(args.customer.as_bytes()),
-        value: Some(event(&args.customer, now).as_bytes()),
+        value: Some(event(&args.customer, args.at.unwrap_or(now), now).as_bytes()),
         headers: &[],
         timestamp: now,
     })?;
@@ -45,8 +52,8 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
     super::print(&format!("asked for the erasure of {} on {}\n", args.customer, profile.topic))
 }
 
-fn event(customer: &str, now: Ts) -> String {
-    let ts = format_rfc3339(now);
+fn event(customer: &str, at: Ts, now: Ts) -> String {
+    let ts = format_rfc3339(at);
     serde_json::json!({
         "customer_id": customer,
         "type": "customer_deleted",
@@ -63,7 +70,7 @@ mod tests {
 
     #[test]
     fn the_event_is_one_that_the_native_format_knows() {
-        let json: serde_json::Value = serde_json::from_str(&event("c \"1\"", 0)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&event("c \"1\"", 0, 7)).unwrap();
         assert_eq!(json["customer_id"], "c \"1\"");
         assert_eq!(
             (&json["type"], &json["ts"]),
@@ -73,7 +80,7 @@ mod tests {
 
     #[test]
     fn without_a_native_profile_topic_it_says_what_to_do() {
-        let args = Args { customer: "c".into() };
+        let args = Args { customer: "c".into(), at: None };
         for set in ["source.profile.enabled=false", "source.profile={enabled=true, format='segment'}"] {
             let layers = Layers { set: vec![set.into()], ..Layers::default() };
             let error = run(&args, &Config::from_layers(&layers).unwrap()).unwrap_err();

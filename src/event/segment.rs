@@ -211,10 +211,11 @@ fn track<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject>
     mapped.name = name;
     let properties = &mut call.properties;
     // Revenue leaves out tax and shipping, which are not the customer's worth; so does the subtotal.
-    mapped.amount = Found::new(take(&mut properties.revenue), "/properties/revenue")
-        .or(Found::new(take(&mut properties.subtotal), "/properties/subtotal"))
-        .or(Found::new(take(&mut properties.total), "/properties/total"));
-    mapped.currency = Found::new(take(&mut properties.currency), "/properties/currency");
+    mapped.amount = Found::new(take(&mut properties.revenue).or_absent_when_empty(), "/properties/revenue")
+        .or(Found::new(take(&mut properties.subtotal).or_absent_when_empty(), "/properties/subtotal"))
+        .or(Found::new(take(&mut properties.total).or_absent_when_empty(), "/properties/total"));
+    mapped.currency =
+        Found::new(take(&mut properties.currency).or_absent_when_empty(), "/properties/currency");
     mapped.sentiment = Found::new(take(&mut properties.sentiment), "/properties/sentiment");
     mapped.csat = Found::new(take(&mut properties.csat), "/properties/csat");
     mapped.nps = Found::new(take(&mut properties.nps), "/properties/nps");

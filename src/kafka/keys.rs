@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::answer::{Answer, Call, classify};
+use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::clients::{ClientSettings, LogContext};
 use super::partitioner::partition;
 use super::topics::Finding;
@@ -42,8 +42,12 @@ pub fn misplaced(
     progress: &dyn Fn(u64),
 ) -> Result<Vec<Finding>> {
     let failed = |topic: &str, error: KafkaError| {
-        Error::world(format!("cannot look at the keys of `{topic}`: {error}"))
-            .hint("grant Read on the inputs, as `stagecast run` needs it")
+        let what = Error::world(format!("cannot look at the keys of `{topic}`: {error}"));
+        match is_unauthorized(&error) {
+            true => what.hint("grant Read on the inputs, as `stagecast run` needs it"),
+            // A topic that has just been made has no leader yet, for instance.
+            false => what.hint("try again in a moment"),
+        }
     };
     let (mut findings, mut before) = (Vec::new(), 0);
     for (topic, partitions) in topics.iter().filter(|(_, partitions)| *partitions > 1) {

@@ -265,6 +265,13 @@ impl Lowering<'_, '_> {
     }
 
     fn select(&mut self, select: &SelectExpr) -> Typed {
+        if let Expr::Select(inner) = &select.operand.expr
+            && is_traits(&inner.operand)
+        {
+            let name = format!("{}.{}", inner.field, select.field);
+            return self
+                .refuse(format!("`traits.{name}` (a trait with a dot in its name is traits[\"{name}\"])"));
+        }
         if !is_traits(&select.operand) {
             return self.refuse(format!("`.{}` on anything but `traits`", select.field));
         }

@@ -55,7 +55,10 @@ fn what_lies_outside_the_language_is_named_with_what_lies_inside() {
         ("{\"a\": 1} == 1", "a map is not supported in rules"),
         ("[1] == 1", "a list outside of `in` is not supported in rules"),
         ("b\"x\" == 1", "a byte string is not supported in rules"),
-        ("traits.a.b == 1", "`.b` on anything but `traits` is not supported in rules"),
+        (
+            "traits.a.b == 1",
+            "`traits.a.b` (a trait with a dot in its name is traits[\"a.b\"]) is not supported in rules",
+        ),
         ("traits[1] == 1", "`[…]` on anything but traits[\"name\"] is not supported in rules"),
         ("1 in [orders_90d]", "`in` over a list of anything but literals is not supported in rules"),
         (
