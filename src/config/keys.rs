@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// In the order of `check --print`.
-pub const KEYS: [Key; 58] = [
+pub const KEYS: [Key; 60] = [
     ("app.id", "group.id, prefix of transactional.id and of the private topics"),
     (
         "app.instance",
@@ -86,6 +86,11 @@ pub const KEYS: [Key; 58] = [
         "identity.follow",
         "event time after its last event for which a folded id still stands for the customer it was folded into",
     ),
+    (
+        "state.checkpoint_dir",
+        "folder for copies of the state, so that a restart reads only the tail of the state topic; empty: none",
+    ),
+    ("state.checkpoint_every", "from one copy of a partition to its next; one is also made on a clean stop"),
     ("http.listen", "address of metrics, health, customers and the live page"),
     (
         "http.token",

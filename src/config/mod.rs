@@ -22,7 +22,7 @@ pub mod keys;
 pub use read::looks_like_path as is_path;
 pub use types::{
     AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Kafka, Lifecycles, ModelConfig, Money,
-    Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    Outcomes, Privacy, Scores, SourceConfig, Sources, State, Time, Topics, TraitScalar,
 };
 
 /// The file that is read when none is named.

@@ -31,6 +31,9 @@ impl Config {
         out.text("consent", &self.privacy.consent);
         out.section("identity");
         out.span("follow", self.identity.follow_ms);
+        out.section("state");
+        out.path("checkpoint_dir", &self.state.checkpoint_dir);
+        out.duration("checkpoint_every", self.state.checkpoint_every);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
         out.text("token", &mask::masked("token", self.http.token.as_deref().unwrap_or_default()));
@@ -191,7 +194,7 @@ impl Page {
         self.span(key, i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
     }
 
-    /// Empty text stands for what ships with the program.
+    /// Empty text stands for what ships with the program, or for nothing.
     fn path(&mut self, key: &str, path: &Option<PathBuf>) {
         self.key(key, path.as_ref().map(|path| path.to_string_lossy().into_owned()).unwrap_or_default());
     }

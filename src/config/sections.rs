@@ -11,7 +11,7 @@ use super::layers::{Node, Table, Value};
 use super::read::{self, Context, Section};
 use super::types::{
     AlertPolicy, App, Clock, Commit, Config, Features, Format, Http, Identity, Lifecycles, ModelConfig,
-    Money, Outcomes, Privacy, Scores, SourceConfig, Sources, Time, Topics, TraitScalar,
+    Money, Outcomes, Privacy, Scores, SourceConfig, Sources, State, Time, Topics, TraitScalar,
 };
 
 /// Kafka's limit on a topic's name, less the longest suffix that makes a topic's name from an application's.
@@ -25,6 +25,7 @@ const MAX_POLICY_BYTES: usize = 128;
 const TOKEN_BYTES_LEAST: usize = 8;
 /// Brokers allow a transaction 15 minutes, and it must last two of these.
 const MAX_COMMIT_MS: i64 = 5 * 60 * SECOND_MS;
+const MAX_CHECKPOINT_MS: i64 = DAY_MS;
 /// The longest span that can be written.
 const MAX_SPAN_MS: i64 = 365_250 * DAY_MS;
 
@@ -76,6 +77,7 @@ pub fn read(tree: &Table, host: &str, context: &Context) -> Config {
         money: money(&mut root),
         privacy: privacy(&mut root),
         identity: identity(&mut root),
+        state: state(&mut root),
         http: http(&mut root),
     };
     root.finish();
@@ -454,6 +456,22 @@ fn identity(root: &mut Section<'_>) -> Identity {
     let identity = Identity { follow_ms: section.get("follow", Identity::default().follow_ms, any_span()) };
     section.finish();
     identity
+}
+
+fn state(root: &mut Section<'_>) -> State {
+    let mut section = root.section("state");
+    let default = State::default();
+    let context = section.context;
+    let every = |node: &Node| {
+        let ms = read::span(1..=MAX_CHECKPOINT_MS, "1ms to 1d")(node)?;
+        Ok(Duration::from_millis(ms.unsigned_abs()))
+    };
+    let state = State {
+        checkpoint_dir: section.get("checkpoint_dir", default.checkpoint_dir, read::path_or_shipped(context)),
+        checkpoint_every: section.get("checkpoint_every", default.checkpoint_every, every),
+    };
+    section.finish();
+    state
 }
 
 fn privacy(root: &mut Section<'_>) -> Privacy {

@@ -32,6 +32,7 @@ pub struct Config {
     pub money: Money,
     pub privacy: Privacy,
     pub identity: Identity,
+    pub state: State,
     pub http: Http,
 }
 
@@ -210,6 +211,15 @@ pub struct Identity {
     pub follow_ms: i64,
 }
 
+/// How partitions get their state back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// Where copies of the state are kept that shorten a restart; `None`: nowhere.
+    pub checkpoint_dir: Option<PathBuf>,
+    /// From one copy of a partition to its next.
+    pub checkpoint_every: Duration,
+}
+
 impl fmt::Debug for Privacy {
     /// The salt stays out of logs and panics.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -256,6 +266,7 @@ impl Default for Config {
             money: Money::default(),
             privacy: Privacy::default(),
             identity: Identity::default(),
+            state: State::default(),
             http: Http::default(),
         }
     }
@@ -411,6 +422,12 @@ impl Default for Privacy {
 impl Default for Identity {
     fn default() -> Self {
         Identity { follow_ms: 365 * DAY_MS }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State { checkpoint_dir: None, checkpoint_every: Duration::from_secs(5 * 60) }
     }
 }
 

@@ -34,6 +34,10 @@ pub struct Marker {
     /// The instant up to which every customer's silence was lived through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lived_to: Option<Ts>,
+    /// The name of the log that the partition is: given once and carried on from marker to marker, so that a topic
+    /// that was re-created is not taken for the one before it. Only checkpoints ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
 }
 
 /// Which offsets of an input partition are done.
@@ -58,11 +62,15 @@ impl From<Done> for Position {
 
 impl Marker {
     pub fn new(sequence: u64, states: u64, partitions: i32, inputs: BTreeMap<String, Done>) -> Self {
-        Marker { version: VERSION, sequence, states, partitions, inputs, lived_to: None }
+        Marker { version: VERSION, sequence, states, partitions, inputs, lived_to: None, log: None }
     }
 
     pub fn with_lived_to(self, lived_to: Option<Ts>) -> Self {
         Marker { lived_to, ..self }
+    }
+
+    pub fn with_log(self, log: Option<String>) -> Self {
+        Marker { log, ..self }
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -100,6 +108,8 @@ pub struct Found {
     /// The highest transaction any state says it is from, and how many say so.
     pub newest_sequence: u64,
     pub of_newest: u64,
+    /// Where the first record of the marker's transaction stands that was read.
+    pub last_from: Option<i64>,
 }
 
 /// What is known of one input partition from outside the state.
@@ -257,7 +267,7 @@ mod tests {
     }
 
     fn found(marker: Option<Marker>, newest_sequence: u64, of_newest: u64) -> Found {
-        Found { marker, states: 5, newest_sequence, of_newest }
+        Found { marker, states: 5, newest_sequence, of_newest, last_from: None }
     }
 
     #[test]

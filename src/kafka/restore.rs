@@ -1,5 +1,7 @@
-//! Restoring: a partition's customers from the state topic, and where its inputs go on.
+//! Restoring: a partition's customers from the state topic, or from a checkpoint and the topic's tail, and where its
+//! inputs go on.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,15 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::checkpoint::format::Bad;
+use super::checkpoint::{self, Anchor, Checkpoints};
 use super::clients::{ClientSettings, LogContext};
 use super::faults::{Faults, Guard};
-use super::marker::{self, Found, InputFacts, Marker, WAY_OUT, layout_of_key};
+use super::marker::{self, Found, InputFacts, Marker, Resume, WAY_OUT, layout_of_key};
 use super::members::Member;
 use super::task::{Input, Task, Timing};
 use crate::error::Error;
+use crate::metrics::{Checkpoint, Metrics};
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::described::Description;
 use crate::pipeline::drift::{self, Census, Drift};
@@ -23,7 +28,7 @@ use crate::pipeline::erasure::OptOut;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::quality::{self, Ledger, Quality};
 use crate::pipeline::varint::get_u64;
-use crate::time::Tick;
+use crate::time::{Tick, Ts, wall_now};
 
 /// How long to wait for an answer before asking again.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,6 +44,30 @@ pub enum Interrupted {
     Cancelled,
 }
 
+/// Why a checkpoint was of no use.
+enum Unfit {
+    Why(String),
+    Interrupted(Interrupted),
+}
+
+impl From<Interrupted> for Unfit {
+    fn from(interrupted: Interrupted) -> Self {
+        Unfit::Interrupted(interrupted)
+    }
+}
+
+impl From<KafkaError> for Unfit {
+    fn from(error: KafkaError) -> Self {
+        Unfit::Interrupted(error.into())
+    }
+}
+
+impl From<Bad> for Unfit {
+    fn from(bad: Bad) -> Self {
+        Unfit::Why(bad.to_string())
+    }
+}
+
 impl From<KafkaError> for Interrupted {
     fn from(error: KafkaError) -> Self {
         Interrupted::Kafka(error)
@@ -47,6 +76,8 @@ impl From<KafkaError> for Interrupted {
 
 /// What restoring needs to know.
 pub struct Restoring<'a> {
+    pub checkpoints: Option<&'a Checkpoints>,
+    pub metrics: &'a Metrics,
     pub clients: &'a ClientSettings,
     pub worker: usize,
     pub member: &'a Member,
@@ -69,17 +100,52 @@ pub struct Reading<'a> {
     partition: i32,
     engine: Engine,
     found: Found,
-    /// By customer, the transaction of its state.
-    sequences: BTreeMap<String, u64>,
-    /// States of layouts that nothing has described so far, and where they stand.
-    unread: BTreeMap<String, (i64, Vec<u8>)>,
+    /// By the customer's number, the transaction of its state. What it says of numbers that are free means nothing.
+    sequences: Vec<u64>,
+    /// States of layouts that nothing has described so far.
+    unread: BTreeMap<String, Unread>,
+    /// The newest transaction of any state so far and where its first state stands; where the marker does.
+    newest: (u64, i64),
+    marker_at: i64,
+}
+
+/// A state that cannot be read before its layout is described.
+struct Unread {
+    offset: i64,
+    sequence: u64,
+    state: Vec<u8>,
 }
 
 /// What was read.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Restored {
+    /// Of the state topic.
     pub records: u64,
+    /// Of checkpoints.
+    pub from_files: u64,
     pub took: Duration,
+}
+
+/// A partition that is restored.
+pub struct Back {
+    pub task: Task,
+    /// From where on the state topic holds what the task does.
+    pub anchor: Option<Anchor>,
+}
+
+/// The clients that a restore asks.
+struct Readers {
+    reader: BaseConsumer<LogContext>,
+    /// For offsets only.
+    ends: BaseConsumer<LogContext>,
+}
+
+/// A partition's state as the topic has it, or a checkpoint and the topic.
+struct State {
+    engine: Engine,
+    resume: Resume,
+    log: Option<String>,
+    anchor: Option<Anchor>,
 }
 
 impl Restoring<'_> {
@@ -88,22 +154,19 @@ impl Restoring<'_> {
         &self,
         wanted: &[i32],
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<(Vec<Task>, Restored), Interrupted> {
+    ) -> Result<(Vec<Back>, Restored), Interrupted> {
         let began = Tick::now();
-        let (mut tasks, mut records) = (Vec::new(), 0);
+        let (mut all, mut restored) = (Vec::new(), Restored::default());
         let mut news = BTreeSet::new();
-        let reader = self.clients.restore_consumer(self.worker)?;
-        let ends = self.clients.end_offsets(self.worker)?;
+        let (reader, ends) =
+            (self.clients.restore_consumer(self.worker)?, self.clients.end_offsets(self.worker)?);
+        let readers = Readers { reader, ends };
         for partition in wanted {
-            let (engine, found, read) = self.read_state(&reader, &ends, *partition, cancelled)?;
-            records += read;
-            let _ = self.faults.at("state_read");
-            let facts = self.input_facts(&ends, *partition)?;
-            let resume = match self.faults.lack(Guard::Agreement) {
-                true => marker::unchecked(&found, &facts),
-                false => marker::resume(*partition, self.partitions, &found, &facts)
-                    .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?,
-            };
+            let State { engine, resume, log, anchor } =
+                match self.restore_checkpoint(&readers, *partition, &mut restored, cancelled)? {
+                    Some(state) => state,
+                    None => self.restore_topic(&readers, *partition, &mut restored, cancelled)?,
+                };
             resume.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
             news.extend(engine.layout_news());
             if engine.to_reconcile() > 0 {
@@ -116,28 +179,151 @@ impl Restoring<'_> {
             let inputs = Arc::clone(self.inputs);
             let (sequence, starts) = (resume.sequence, resume.starts);
             let task = Task::new(*partition, self.partitions, inputs, self.timing, engine, sequence, starts);
-            tasks.push(task.with_lived_to(resume.lived_to));
+            let task = task.with_lived_to(resume.lived_to);
+            let log = log.or_else(|| self.checkpoints.map(|_| checkpoint::new_log()));
+            all.push(Back { task: task.with_log(log), anchor });
         }
         news.iter().for_each(|sentence| tracing::warn!("the configuration has changed: {sentence}"));
-        Ok((tasks, Restored { records, took: began.elapsed() }))
+        Ok((all, Restored { took: began.elapsed(), ..restored }))
     }
 
-    /// Reads a partition of the state topic up to where it ends now, open transactions included: what they
-    /// wrote is waited for, until it is committed or gone.
-    fn read_state(
+    /// Reads all that the topic has.
+    fn restore_topic(
         &self,
-        reader: &BaseConsumer<LogContext>,
-        ends: &BaseConsumer<LogContext>,
+        readers: &Readers,
         partition: i32,
+        restored: &mut Restored,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<(Engine, Found, u64), Interrupted> {
+    ) -> Result<State, Interrupted> {
+        let taken_at = wall_now();
+        let bounds = self.bounds(readers, partition)?;
         let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        restored.records += self.read_topic(readers, partition, bounds, &mut reading, cancelled)?;
+        let (engine, found) = reading.finish()?;
+        let _ = self.faults.at("state_read");
+        self.agree(readers, partition, engine, found, taken_at)
+    }
+
+    /// Reads the partition's checkpoint and what the topic has from there on. `None` where there is no checkpoint, or
+    /// none that fits: whatever is wrong with it, the topic has it all.
+    fn restore_checkpoint(
+        &self,
+        readers: &Readers,
+        partition: i32,
+        restored: &mut Restored,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<State>, Interrupted> {
+        let Some(checkpoints) = self.checkpoints else { return Ok(None) };
+        let mut read = Restored::default();
+        match self.try_checkpoint(checkpoints, readers, partition, &mut read, cancelled) {
+            Ok(None) => Ok(None),
+            Ok(Some(state)) => {
+                restored.records += read.records;
+                restored.from_files += read.from_files;
+                self.metrics.checkpoint(Checkpoint::Used);
+                Ok(Some(state))
+            }
+            Err(Unfit::Interrupted(Interrupted::Refused(why))) => {
+                Ok(self.pass_over(partition, &why.to_string()))
+            }
+            Err(Unfit::Why(why)) => Ok(self.pass_over(partition, &why)),
+            Err(Unfit::Interrupted(interrupted)) => Err(interrupted),
+        }
+    }
+
+    fn pass_over<T>(&self, partition: i32, why: &str) -> Option<T> {
+        self.metrics.checkpoint(Checkpoint::Refused);
+        tracing::warn!(
+            partition,
+            "the checkpoint is not used, the state topic is read from its beginning: {why}"
+        );
+        None
+    }
+
+    fn try_checkpoint(
+        &self,
+        checkpoints: &Checkpoints,
+        readers: &Readers,
+        partition: i32,
+        read: &mut Restored,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<State>, Unfit> {
+        let taken_at = wall_now();
+        let (low, end) = self.bounds(readers, partition)?;
+        let opened = checkpoints.open(partition, self.plan.layout_id, (low, end), taken_at);
+        let Some((header, file)) = opened.map_err(Unfit::Why)? else { return Ok(None) };
+        let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        let trailer = file.read(|key, value| {
+            read.from_files += 1;
+            // Now and then.
+            if read.from_files.is_multiple_of(1_024) && cancelled() {
+                return Err(Unfit::Interrupted(Interrupted::Cancelled));
+            }
+            reading.take(header.from, key, Some(value)).map_err(Unfit::from)
+        })?;
+        read.records = self.read_topic(readers, partition, (header.from, end), &mut reading, cancelled)?;
+        let (engine, found) = reading.finish()?;
+        let _ = self.faults.at("state_read");
+        let Some(marker) = &found.marker else {
+            return Err(Unfit::Why(
+                "the topic has no commit marker from its offset on: it is another topic".into(),
+            ));
+        };
+        if marker.log.as_ref() != Some(&header.log) {
+            return Err(Unfit::Why("the topic is another one than it was taken of".into()));
+        }
+        if marker.sequence < trailer.sequence {
+            return Err(Unfit::Why(format!(
+                "it goes to transaction {}, and the topic to {}: the topic was truncated",
+                trailer.sequence, marker.sequence
+            )));
+        }
+        Ok(Some(self.agree(readers, partition, engine, found, taken_at)?))
+    }
+
+    /// Holds the state against the group's offsets and the inputs.
+    fn agree(
+        &self,
+        readers: &Readers,
+        partition: i32,
+        engine: Engine,
+        found: Found,
+        taken_at: Ts,
+    ) -> Result<State, Interrupted> {
+        let facts = self.input_facts(&readers.ends, partition)?;
+        let resume = match self.faults.lack(Guard::Agreement) {
+            true => marker::unchecked(&found, &facts),
+            false => marker::resume(partition, self.partitions, &found, &facts)
+                .map_err(|why| Interrupted::Refused(Error::user(why).hint(WAY_OUT)))?,
+        };
+        let log = found.marker.and_then(|marker| marker.log);
+        // Without the name in the topic a checkpoint could not be known to be of it.
+        let from = found.last_from.filter(|_| log.is_some());
+        Ok(State { engine, resume, log, anchor: from.map(|from| Anchor { from, taken_at }) })
+    }
+
+    /// Where the partition of the state topic begins and ends now.
+    fn bounds(&self, readers: &Readers, partition: i32) -> Result<(i64, i64), KafkaError> {
+        let Readers { reader, ends } = readers;
         let ends = if self.faults.lack(Guard::RestoreToEnd) { reader } else { ends };
-        let (low, end) = ends.fetch_watermarks(self.state_topic, partition, PATIENCE)?;
+        ends.fetch_watermarks(self.state_topic, partition, PATIENCE)
+    }
+
+    /// Reads a partition of the state topic from one offset up to another, open transactions included: what they
+    /// wrote is waited for, until it is committed or gone. Returns the number of records.
+    fn read_topic(
+        &self,
+        readers: &Readers,
+        partition: i32,
+        (from, end): (i64, i64),
+        reading: &mut Reading<'_>,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<u64, Interrupted> {
+        let reader = &readers.reader;
         let mut assignment = TopicPartitionList::new();
-        assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(low))?;
+        assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(from))?;
         reader.assign(&assignment)?;
-        let mut next = low;
+        let mut next = from;
         let mut records = 0;
         while next < end {
             if cancelled() {
@@ -154,8 +340,7 @@ impl Restoring<'_> {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
-        let (engine, found) = reading.finish()?;
-        Ok((engine, found, records))
+        Ok(records)
     }
 
     fn input_facts(
@@ -190,8 +375,10 @@ impl<'a> Reading<'a> {
             partition,
             engine: Engine::new(Arc::clone(plan), true),
             found: Found::default(),
-            sequences: BTreeMap::new(),
+            sequences: Vec::new(),
             unread: BTreeMap::new(),
+            newest: (0, 0),
+            marker_at: 0,
         }
     }
 
@@ -199,8 +386,9 @@ impl<'a> Reading<'a> {
     pub fn take(&mut self, offset: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), Interrupted> {
         let (topic, partition) = (self.topic, self.partition);
         let refuse = |what: String| refusal(topic, partition, offset, &what, WAY_OUT);
-        let Reading { engine, found, sequences, unread, .. } = self;
+        let Reading { engine, found, sequences, unread, newest, marker_at, .. } = self;
         if key == marker::KEY {
+            *marker_at = offset;
             let marker = value.map(Marker::decode).transpose();
             found.marker = marker.map_err(&refuse)?.or(found.marker.take());
             return Ok(());
@@ -228,45 +416,67 @@ impl<'a> Reading<'a> {
         }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = value else {
-            sequences.remove(id);
             unread.remove(id);
             engine.restore_tombstone(id);
             return Ok(());
         };
         let mut at = 0;
         let sequence = get_u64(value, &mut at);
+        if sequence > newest.0 {
+            *newest = (sequence, offset);
+        }
         let state = value.get(at..).unwrap_or(&[]);
         match engine.restore(id, state) {
-            Ok(()) => drop(unread.remove(id)),
+            Ok(customer) => {
+                note(sequences, customer, sequence);
+                if !unread.is_empty() {
+                    unread.remove(id);
+                }
+            }
             // Its description may stand behind it, when a later version wrote that.
             Err(CodecError::OtherLayout(_)) => {
                 engine.restore_tombstone(id);
-                drop(unread.insert(id.to_owned(), (offset, state.to_vec())));
+                drop(unread.insert(id.to_owned(), Unread { offset, sequence, state: state.to_vec() }));
             }
             Err(error) => return Err(refuse(error.to_string())),
-        }
-        match sequences.get_mut(id) {
-            Some(known) => *known = sequence,
-            None => drop(sequences.insert(id.to_owned(), sequence)),
         }
         Ok(())
     }
 
     /// What all of it makes: the customers, and what was found of the transactions.
     pub fn finish(self) -> Result<(Engine, Found), Interrupted> {
-        let Reading { topic, partition, mut engine, mut found, sequences, unread } = self;
-        for (id, (offset, state)) in &unread {
-            engine.restore(id, state).map_err(|error| {
+        let Reading { topic, partition, mut engine, mut found, mut sequences, unread, newest, marker_at } =
+            self;
+        for (id, Unread { offset, sequence, state }) in &unread {
+            let customer = engine.restore(id, state).map_err(|error| {
                 let way_out = if matches!(error, CodecError::OtherLayout(_)) { UNDESCRIBED } else { WAY_OUT };
                 refusal(topic, partition, *offset, &error.to_string(), way_out)
             })?;
+            note(&mut sequences, customer, *sequence);
         }
         engine.finish_restore();
-        found.states = sequences.len() as u64;
-        found.newest_sequence = sequences.values().copied().max().unwrap_or(0);
-        found.of_newest = sequences.values().filter(|s| **s == found.newest_sequence).count() as u64;
+        found.states = engine.store().len() as u64;
+        for sequence in engine.store().indices().map(|customer| sequences[customer as usize]) {
+            match sequence.cmp(&found.newest_sequence) {
+                Ordering::Greater => (found.newest_sequence, found.of_newest) = (sequence, 1),
+                Ordering::Equal => found.of_newest += 1,
+                Ordering::Less => {}
+            }
+        }
+        found.last_from = found.marker.as_ref().map(|marker| match newest {
+            (sequence, at) if sequence == marker.sequence => at.min(marker_at),
+            _ => marker_at,
+        });
         Ok((engine, found))
     }
+}
+
+fn note(sequences: &mut Vec<u64>, customer: u32, sequence: u64) {
+    let place = customer as usize;
+    if place >= sequences.len() {
+        sequences.resize(place + 1, 0);
+    }
+    sequences[place] = sequence;
 }
 
 fn refusal(topic: &str, partition: i32, offset: i64, what: &str, way_out: &str) -> Interrupted {

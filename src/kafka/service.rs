@@ -8,6 +8,7 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::Consumer;
 
+use super::checkpoint::Checkpoints;
 use super::clients::ClientSettings;
 use super::faults::Faults;
 use super::task::{Input, Reading, Timing};
@@ -39,6 +40,7 @@ pub struct Shared {
     pub health: Arc<Health>,
     pub live: Arc<Live>,
     pub faults: Faults,
+    pub checkpoints: Option<Arc<Checkpoints>>,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
     /// By partition that has nothing left to do or to commit, how far it has read what others tell it.
@@ -258,7 +260,9 @@ impl Shared {
         let inputs: Arc<[Input]> = events.chain([moves]).collect();
         let ends =
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
+        let checkpoints = Checkpoints::prepare(config, &clients)?.map(Arc::new);
         Ok(Shared {
+            checkpoints,
             clients,
             models,
             inputs,

@@ -125,6 +125,8 @@ pub struct Task {
     committed_lived_to: Option<Ts>,
     /// Descriptions of layouts that must stand in the log with the next states.
     undescribed: Vec<(u32, Vec<u8>)>,
+    /// See [`Marker::log`].
+    log: Option<String>,
     /// Whether something was done since the last commit.
     pub changed: bool,
     /// Whether more silence is due than was worth doing at once.
@@ -156,6 +158,7 @@ impl Task {
             lived_to: None,
             committed_lived_to: None,
             undescribed: engine.undescribed_layouts(),
+            log: None,
             changed: false,
             more: engine.to_reconcile() > 0,
             engine,
@@ -166,6 +169,11 @@ impl Task {
     pub fn with_lived_to(mut self, lived_to: Option<Ts>) -> Self {
         (self.lived_to, self.committed_lived_to) = (lived_to, lived_to);
         self
+    }
+
+    /// Tells the name of the log that the task's markers stand in.
+    pub fn with_log(self, log: Option<String>) -> Self {
+        Task { log, ..self }
     }
 
     /// Takes in a record of a lane, at this reading of both clocks.
@@ -299,7 +307,8 @@ impl Task {
         let lanes = self.inputs.iter().enumerate();
         let inputs: BTreeMap<String, Done> =
             lanes.map(|(lane, input)| (input.topic.clone(), self.merger.position(lane).into())).collect();
-        Marker::new(self.sequence + 1, states, self.partitions, inputs).with_lived_to(self.lived_to)
+        let marker = Marker::new(self.sequence + 1, states, self.partitions, inputs);
+        marker.with_lived_to(self.lived_to).with_log(self.log.clone())
     }
 
     /// The layouts whose descriptions the transaction at hand must write before its states.
@@ -343,6 +352,27 @@ impl Task {
             lane.taken_since_commit = false;
         }
         self.changed = false;
+    }
+
+    /// Whether all that is in memory is committed, and the log says of it what only the log can: how to read it, and
+    /// who waits to be reconciled.
+    pub fn is_savable(&self) -> bool {
+        let engine = &self.engine;
+        !self.changed
+            && engine.outbox.is_empty()
+            && engine.store().dirty().is_empty()
+            && engine.to_reconcile() == 0
+            && self.undescribed.is_empty()
+    }
+
+    /// The name of the log that the task's markers stand in.
+    pub fn log(&self) -> Option<&str> {
+        self.log.as_deref()
+    }
+
+    /// The last transaction that was committed.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// By lane, what the last commit covers.

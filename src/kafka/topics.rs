@@ -489,7 +489,7 @@ impl Finding {
 }
 
 impl TopicFacts {
-    fn number(&self, key: &str) -> Option<i64> {
+    pub fn number(&self, key: &str) -> Option<i64> {
         self.config.get(key)?.parse().ok()
     }
 }

@@ -29,11 +29,13 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::acls;
 use super::answer::{Answer, Call, classify, is_unauthorized};
+use super::checkpoint::Anchor;
+use super::checkpoint::saving::Saving;
 use super::faults::Guard;
 use super::headers::MessageHeaders;
 use super::members::{self, Member, Request};
 use super::news::{self, Item, News};
-use super::restore::{Interrupted, Restoring};
+use super::restore::{Back, Interrupted, Restored, Restoring};
 use super::service::Shared;
 use super::task::{Incoming, Input, Intake, Reading, Task};
 use super::transactions::{BURST_RECORDS, Transactions, TxnError};
@@ -120,6 +122,7 @@ struct Worker<'a> {
     transactions: Transactions,
     member: &'a Member,
     tasks: BTreeMap<i32, Task>,
+    saving: Option<Saving>,
     /// Of the model that the tasks have.
     generation: u64,
     local: Local,
@@ -184,6 +187,7 @@ impl<'a> Worker<'a> {
             transactions,
             member: &member,
             tasks: BTreeMap::new(),
+            saving: shared.checkpoints.clone().map(|all| Saving::new(all, Arc::clone(&shared.metrics))),
             generation: shared.models.generation(),
             local: shared.metrics.local(),
             open: false,
@@ -206,9 +210,16 @@ impl<'a> Worker<'a> {
             Ok(()) => End::Finished,
             Err(end) => end,
         };
-        this.let_go_of_everything();
+        let given_up = this.let_go_of_everything();
+        let saving = this.saving.take();
         drop(this);
+        // Nobody else is kept waiting for the files.
+        let saving = saving.filter(|_| matches!(end, End::Finished)).map(|mut saving| {
+            saving.save(given_up);
+            saving
+        });
         members::close(member);
+        saving.into_iter().for_each(Saving::finish);
         end
     }
 
@@ -235,6 +246,7 @@ impl<'a> Worker<'a> {
         loop {
             self.shared.health.beat(self.worker, Tick::now());
             if self.shared.is_stopping() {
+                self.ask_where_state_ends(None);
                 return self.commit();
             }
             self.take_model();
@@ -252,10 +264,29 @@ impl<'a> Worker<'a> {
                 // The last commit of a burst may have come too soon after the one before it.
                 self.show_figures();
             }
+            self.save_some();
             self.reply();
             if self.shared.until_end && self.finish_partitions()? {
                 return Ok(());
             }
+        }
+    }
+
+    /// Goes on with a checkpoint, where nothing is uncommitted.
+    fn save_some(&mut self) {
+        if let Some(saving) = self.saving.as_mut().filter(|_| !self.open && self.since.is_none()) {
+            saving.go_on(self.member, &self.tasks);
+        }
+    }
+
+    /// Before a commit after which partitions are given up, all unless some are named: the nearer the end, the shorter
+    /// the tail behind their checkpoints.
+    fn ask_where_state_ends(&mut self, partitions: Option<&[i32]>) {
+        let Some(saving) = &mut self.saving else { return };
+        let is_due = self.open || self.tasks.values().any(|task| task.changed);
+        let all: Vec<i32> = self.tasks.keys().copied().collect();
+        if is_due {
+            saving.ask(self.member, partitions.unwrap_or(&all));
         }
     }
 
@@ -638,6 +669,7 @@ impl<'a> Worker<'a> {
             self.local.tally(task.plan(), &tally);
             task.commit();
         }
+        self.saving.iter_mut().for_each(Saving::committed);
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
         self.show_figures();
@@ -697,16 +729,19 @@ impl<'a> Worker<'a> {
             Request::Assign(partitions) => self.assigned(&partitions),
             Request::Revoke { partitions, lost } => {
                 self.shared.health.set_ready(self.worker, false);
+                let gone: BTreeSet<i32> = partitions.elements().iter().map(|p| p.partition()).collect();
                 if lost {
                     tracing::warn!(worker = self.worker, "partitions are lost");
                     self.abort()?;
                 } else {
+                    self.ask_where_state_ends(Some(&gone.iter().copied().collect::<Vec<_>>()));
                     self.commit()?;
                 }
-                for partition in partitions.elements() {
-                    self.let_go(partition.partition());
-                }
+                let given_up: Vec<_> = gone.iter().filter_map(|partition| self.let_go(*partition)).collect();
                 members::unassign(self.member, &partitions)?;
+                if let Some(saving) = self.saving.as_mut().filter(|_| !lost && !given_up.is_empty()) {
+                    saving.save(given_up);
+                }
                 Ok(())
             }
         }
@@ -719,6 +754,8 @@ impl<'a> Worker<'a> {
         self.take_model();
         let plan = shared.models.plan();
         let restoring = Restoring {
+            checkpoints: shared.checkpoints.as_deref(),
+            metrics: &shared.metrics,
             clients: &shared.clients,
             worker: self.worker,
             member: self.member,
@@ -734,7 +771,7 @@ impl<'a> Worker<'a> {
             shared.health.beat(worker, Tick::now());
             shared.is_stopping()
         };
-        let (tasks, restored) = match restoring.restore(&new, &cancelled) {
+        let (back, restored) = match restoring.restore(&new, &cancelled) {
             Ok(restored) => restored,
             Err(Interrupted::Kafka(error)) if is_unauthorized(&error) => {
                 let what = format!("cannot restore from topic `{}`: {error}", shared.topics.state);
@@ -745,39 +782,44 @@ impl<'a> Worker<'a> {
             Err(Interrupted::Cancelled) => return Ok(()),
         };
         let mut assignment = TopicPartitionList::new();
-        for task in &tasks {
+        for Back { task, .. } in &back {
             for (lane, input) in task.inputs().iter().enumerate() {
                 let next = Offset::Offset(task.committed()[lane].next);
                 assignment.add_partition_offset(&input.topic, task.partition, next)?;
             }
         }
         let millis = restored.took.as_millis() as u64;
-        tracing::info!(worker, partitions = ?new, records = restored.records, millis, "restored");
+        let Restored { records, from_files, .. } = restored;
+        tracing::info!(worker, partitions = ?new, records, from_files, millis, "restored");
         self.shared.metrics.restored(restored.records, restored.took);
         members::assign(self.member, &assignment)?;
-        self.tasks.extend(tasks.into_iter().map(|task| (task.partition, task)));
+        for Back { task, anchor } in back {
+            self.saving.iter_mut().for_each(|saving| saving.restored(task.partition, anchor));
+            self.tasks.insert(task.partition, task);
+        }
         (self.shown, self.weighed) = (None, None);
         self.show_figures();
         self.shared.health.set_ready(self.worker, true);
         Ok(())
     }
 
-    fn let_go(&mut self, partition: i32) {
-        if let Some(task) = self.tasks.remove(&partition) {
-            self.shared.set_quiet(partition, None);
-            self.shared.metrics.drop_partition(partition);
-            for (lane, input) in task.inputs().iter().enumerate() {
-                self.shared.metrics.drop_lag(&input.topic, partition);
-                self.paused.remove(&(lane, partition));
-            }
+    /// Forgets a partition; what is left of it may still be saved.
+    fn let_go(&mut self, partition: i32) -> Option<(Task, Option<Anchor>)> {
+        let anchor = self.saving.as_mut().and_then(|saving| saving.let_go(partition));
+        let task = self.tasks.remove(&partition)?;
+        self.shared.set_quiet(partition, None);
+        self.shared.metrics.drop_partition(partition);
+        for (lane, input) in task.inputs().iter().enumerate() {
+            self.shared.metrics.drop_lag(&input.topic, partition);
+            self.paused.remove(&(lane, partition));
         }
+        Some((task, anchor))
     }
 
-    fn let_go_of_everything(&mut self) {
+    fn let_go_of_everything(&mut self) -> Vec<(Task, Option<Anchor>)> {
         self.shared.health.set_ready(self.worker, false);
-        for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
-            self.let_go(partition);
-        }
+        let partitions: Vec<i32> = self.tasks.keys().copied().collect();
+        partitions.into_iter().filter_map(|partition| self.let_go(partition)).collect()
     }
 
     /// Pauses lanes that are far ahead of the others of their partition, and resumes them.

@@ -122,6 +122,32 @@ impl Reload {
     }
 }
 
+/// What became of a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoint {
+    Written,
+    /// It could not be written.
+    Failed,
+    /// A partition was restored from it.
+    Used,
+    /// It did not fit: the state topic was read from its beginning.
+    Refused,
+}
+
+impl Checkpoint {
+    pub const ALL: [Checkpoint; 4] =
+        [Checkpoint::Written, Checkpoint::Failed, Checkpoint::Used, Checkpoint::Refused];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Checkpoint::Written => "written",
+            Checkpoint::Failed => "failed",
+            Checkpoint::Used => "used",
+            Checkpoint::Refused => "refused",
+        }
+    }
+}
+
 /// What one partition adds to the gauges of state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionFigures {
@@ -167,6 +193,7 @@ pub struct Metrics {
     drift: drift::Drifts,
     model_info: IntGaugeVec,
     model_reloads: IntCounterVec,
+    checkpoints: IntCounterVec,
 }
 
 impl Metrics {
@@ -214,6 +241,7 @@ impl Metrics {
             drift: drift::Drifts::new(to, plan)?,
             model_info,
             model_reloads: counters(to, &table::MODEL_RELOADS)?,
+            checkpoints: counters(to, &table::CHECKPOINTS)?,
             registry,
         };
         metrics.begin_at_zero(plan);
@@ -229,6 +257,7 @@ impl Metrics {
         Outcome::ALL.iter().for_each(|o| self.transactions.with_label_values(&[o.name()]).inc_by(0));
         self.restore_records.with_label_values::<&str>(&[]).inc_by(0);
         Reload::ALL.iter().for_each(|r| self.model_reloads.with_label_values(&[r.name()]).inc_by(0));
+        Checkpoint::ALL.iter().for_each(|c| self.checkpoints.with_label_values(&[c.name()]).inc_by(0));
         for policy in &plan.settings.policies {
             for control in [false, true] {
                 self.alerts(&policy.name, control).inc_by(0);
@@ -401,6 +430,11 @@ impl Metrics {
     /// A model was read again.
     pub fn model_reload(&self, result: Reload) {
         self.model_reloads.with_label_values(&[result.name()]).inc();
+    }
+
+    /// Something became of a checkpoint.
+    pub fn checkpoint(&self, outcome: Checkpoint) {
+        self.checkpoints.with_label_values(&[outcome.name()]).inc();
     }
 
     /// A transaction has ended.

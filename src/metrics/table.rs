@@ -123,6 +123,12 @@ pub const RESTORE_DURATION: Family = family(
     &[],
     "From the assignment of a partition to its state restored.",
 );
+pub const CHECKPOINTS: Family = family(
+    "stagecast_checkpoints_total",
+    Kind::Counter,
+    &["outcome"],
+    "Local checkpoints of partitions: written, failed, used by a restore, or refused by one because they did not fit.",
+);
 pub const MODEL_INFO: Family =
     family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");
 pub const LIVE_AUC: Family = family(
@@ -291,7 +297,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 45] = [
+pub const FAMILIES: [Family; 46] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -308,6 +314,7 @@ pub const FAMILIES: [Family; 45] = [
     STATE_BYTES,
     RESTORE_RECORDS,
     RESTORE_DURATION,
+    CHECKPOINTS,
     CONVERSION_RATIO,
     CHURN_RATIO,
     RETENTION_RATIO,

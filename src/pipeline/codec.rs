@@ -116,8 +116,8 @@ impl Engine {
         out.extend_from_slice(&checksum.to_le_bytes());
     }
 
-    /// Takes in the state of a customer. Call [`Engine::finish_restore`] once all are in.
-    pub fn restore(&mut self, id: &str, bytes: &[u8]) -> Result<(), CodecError> {
+    /// Takes in the state of a customer and tells its number. Call [`Engine::finish_restore`] once all are in.
+    pub fn restore(&mut self, id: &str, bytes: &[u8]) -> Result<u32, CodecError> {
         let decoded = decode(&self.plan, &mut self.layouts, bytes)?;
         let plan_head = self.plan().head;
         let index = self.adopt(id, |row, customer| {
@@ -132,7 +132,7 @@ impl Engine {
             customer.kept = decoded.kept;
         });
         self.reconciling.note(index, decoded.due);
-        Ok(())
+        Ok(index)
     }
 
     /// Takes in the description of a layout that states of the same log may have.
@@ -143,6 +143,11 @@ impl Engine {
     /// The layouts that states of the log have, or are about to have, whose descriptions are not in it.
     pub fn undescribed_layouts(&self) -> Vec<(u32, Vec<u8>)> {
         self.layouts.missing(self.plan.layout_id)
+    }
+
+    /// The descriptions of layouts that stand in the log, once [`Engine::undescribed_layouts`] do as well.
+    pub fn described_layouts(&self) -> impl Iterator<Item = (u32, Vec<u8>)> + '_ {
+        self.layouts.described(self.plan.layout_id)
     }
 
     /// Takes in the description of a layout that a state of another log has.

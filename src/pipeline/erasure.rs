@@ -100,6 +100,11 @@ impl OptOuts {
         self.by_hash.is_empty()
     }
 
+    /// Everybody who is remembered, in no order that means anything.
+    pub fn all(&self) -> impl Iterator<Item = (CustomerHash, OptOut)> + '_ {
+        self.by_hash.iter().map(|(hash, opt_out)| (*hash, *opt_out))
+    }
+
     pub fn get(&self, hash: CustomerHash) -> Option<OptOut> {
         self.by_hash.get(&hash).copied()
     }

@@ -218,6 +218,12 @@ impl Layouts {
         missing.map(|(id, known)| (*id, known.description.encode())).collect()
     }
 
+    /// The descriptions that stand in the log, the plan's own taken to be among them.
+    pub fn described(&self, own: u32) -> impl Iterator<Item = (u32, Vec<u8>)> + '_ {
+        let described = self.maps.iter().filter(move |(id, known)| known.in_log || **id == own);
+        described.map(|(id, known)| (*id, known.description.encode()))
+    }
+
     /// What people should know of the states that were read: see [`news`].
     pub fn news(&self, plan: &Plan) -> Vec<String> {
         let others = self.maps.values().filter(|known| known.states > 0);

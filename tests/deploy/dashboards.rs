@@ -119,6 +119,13 @@ fn operations() -> Vec<Panel> {
             8,
             vec![(per_second(&m::RESTORE_RECORDS, "instance"), "{{instance}}")],
         ),
+        panel(
+            "Local checkpoints",
+            "timeseries",
+            "ops",
+            8,
+            vec![(per_second(&m::CHECKPOINTS, "outcome"), "{{outcome}}")],
+        ),
         panel("Running", "table", "short", 16, vec![(sum(&m::BUILD_INFO, "instance, version"), "")]),
     ]
 }

@@ -18,6 +18,7 @@ mod outages;
 mod topics;
 mod transactions;
 mod service;
+mod checkpoints;
 mod changes;
 mod rights;
 mod identity;

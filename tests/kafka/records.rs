@@ -111,6 +111,15 @@ impl RealKafka {
         });
     }
 
+    /// Deletes a group with its offsets, once its last member is missed.
+    pub fn delete_group(&self, group: &str) {
+        let options = AdminOptions::new().operation_timeout(Some(ANSWER_MAX));
+        until(&format!("group {group} is gone"), || {
+            let gone = block_on(self.admin().delete_groups(&[group], &options));
+            gone.is_ok_and(|groups| groups.iter().all(Result::is_ok))
+        });
+    }
+
     /// Gives a topic more partitions, so many in all.
     pub fn add_partitions(&self, topic: &str, partitions: i32) {
         let new = NewPartitions::new(topic, usize::try_from(partitions).unwrap());

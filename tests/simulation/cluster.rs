@@ -81,6 +81,9 @@ pub struct Cluster {
     producers: BTreeMap<usize, Producer>,
     pub group: Group,
     offsets: BTreeMap<Place, i64>,
+    /// By partition, the checkpoint that was written last and where the tail behind it begins, on a disk that all
+    /// workers share.
+    pub files: BTreeMap<i32, (usize, Vec<u8>)>,
 }
 
 impl Cluster {
@@ -95,6 +98,7 @@ impl Cluster {
             producers: BTreeMap::new(),
             group: Group::default(),
             offsets: BTreeMap::new(),
+            files: BTreeMap::new(),
         }
     }
 

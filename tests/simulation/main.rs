@@ -10,6 +10,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
@@ -18,7 +19,7 @@ use stagecast::kafka::restore::Reading;
 use stagecast::time::{DAY_MS, HOUR_MS, Ts, wall_now};
 
 use cluster::{Cluster, Output};
-use shell::{Went, Without, Worker};
+use shell::{FROM_FILES, Went, Without, Worker};
 use world::{PARTITIONS, World};
 
 const NAMES: usize = 3;
@@ -321,6 +322,8 @@ fn no_order_of_events_loses_or_repeats_anything() {
     println!("STAGECAST_SIMULATION_SEED={seed} STAGECAST_SIMULATION_CASES={cases}");
     let outcome = simulate::<0>(cases, seed);
     assert!(outcome.is_ok(), "seed {seed}: {}", outcome.unwrap_err());
+    let from_files = FROM_FILES.load(Ordering::Relaxed) as u64;
+    assert!(from_files > cases as u64 / 4, "only {from_files} partitions were restored from a checkpoint");
 }
 
 // The simulation can fail: without any one of the guards it does. Two are missed soon enough by chance, the

@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use stagecast::kafka::checkpoint::format::{Bad, Frame, Header, Reader, Writer};
+use stagecast::kafka::checkpoint::sweep::Sweep;
 use stagecast::kafka::marker::{self, Found, InputFacts};
 use stagecast::kafka::restore::Reading;
 use stagecast::kafka::task::{Incoming, Input, Intake, Task};
@@ -14,6 +17,31 @@ use stagecast::time::{Tick, Ts};
 
 use crate::cluster::{Cluster, Output, Place, Refused, Stored};
 use crate::world::outputs_of;
+
+/// Partitions restored from a checkpoint and the tail behind it, in all schedules.
+pub static FROM_FILES: AtomicUsize = AtomicUsize::new(0);
+
+/// The bytes of a checkpoint of this task.
+fn checkpoint(partition: i32, from: usize, task: &Task) -> Vec<u8> {
+    let header = Header {
+        cluster: "simulated".into(),
+        app: "app".into(),
+        topic: "state".into(),
+        partition,
+        log: "log".into(),
+        layout: task.plan().layout_id,
+        from: from as i64,
+        taken_at: 0,
+    };
+    let mut writer = Writer::begin(Vec::new(), &header).expect("memory");
+    let (mut sweep, mut done) = (Sweep::default(), false);
+    while !done {
+        let mut frame = Frame::new();
+        done = sweep.fill(task, &mut frame, Tick::now());
+        writer.records(&frame).expect("memory");
+    }
+    writer.finish(task.sequence()).expect("memory")
+}
 
 /// A guard that is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +85,8 @@ pub struct Worker {
     stands: BTreeMap<Place, i64>,
     /// Partitions to be restored, with the ends that must be reached.
     restoring: Option<Vec<(i32, usize)>>,
+    /// By partition, where its states ended before the transaction at hand wrote to it.
+    asked: BTreeMap<i32, usize>,
     /// Their states, once read; the positions are asked for afterwards.
     read: Option<Vec<(i32, Engine, Found)>>,
 }
@@ -78,6 +108,7 @@ impl Worker {
             next: BTreeMap::new(),
             stands: BTreeMap::new(),
             restoring: None,
+            asked: BTreeMap::new(),
             read: None,
         }
     }
@@ -235,6 +266,7 @@ impl Worker {
         self.open = true;
         let mut buffer = Vec::new();
         for (partition, task) in &self.tasks {
+            self.asked.insert(*partition, cluster.stable_and_end(*partition).1);
             write_states(task, &mut buffer, |key, value| {
                 let stored = Stored { key: key.to_vec(), value: value.map(<[u8]>::to_vec) };
                 cluster.store(self.name, self.epoch, *partition, stored)
@@ -263,6 +295,13 @@ impl Worker {
         cluster.end(self.name, self.epoch, true)?;
         self.tasks.values_mut().for_each(Task::commit);
         self.open = false;
+        for (partition, task) in self.tasks.iter().filter(|(_, task)| task.is_savable()) {
+            // Not after each, so that tails are of every length.
+            if (task.sequence() + *partition as u64).is_multiple_of(3) {
+                let from = self.asked[partition];
+                cluster.files.insert(*partition, (from, checkpoint(*partition, from, task)));
+            }
+        }
         Ok(())
     }
 
@@ -309,7 +348,21 @@ impl Worker {
         }
         let read = partitions.iter().map(|(partition, _)| {
             let mut reading = Reading::new(&cluster.world.plan, "state", *partition);
-            for (offset, stored) in cluster.committed_states(*partition) {
+            let mut from = 0;
+            // Every other checkpoint, so that the whole log is read as well.
+            let file = cluster.files.get(partition).filter(|(from, _)| from.is_multiple_of(2));
+            if let Some((tail, bytes)) = file.filter(|_| self.without == Without::Nothing) {
+                from = *tail;
+                let (_, file) = Reader::open(&bytes[..]).expect("a checkpoint");
+                let read = file.read(|key, value| {
+                    reading.take(*tail as i64, key, Some(value)).expect("a state that can be read");
+                    Ok::<(), Bad>(())
+                });
+                read.expect("a whole checkpoint");
+                FROM_FILES.fetch_add(1, Ordering::Relaxed);
+            }
+            for (offset, stored) in cluster.committed_states(*partition).filter(|(offset, _)| *offset >= from)
+            {
                 let taken = reading.take(offset as i64, &stored.key, stored.value.as_deref());
                 taken.expect("a state that can be read");
             }

@@ -125,17 +125,27 @@ impl Identities {
             Before::Aliases(id, _) => (false, id.clone()),
         };
         let changed: BTreeSet<(bool, Id)> = self.before.iter().map(key).collect();
-        let record = |(is_redirect, id): (bool, Id)| {
-            let prefix = if is_redirect { Self::REDIRECT } else { Self::ALIASES };
-            let value = if is_redirect {
-                self.redirects.get(&id).map(|redirect| serde_json::to_vec(redirect).unwrap_or_default())
-            } else {
-                let ids = self.aliases.get(&id).cloned();
-                ids.map(|ids| serde_json::to_vec(&Aliases { v: VERSION, ids }).unwrap_or_default())
-            };
-            ([prefix, id.as_bytes()].concat(), value)
+        changed.into_iter().map(|(is_redirect, id)| self.record(is_redirect, &id)).collect()
+    }
+
+    /// The records of the state topic that say all of it.
+    pub fn records(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + '_ {
+        let all = self.redirects.keys().map(|id| (true, id)).chain(self.aliases.keys().map(|id| (false, id)));
+        all.filter_map(|(is_redirect, id)| {
+            let (key, value) = self.record(is_redirect, id);
+            Some((key, value?))
+        })
+    }
+
+    fn record(&self, is_redirect: bool, id: &Id) -> (Vec<u8>, Option<Vec<u8>>) {
+        let prefix = if is_redirect { Self::REDIRECT } else { Self::ALIASES };
+        let value = if is_redirect {
+            self.redirects.get(id).map(|redirect| serde_json::to_vec(redirect).unwrap_or_default())
+        } else {
+            let ids = self.aliases.get(id).cloned();
+            ids.map(|ids| serde_json::to_vec(&Aliases { v: VERSION, ids }).unwrap_or_default())
         };
-        changed.into_iter().map(record).collect()
+        ([prefix, id.as_bytes()].concat(), value)
     }
 
     /// Takes in a record of the state topic; false when it is about something else.

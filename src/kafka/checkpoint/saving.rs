@@ -1,0 +1,294 @@
+//! When a worker writes checkpoints, and how it does so beside its work.
+//!
+//! ```text
+//!            every `checkpoint_every`          next commit            between commits, some ms each
+//!   idle ──────────────────────────► asked ─────────────► sweeping ───────────────────────────────► idle
+//!            where does the topic end?        anchor        records ──► a thread writes the file
+//! ```
+//!
+//! The offset is asked for before a transaction writes its states, and used once that transaction is committed: so it
+//! is below the marker that is in the topic now, and this process owned the partition when it was asked. A partition
+//! that is given up in good order goes with its task to a thread of its own, which nobody waits for but the end of
+//! the worker.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rdkafka::consumer::Consumer;
+
+use super::format::{Frame, Header};
+use super::sweep::Sweep;
+use super::{Anchor, Checkpoints};
+use crate::kafka::members::Member;
+use crate::kafka::task::Task;
+use crate::metrics::{Checkpoint, Metrics};
+use crate::time::{Tick, wall_now};
+
+/// How long the brokers may take to say where a topic ends. They are asked again later.
+const ANSWER_MAX: Duration = Duration::from_secs(1);
+/// An answer that no commit has confirmed for so long is asked for anew.
+const ANSWER_KEPT: Duration = Duration::from_secs(10);
+/// A sweep begins from an anchor that is no older, lest the tail be longer than it need be.
+const ANCHOR_FRESH: Duration = Duration::from_secs(1);
+/// Of a worker's time, one part in so many goes into sweeps, in looks of these lengths.
+const SHARE: u32 = 20;
+const LOOK_LEAST: Duration = Duration::from_millis(2);
+const LOOK_MOST: Duration = Duration::from_millis(25);
+/// Frames that wait to be written.
+const FRAMES: usize = 4;
+
+/// The checkpoints of one worker.
+pub struct Saving {
+    checkpoints: Arc<Checkpoints>,
+    metrics: Arc<Metrics>,
+    /// By partition, the last anchor, and when a commit confirmed it.
+    anchors: BTreeMap<i32, (Anchor, Tick)>,
+    /// Answers that the next commit confirms.
+    asked: BTreeMap<i32, (Anchor, Tick)>,
+    /// When each partition's checkpoint was last begun, or it was restored.
+    begun: BTreeMap<i32, Tick>,
+    /// When brokers did not answer.
+    unanswered: Option<Tick>,
+    sweeping: Option<Sweeping>,
+    looked: Tick,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// A sweep that is under way.
+struct Sweeping {
+    partition: i32,
+    sweep: Sweep,
+    frame: Frame,
+    /// Whether all records are in frames.
+    swept: bool,
+    to: SyncSender<Part>,
+}
+
+/// What goes to the thread that writes.
+enum Part {
+    Records(Frame),
+    End { sequence: u64 },
+}
+
+impl Saving {
+    pub fn new(checkpoints: Arc<Checkpoints>, metrics: Arc<Metrics>) -> Self {
+        Saving {
+            checkpoints,
+            metrics,
+            anchors: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            unanswered: None,
+            sweeping: None,
+            looked: Tick::now(),
+            threads: Vec::new(),
+        }
+    }
+
+    /// A partition is restored; its state is that of the topic from `anchor` on.
+    pub fn restored(&mut self, partition: i32, anchor: Option<Anchor>) {
+        self.begun.insert(partition, Tick::now());
+        self.anchors.extend(anchor.map(|anchor| (partition, (anchor, Tick::now()))));
+    }
+
+    /// Asks where the topic ends for each of these partitions, before the transaction at hand writes to it.
+    pub fn ask(&mut self, member: &Member, partitions: &[i32]) {
+        for partition in partitions {
+            let taken_at = wall_now();
+            match member.fetch_watermarks(&self.checkpoints.topic, *partition, ANSWER_MAX) {
+                Ok((_, from)) => {
+                    self.asked.insert(*partition, (Anchor { from, taken_at }, Tick::now()));
+                }
+                Err(error) => {
+                    tracing::debug!(partition, "no checkpoint for now: {error}");
+                    self.unanswered = Some(Tick::now());
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The transaction at hand is committed: what was asked for before it holds.
+    pub fn committed(&mut self) {
+        let asked = std::mem::take(&mut self.asked);
+        let now = Tick::now();
+        self.anchors.extend(asked.into_iter().map(|(partition, (anchor, _))| (partition, (anchor, now))));
+    }
+
+    /// Goes on, while nothing is uncommitted.
+    pub fn go_on(&mut self, member: &Member, tasks: &BTreeMap<i32, Task>) {
+        if let Some(sweeping) = &mut self.sweeping {
+            let now = Tick::now();
+            let look = (now.since(self.looked) / SHARE).clamp(LOOK_LEAST, LOOK_MOST);
+            self.looked = now;
+            let over = match tasks.get(&sweeping.partition) {
+                Some(task) if task.is_savable() => sweeping.look(task, now.plus(look)),
+                Some(_) => false,
+                None => true,
+            };
+            if over {
+                self.sweeping = None;
+            }
+            return;
+        }
+        self.threads.retain(|thread| !thread.is_finished());
+        let every = self.checkpoints.every;
+        let is_due = |partition: &i32| self.begun.get(partition).is_none_or(|at| at.elapsed() >= every);
+        let due: Vec<i32> =
+            tasks.values().filter(|t| is_due(&t.partition) && t.is_savable()).map(|t| t.partition).collect();
+        let is_fresh = |partition: &&i32| {
+            self.anchors.get(partition).is_some_and(|(_, confirmed)| confirmed.elapsed() < ANCHOR_FRESH)
+        };
+        match due.iter().find(is_fresh) {
+            Some(partition) => self.begin(&tasks[partition]),
+            None => self.ask_in_time(member, tasks, &due),
+        }
+    }
+
+    /// Asks for those whose checkpoint is due, and for those of which nothing is known so far: they may be given up
+    /// before theirs is.
+    fn ask_in_time(&mut self, member: &Member, tasks: &BTreeMap<i32, Task>, due: &[i32]) {
+        let waits =
+            |partition: &i32| self.asked.get(partition).is_some_and(|(_, at)| at.elapsed() < ANSWER_KEPT);
+        let unknown = |partition: &i32| !self.anchors.contains_key(partition);
+        let wanted: Vec<i32> =
+            tasks.keys().copied().filter(|p| (due.contains(p) || unknown(p)) && !waits(p)).collect();
+        if !wanted.is_empty() && self.unanswered.is_none_or(|at| at.elapsed() > ANSWER_KEPT) {
+            self.ask(member, &wanted);
+        }
+    }
+
+    fn begin(&mut self, task: &Task) {
+        let partition = task.partition;
+        self.begun.insert(partition, Tick::now());
+        let (Some(log), Some((anchor, _))) = (task.log(), self.anchors.get(&partition).copied()) else {
+            return;
+        };
+        let header = self.checkpoints.header(partition, log, task.plan().layout_id, anchor);
+        let (to, parts) = sync_channel(FRAMES);
+        let (checkpoints, metrics) = (Arc::clone(&self.checkpoints), Arc::clone(&self.metrics));
+        self.spawn(move || {
+            let began = Tick::now();
+            tell(&metrics, &header, began, write_parts(&checkpoints, &header, &parts));
+            checkpoints.clean();
+        });
+        let (sweep, frame) = (Sweep::default(), Frame::new());
+        self.looked = Tick::now();
+        self.sweeping = Some(Sweeping { partition, sweep, frame, swept: false, to });
+    }
+
+    /// A partition is gone; nothing more is to be known of it.
+    pub fn let_go(&mut self, partition: i32) -> Option<Anchor> {
+        self.asked.remove(&partition);
+        self.begun.remove(&partition);
+        if self.sweeping.as_ref().is_some_and(|sweeping| sweeping.partition == partition) {
+            self.sweeping = None;
+        }
+        self.anchors.remove(&partition).map(|(anchor, _)| anchor)
+    }
+
+    /// Writes checkpoints of partitions that are given up with all they have committed.
+    pub fn save(&mut self, given_up: Vec<(Task, Option<Anchor>)>) {
+        let (checkpoints, metrics) = (Arc::clone(&self.checkpoints), Arc::clone(&self.metrics));
+        self.spawn(move || {
+            for (task, anchor) in given_up {
+                let (Some(anchor), Some(log), true) = (anchor, task.log(), task.is_savable()) else {
+                    continue;
+                };
+                let header = checkpoints.header(task.partition, log, task.plan().layout_id, anchor);
+                let began = Tick::now();
+                tell(&metrics, &header, began, write_whole(&checkpoints, &header, &task));
+            }
+        });
+    }
+
+    /// Waits until every file is written. What a sweep was at is left.
+    pub fn finish(mut self) {
+        self.sweeping = None;
+        for thread in self.threads.drain(..) {
+            // It panics nowhere; were it to, there is a checkpoint less.
+            let _ = thread.join();
+        }
+    }
+
+    fn spawn(&mut self, write: impl FnOnce() + Send + 'static) {
+        match thread::Builder::new().name("checkpoint".into()).spawn(write) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => tracing::warn!("no checkpoint is written: cannot start a thread: {error}"),
+        }
+    }
+}
+
+impl Sweeping {
+    /// Looks at the task until `until`, or until the thread has enough to write; true when all is over.
+    fn look(&mut self, task: &Task, until: Tick) -> bool {
+        loop {
+            if !self.swept && !self.frame.is_full() {
+                self.swept = self.sweep.fill(task, &mut self.frame, until);
+            }
+            if self.frame.is_full() || (self.swept && !self.frame.is_empty()) {
+                match self.to.try_send(Part::Records(std::mem::take(&mut self.frame))) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(Part::Records(frame))) => {
+                        self.frame = frame;
+                        return false;
+                    }
+                    // The thread has told why it ended.
+                    Err(_) => return true,
+                }
+            }
+            if self.swept {
+                let end = Part::End { sequence: task.sequence() };
+                return !matches!(self.to.try_send(end), Err(TrySendError::Full(_)));
+            }
+            if Tick::now() >= until {
+                return false;
+            }
+        }
+    }
+}
+
+/// Writes what comes, up to its end. Nothing when the end does not come: the sweep was given up.
+fn write_parts(
+    checkpoints: &Checkpoints,
+    header: &Header,
+    parts: &Receiver<Part>,
+) -> std::io::Result<Option<u64>> {
+    let mut file = checkpoints.begin(header)?;
+    loop {
+        match parts.recv() {
+            Ok(Part::Records(frame)) => file.records(&frame)?,
+            Ok(Part::End { sequence }) => return file.finish(sequence).map(Some),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+fn write_whole(checkpoints: &Checkpoints, header: &Header, task: &Task) -> std::io::Result<Option<u64>> {
+    let mut file = checkpoints.begin(header)?;
+    let (mut sweep, mut done) = (Sweep::default(), false);
+    while !done {
+        let mut frame = Frame::new();
+        done = sweep.fill(task, &mut frame, Tick::now().plus(LOOK_MOST));
+        file.records(&frame)?;
+    }
+    file.finish(task.sequence()).map(Some)
+}
+
+fn tell(metrics: &Metrics, header: &Header, began: Tick, outcome: std::io::Result<Option<u64>>) {
+    let (partition, millis) = (header.partition, began.elapsed().as_millis() as u64);
+    match outcome {
+        Ok(Some(bytes)) => {
+            metrics.checkpoint(Checkpoint::Written);
+            tracing::debug!(partition, from = header.from, bytes, millis, "checkpoint written");
+        }
+        Ok(None) => {}
+        Err(error) => {
+            metrics.checkpoint(Checkpoint::Failed);
+            tracing::warn!(partition, "a checkpoint could not be written: {error}");
+        }
+    }
+}
