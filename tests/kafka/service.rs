@@ -351,6 +351,12 @@ fn it_answers_over_http_and_ends_on_a_signal() {
     ] {
         assert!(metrics.contains(name), "{name} is missing in\n{metrics}");
     }
+    // Nothing comes any more: the last commit is to be seen in the gauges all the same.
+    let everybody: BTreeSet<&str> = world.events.iter().flatten().map(|(customer, _)| &**customer).collect();
+    let held = format!("\nstagecast_state_customers {}\n", everybody.len());
+    until("the gauges to follow the last commit", || {
+        process.answer(&address, "/metrics", SOON).contains(&held)
+    });
     let customer = &world.events[0][0].0;
     let view = process.answer(&address, &format!("/customers/{customer}"), SOON);
     let view: serde_json::Value = serde_json::from_str(&view).unwrap();
