@@ -54,6 +54,8 @@ pub(super) struct Mapped<'a> {
     pub event_id: Found<'a>,
     pub channel: Found<'a>,
     pub amount: Found<'a>,
+    /// Whether a refund need not say how much, as where it names its order only.
+    pub refund_without_amount: bool,
     pub currency: Found<'a>,
     pub sentiment: Found<'a>,
     pub csat: Found<'a>,
@@ -88,7 +90,13 @@ impl<'a> Mapped<'a> {
         match source {
             Source::Clickstream => {}
             Source::Purchase => {
-                if let Some(amount) = amount(&name, &self.amount, &self.currency, money)? {
+                let is_needed =
+                    name == "order_completed" || name == "order_refunded" && !self.refund_without_amount;
+                if self.amount.value.is_absent() && is_needed {
+                    let message = format!("{} is absent, which {name} needs", self.amount.at);
+                    return Err(Reject::new(Reason::MissingAmount, message));
+                }
+                if let Some(amount) = amount(&self.amount, &self.currency, money)? {
                     numbers.set(Field::Amount, amount);
                 }
             }
@@ -236,16 +244,11 @@ fn event_id(found: Found<'_>) -> Result<Option<Cow<'_, str>>, Reject> {
     }
 }
 
-/// The amount in the base currency.
-fn amount(name: &str, found: &Found<'_>, currency: &Found<'_>, money: &Money) -> Result<Option<f64>, Reject> {
+/// The amount in the base currency, where there is one.
+fn amount(found: &Found<'_>, currency: &Found<'_>, money: &Money) -> Result<Option<f64>, Reject> {
     let at = found.at;
     if found.value.is_absent() {
-        return match name {
-            "order_completed" | "order_refunded" => {
-                Err(Reject::new(Reason::MissingAmount, format!("{at} is absent, which {name} needs")))
-            }
-            _ => Ok(None),
-        };
+        return Ok(None);
     }
     let invalid = |what: &str| Reject::new(Reason::InvalidAmount, format!("{at}: {what}"));
     let value = match found.value.as_number() {
