@@ -214,6 +214,8 @@ fn track<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject>
     mapped.amount = Found::new(take(&mut properties.revenue).or_absent_when_empty(), "/properties/revenue")
         .or(Found::new(take(&mut properties.subtotal).or_absent_when_empty(), "/properties/subtotal"))
         .or(Found::new(take(&mut properties.total).or_absent_when_empty(), "/properties/total"));
+    // The spec asks for the order of a refund and nothing else.
+    mapped.refund_without_amount = true;
     mapped.currency =
         Found::new(take(&mut properties.currency).or_absent_when_empty(), "/properties/currency");
     mapped.sentiment = Found::new(take(&mut properties.sentiment), "/properties/sentiment");

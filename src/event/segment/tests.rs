@@ -194,3 +194,11 @@ fn deep_nesting_is_answered() {
     );
     assert_eq!(read(&deep).unwrap_err().reason, Reason::MalformedJson);
 }
+
+#[test]
+fn a_refund_may_name_its_order_only_and_a_purchase_may_not() {
+    let refund = track("Order Refunded", r#"{"order_id":"o1"}"#);
+    assert_eq!((&*refund.name, refund.numbers.get(Field::Amount)), ("order_refunded", None));
+    let json = r#"{"type":"track","event":"Order Completed","userId":"u","timestamp":1,"properties":{"order_id":"o1","revenue":""}}"#;
+    assert_eq!(read(json).unwrap_err().reason, Reason::MissingAmount);
+}
