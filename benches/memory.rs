@@ -1,6 +1,7 @@
 //! What a customer costs in memory: a million customers of 30 events each in 90 days, the shipped catalogue, the
 //! retention lifecycle, in the allocator that serves. Prints resident bytes per customer beside what the engine
-//! itself believes. `CUSTOMERS=100000 cargo bench --bench memory` for less.
+//! itself believes, which `stagecast_state_bytes` shows.
+//! `CUSTOMERS=10000000 EVENTS=10 cargo bench --bench memory` for ten million with ten events each (half an hour).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -14,13 +15,13 @@ use stagecast::event::{Event, Field, Numbers, Source};
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::lifecycle::preset;
 use stagecast::pipeline::plan::{Plan, Settings};
+use stagecast::pipeline::store::{Customer, Seen};
 use stagecast::time::{DAY_MS, HOUR_MS, Tick, Ts};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const DAYS: i64 = 90;
-const EVENTS_EACH: i64 = 30;
 const START: Ts = 1_767_225_600_000;
 const PARTITIONS: u64 = 16;
 const PAGE_BYTES: f64 = 4096.0;
@@ -29,6 +30,12 @@ const PAGE_BYTES: f64 = 4096.0;
 fn resident() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok()).expect("a number") * PAGE_BYTES
+}
+
+/// A number from the environment.
+fn setting(name: &str, default: u64) -> u64 {
+    let Ok(text) = std::env::var(name) else { return default };
+    text.parse().unwrap_or_else(|_| panic!("{name}={text} is no whole number"))
 }
 
 fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Event<'a> {
@@ -55,12 +62,12 @@ fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Even
 }
 
 /// Customers of one partition and their 90 days, hour by hour, each hour with its share of everybody's events.
-fn lived(plan: &Arc<Plan>, partition: u64, customers: u64) -> (Engine, u64) {
+fn lived(plan: &Arc<Plan>, partition: u64, customers: u64, events_each: u64) -> (Engine, u64) {
     let mut engine = Engine::new(Arc::clone(plan), true);
     let mut rng = rand_pcg::Pcg64::seed_from_u64(partition);
     let (hours, mut events) = (DAYS * 24, 0u64);
     for hour in 0..hours {
-        let due = |hour: i64| customers as i64 * EVENTS_EACH * hour / hours;
+        let due = |hour: i64| (customers * events_each) as i64 * hour / hours;
         let here = due(hour + 1) - due(hour);
         for k in 0..here {
             let customer = rng.random_range(0..customers);
@@ -79,7 +86,7 @@ fn lived(plan: &Arc<Plan>, partition: u64, customers: u64) -> (Engine, u64) {
 }
 
 fn main() {
-    let customers: u64 = std::env::var("CUSTOMERS").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let (customers, events_each) = (setting("CUSTOMERS", 1_000_000), setting("EVENTS", 30));
     // Daily rescoring takes its time and no memory.
     let settings = Settings { rescore_every_ms: 365 * DAY_MS, ..Settings::default() };
     let plan = support::plan(&[preset("retention").expect("a preset").to_owned()], settings);
@@ -95,7 +102,7 @@ fn main() {
             if partition >= PARTITIONS {
                 return mine;
             }
-            mine.push(lived(&plan, partition, customers / PARTITIONS));
+            mine.push(lived(&plan, partition, customers / PARTITIONS, events_each));
         }
     };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -110,5 +117,32 @@ fn main() {
     println!("{events} events of {known} customers in {:.0} s", began.elapsed().as_secs_f64());
     println!("resident  {:.0} bytes per customer", grown / known);
     println!("told      {:.0} bytes per customer ({:+.1} %)", told / known, 100.0 * (told / grown - 1.0));
-    println!("fixed row {} bytes", plan.new_row.len() * 4);
+    show_parts(&plan, &engines, known);
+}
+
+/// What there is to keep of a customer, on average.
+fn show_parts(plan: &Plan, engines: &[(Engine, u64)], known: f64) {
+    let mut sums = [0; 6];
+    for store in engines.iter().map(|(engine, _)| engine.store()) {
+        for index in store.indices() {
+            sums.iter_mut().zip(lists(store.customer(index))).for_each(|(sum, bytes)| *sum += bytes);
+        }
+    }
+    println!("of each customer, in bytes: row {}", plan.new_row.len() * size_of::<u32>());
+    for (name, sum) in
+        ["panes", "sessions", "event ids", "order days", "channels", "kept scores"].iter().zip(sums)
+    {
+        println!("  {name:12} {:4.0}", sum as f64 / known);
+    }
+}
+
+fn lists(customer: &Customer) -> [usize; 6] {
+    [
+        customer.log.len(),
+        customer.sessions.len(),
+        customer.seen.len() * size_of::<Seen>(),
+        customer.order_days.0.len() * size_of::<u32>(),
+        customer.channels.len(),
+        customer.kept.len(),
+    ]
 }

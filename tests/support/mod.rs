@@ -54,10 +54,18 @@ pub fn small_model() -> Model {
     )
 }
 
-/// A valid model of these terms, each with its mean, deviation and weight.
+/// A valid model of these terms, each with its mean, deviation and weight, over the shipped catalogue.
 pub fn model(intercept: f64, terms: &[(&str, Transform, (f64, f64, f64))]) -> Model {
-    let layout =
-        Layout::new(&Catalogue::shipped(), &mut RowBuilder::default()).expect("the shipped catalogue");
+    model_over(&Catalogue::shipped(), intercept, terms)
+}
+
+/// The same over another catalogue.
+pub fn model_over(
+    catalogue: &Catalogue,
+    intercept: f64,
+    terms: &[(&str, Transform, (f64, f64, f64))],
+) -> Model {
+    let layout = Layout::new(catalogue, &mut RowBuilder::default()).expect("the catalogue");
     let hash = |name: &str| definition_hash(&layout.definition(name).expect("a feature of the catalogue"));
     let term = |(feature, transform, (mean, deviation, weight)): &(&str, Transform, (f64, f64, f64))| Term {
         feature: (*feature).into(),
