@@ -3,12 +3,12 @@
 //! Counted from the states themselves, customer by customer: it is exact whenever it is asked for, and restarts
 //! and rebalances cannot lose any of it. Sums are of millionths, so that they do not depend on the order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::engine::Engine;
-use super::facts::TraitValue;
+use super::facts::{TraitValue, Traits};
 use super::features;
-use super::store::Customer;
 use crate::event::MICROS;
 
 /// The trait that names a customer's segment.
@@ -21,6 +21,8 @@ pub const OTHERS: &str = "(others)";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageWorth {
     pub customers: u64,
+    /// Of them, those who have been in the stage before.
+    pub returned: u64,
     pub(crate) clv_micros: i64,
 }
 
@@ -37,6 +39,7 @@ impl StageWorth {
 
     fn add(&mut self, other: StageWorth) {
         self.customers += other.customers;
+        self.returned += other.returned;
         self.clv_micros = self.clv_micros.saturating_add(other.clv_micros);
     }
 }
@@ -90,12 +93,6 @@ fn place(stages: &mut Stages, lifecycle: usize, stage: usize) -> &mut StageWorth
 }
 
 impl Engine {
-    /// The segment of a customer, if it is known and has one.
-    pub fn segment_of(&self, customer_id: &str) -> Option<Box<str>> {
-        let store = self.store();
-        segment(store.customer(store.find(customer_id)?))
-    }
-
     /// Looks at every customer; without the feature `clv_to_date` all of them are worth 0.
     pub fn worth(&self) -> Worth {
         let (plan, store) = (self.plan(), self.store());
@@ -109,13 +106,15 @@ impl Engine {
                 features::read_into(&plan.layout, row, now, plan.settings.margin, &[id], &mut values);
                 values[id.index()]
             });
-            let one = StageWorth { customers: 1, clv_micros: (clv * MICROS).round() as i64 };
-            let segment = segment(customer);
+            let clv_micros = (clv * MICROS).round() as i64;
+            let segment = customer.traits.as_deref().map_or("".into(), segment_of);
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
+                let returned = u64::from(slots.visits_of(row, stage) > 1);
+                let one = StageWorth { customers: 1, returned, clv_micros };
                 place(&mut worth.all, k, stage).add(one);
-                if let Some(segment) = &segment {
-                    place(worth.segment(segment), k, stage).add(one);
+                if !segment.is_empty() {
+                    place(worth.segment(&segment), k, stage).add(one);
                 }
             }
         }
@@ -123,12 +122,14 @@ impl Engine {
     }
 }
 
-fn segment(customer: &Customer) -> Option<Box<str>> {
-    Some(match customer.traits.as_ref()?.get(SEGMENT)? {
-        TraitValue::Text(text) => text.clone(),
-        TraitValue::Number(number) => number.to_string().into(),
-        TraitValue::Flag(flag) => flag.to_string().into(),
-    })
+/// The segment that these traits name; empty if they name none.
+pub fn segment_of(traits: &Traits) -> Cow<'_, str> {
+    match traits.get(SEGMENT) {
+        Some(TraitValue::Text(text)) => Cow::Borrowed(text),
+        Some(TraitValue::Number(number)) => number.to_string().into(),
+        Some(TraitValue::Flag(flag)) => flag.to_string().into(),
+        None => Cow::Borrowed(""),
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +177,7 @@ mod tests {
     }
 
     fn one(micros: i64) -> Stages {
-        vec![vec![StageWorth::default(), StageWorth { customers: 1, clv_micros: micros }]]
+        vec![vec![StageWorth::default(), StageWorth { customers: 1, returned: 0, clv_micros: micros }]]
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod topics;
 mod transactions;
 mod service;
 mod changes;
+mod kpis;
 mod rights;
 mod identity;
 mod formats;

@@ -116,6 +116,7 @@ impl Lifecycle {
             named: &told.named,
             stage_days: facts.stage_days,
             visit,
+            again: state.visits.get(usize::from(from)).is_some_and(|visits| *visits > 1),
             action: stage.action.as_deref(),
         }
     }

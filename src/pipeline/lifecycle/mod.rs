@@ -94,6 +94,8 @@ pub struct Move<'a> {
     pub stage_days: f64,
     /// This is the nth time in `to`.
     pub visit: u16,
+    /// It was not the first time in `from`.
+    pub again: bool,
     pub action: Option<&'a str>,
 }
 
