@@ -18,11 +18,8 @@
 //! Each is there for all customers together and for every segment: a customer's is the value of its trait `segment`,
 //! and a move counts for the segment that its customer was in when it moved.
 //!
-//! A stage counts as lapsed by its name ([`LAPSED`]). In a lifecycle where no stage has such a name, those have lapsed
-//! who came back to the initial stage: moves into it are churn, and of those who are in it or leave it, only those
-//! count who had been in it before, so that nobody is won back who was never there. Where nobody can come back to the
-//! initial stage either, nobody can lapse, and churn, retention and win-back are `null`. A customer's stages are those
-//! that a lapsed stage can be entered from (`from`), or, where it does not say, all but the initial and the lapsed ones.
+//! Which stages are customers' and which are lapsed is said in [`crate::pipeline::lifecycle::roles`]. Where prospects
+//! and former customers share a stage, only the latter count as lapsed: of those who are there and of those who leave.
 //!
 //! The changes are those that the partitions of this instance remember ([`crate::pipeline::moves`]): restarts and
 //! rebalances do not lose them. As long as none is known, every rate is `null`, since nothing was observed.
@@ -37,9 +34,6 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::worth::{self, StageWorth, Worth};
 use crate::time::{DAY_MS, Rfc3339, Ts, format_rfc3339};
 
-/// Stages whose customers have gone, by name.
-pub const LAPSED: [&str; 8] =
-    ["win-back", "lapsed", "defected", "churned", "lost", "dormant", "inactive", "gone"];
 const DAY_SECONDS: f64 = 86_400.0;
 
 /// What the key figures are about.
@@ -54,7 +48,7 @@ struct Observed {
     name: String,
     stages: Vec<String>,
     lapsed: Vec<bool>,
-    /// Whether a stage counts as lapsed only for those who had been in it before.
+    /// Whether only former customers count as lapsed in a lapsed stage.
     by_return: bool,
     customer: Vec<bool>,
 }
@@ -210,26 +204,13 @@ impl Sum {
 
 impl Observed {
     fn new(lifecycle: &Lifecycle) -> Observed {
-        let initial = usize::from(lifecycle.initial);
-        let stages: Vec<String> = lifecycle.stages().iter().map(|s| s.name.to_string()).collect();
-        let mut lapsed: Vec<bool> = stages.iter().map(|s| LAPSED.contains(&s.as_str())).collect();
-        let by_return = !lapsed.contains(&true) && lifecycle.stages()[initial].enter.is_some();
-        lapsed[initial] |= by_return;
-        let gates: Vec<_> =
-            lifecycle.stages().iter().zip(&lapsed).filter(|(_, l)| **l).map(|(s, _)| &s.from).collect();
-        let is_customer = |k: usize| {
-            let named = |from: &Option<Box<[Box<str>]>>| match from {
-                Some(from) => from.iter().any(|name| **name == *stages[k]),
-                None => k != initial,
-            };
-            !lapsed[k] && gates.iter().any(|from| named(from))
-        };
+        let (stages, roles) = (lifecycle.stages(), lifecycle.roles());
         Observed {
             name: lifecycle.name.to_string(),
-            customer: (0..stages.len()).map(is_customer).collect(),
-            by_return,
-            lapsed,
-            stages,
+            stages: stages.iter().map(|stage| stage.name.to_string()).collect(),
+            lapsed: (0..stages.len()).map(|k| roles.is_lapsed(k)).collect(),
+            by_return: roles.by_return,
+            customer: (0..stages.len()).map(|k| roles.is_customer(k)).collect(),
         }
     }
 
@@ -269,10 +250,10 @@ impl Observed {
         let churn_rate = rate(sum(&|from, to| customer(from) && lapsed(to), all), were_in(&customer));
         let won_back = |n| sum(&|from, to| lapsed(from) && customer(to), n);
         let win_back_rate = if self.by_return {
-            let again: fn(&Moved) -> u64 = |moved| moved.again;
+            let returned: fn(&Moved) -> u64 = |moved| moved.returned;
             let are = worth.iter().zip(&self.lapsed).filter(|(_, lapsed)| **lapsed);
             let are: u64 = are.map(|(stage, _)| stage.returned).sum();
-            rate(won_back(again), are + sum(&|from, to| lapsed(from) && !lapsed(to), again))
+            rate(won_back(returned), are + sum(&|from, to| lapsed(from) && !lapsed(to), returned))
         } else {
             rate(won_back(all), were_in(&lapsed))
         };
@@ -338,7 +319,7 @@ pub(crate) mod tests {
         let mut traffic = Traffic::new(true);
         for (from, to, segment, day) in passages {
             let place = Place { lifecycle: "retention", segment, from };
-            traffic.count(&Passage { place, to, again: false, stage_days: 2.0, at: day * DAY_MS + 1 });
+            traffic.count(&Passage { place, to, returned: false, stage_days: 2.0, at: day * DAY_MS + 1 });
         }
         traffic.commit();
         traffic.moves().clone()
@@ -450,8 +431,8 @@ pub(crate) mod tests {
             ("retention", &["loyalty", "retention", "conversion"][..], &["win-back"][..]),
             ("aida", &["action", "desire", "interest"], &["awareness"]),
             ("cyclic", &["advocacy", "loyalty", "retention", "development"], &["acquisition"]),
-            ("advocacy", &["advocacy", "retention", "purchase", "consideration"], &["awareness"]),
-            ("b2b-meddic", &["advocacy", "retention", "purchase", "consideration"], &["awareness"]),
+            ("advocacy", &["advocacy", "retention", "purchase"], &["consideration", "awareness"]),
+            ("b2b-meddic", &["advocacy", "retention", "purchase"], &["consideration", "awareness"]),
         ] {
             let kpis = of_preset(name);
             let observed = &kpis.lifecycles[0];
@@ -484,13 +465,13 @@ pub(crate) mod tests {
     fn where_no_stage_is_named_as_lapsed_those_have_lapsed_who_came_back_to_the_initial_one() {
         let kpis = of_preset("cyclic");
         let mut traffic = Traffic::new(true);
-        for (from, to, again, n) in [
+        for (from, to, returned, n) in [
             ("acquisition", "development", false, 7),
             ("acquisition", "development", true, 1),
             ("development", "acquisition", false, 4),
         ] {
             let place = Place { lifecycle: "cyclic", segment: "", from };
-            (0..n).for_each(|_| traffic.count(&Passage { place, to, again, stage_days: 1.0, at: 0 }));
+            (0..n).for_each(|_| traffic.count(&Passage { place, to, returned, stage_days: 1.0, at: 0 }));
         }
         let initial = kpis.lifecycles[0].stage("acquisition").unwrap();
         let development = kpis.lifecycles[0].stage("development").unwrap();

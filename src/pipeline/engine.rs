@@ -829,7 +829,7 @@ pub(super) fn passage<'a>(
 ) -> Passage<'a> {
     let name = |stage: u8| lifecycle.stages().get(usize::from(stage)).map_or("", |stage| &*stage.name);
     let place = Place { lifecycle: &lifecycle.name, segment, from: name(moved.from) };
-    Passage { place, to: name(moved.to), again: moved.again, stage_days: moved.stage_days, at }
+    Passage { place, to: name(moved.to), returned: moved.returned, stage_days: moved.stage_days, at }
 }
 
 pub(super) fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {

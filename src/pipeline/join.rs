@@ -104,7 +104,7 @@ impl Engine {
                 named: &[],
                 stage_days: (now - own.entered_at) as f64 / DAY_MS as f64,
                 visit: other.visits[usize::from(other.stage)],
-                again: own.visits[usize::from(own.stage)] > 1,
+                returned: lifecycle.roles().was_customer(|stage| own.visits[stage]),
                 action: lifecycle.action(variant, other.stage),
             };
             slots.store(row, &other);

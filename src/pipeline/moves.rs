@@ -1,7 +1,7 @@
 //! Who moved from stage to stage in the last 30 days of event time, counted: what the key figures are made of.
 //!
 //! Moves are counted as they are decided, by UTC day, lifecycle, segment and the stage left; a count says how many
-//! went to which stage, how many of them had been in the stage left before, and how long they had been there. Each
+//! went to which stage, how many of them had been customers before, and how long they had been there. Each
 //! such count is a small record of the state topic, written in the transaction of the moves that it counts, and
 //! taken back with them: no restart, no rebalance and no abort loses a move or counts one twice. A transaction writes
 //! the counts that it changed and no others, at most one for each move.
@@ -72,7 +72,7 @@ pub struct Passage<'a> {
     pub place: Place<'a>,
     pub to: &'a str,
     /// Whether the customer had been in the stage left before this stay.
-    pub again: bool,
+    pub returned: bool,
     pub stage_days: f64,
     pub at: Ts,
 }
@@ -90,19 +90,19 @@ pub struct Left {
 pub struct Moved {
     pub all: u64,
     /// Of them, those who had been in the stage left before.
-    pub again: u64,
+    pub returned: u64,
 }
 
 impl Moved {
     pub fn add(&mut self, more: Moved) {
         self.all = self.all.saturating_add(more.all);
-        self.again = self.again.saturating_add(more.again);
+        self.returned = self.returned.saturating_add(more.returned);
     }
 }
 
 impl Left {
     fn count(&mut self, passage: &Passage<'_>) {
-        let one = Moved { all: 1, again: u64::from(passage.again) };
+        let one = Moved { all: 1, returned: u64::from(passage.returned) };
         match self.to.get_mut(passage.to) {
             Some(moved) => moved.add(one),
             None => drop(self.to.insert(passage.to.into(), one)),
@@ -127,7 +127,7 @@ impl Left {
         for (to, moved) in &self.to {
             put_text(&mut out, to);
             put_u64(&mut out, moved.all);
-            put_u64(&mut out, moved.again);
+            put_u64(&mut out, moved.returned);
         }
         let mut before = 0;
         for (steps, n) in &self.stays {
@@ -144,7 +144,7 @@ impl Left {
         for _ in 0..stages {
             let to = get_text(bytes, &mut at)?;
             let all = get_u64(bytes, &mut at).min(COUNT_MOST);
-            let moved = Moved { all, again: get_u64(bytes, &mut at).min(all) };
+            let moved = Moved { all, returned: get_u64(bytes, &mut at).min(all) };
             left.to.insert(to.into(), moved);
         }
         let mut steps = 0u64;
@@ -436,7 +436,7 @@ mod tests {
 
     fn passage<'a>(from: &'a str, to: &'a str, segment: &'a str, day: i64) -> Passage<'a> {
         let place = Place { lifecycle: "retention", segment, from };
-        Passage { place, to, again: day % 2 == 0, stage_days: (day % 40) as f64, at: day * DAY_MS }
+        Passage { place, to, returned: day % 2 == 0, stage_days: (day % 40) as f64, at: day * DAY_MS }
     }
 
     /// What a reader of the state topic has, once these changes are written to what it had.

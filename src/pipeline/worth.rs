@@ -21,7 +21,7 @@ pub const OTHERS: &str = "(others)";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageWorth {
     pub customers: u64,
-    /// Of them, those who have been in the stage before.
+    /// Of them, in a stage that is no customer's, those who have been customers before; counted where it matters.
     pub returned: u64,
     pub(crate) clv_micros: i64,
 }
@@ -108,10 +108,13 @@ impl Engine {
             });
             let clv_micros = (clv * MICROS).round() as i64;
             let segment = customer.traits.as_deref().map_or("".into(), segment_of);
-            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+            for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
-                let returned = u64::from(slots.visits_of(row, stage) > 1);
-                let one = StageWorth { customers: 1, returned, clv_micros };
+                let roles = lifecycle.roles();
+                let returned = roles.by_return
+                    && !roles.is_customer(stage)
+                    && roles.was_customer(|stage| slots.visits_of(row, stage));
+                let one = StageWorth { customers: 1, returned: u64::from(returned), clv_micros };
                 place(&mut worth.all, k, stage).add(one);
                 if !segment.is_empty() {
                     place(worth.segment(&segment), k, stage).add(one);
@@ -174,6 +177,35 @@ mod tests {
         for (stage, counted) in engine.population()[0].iter().zip(&worth.all[0]) {
             assert_eq!(*stage, counted.customers as i64);
         }
+    }
+
+    /// Bought, lapsed by silence, and is one of many who stand where prospects do: told apart, now and when it leaves.
+    #[test]
+    fn former_customers_are_told_apart_from_prospects() {
+        let lifecycle = ("advocacy.toml".to_owned(), preset("advocacy").unwrap().to_owned());
+        let catalogue = Catalogue::shipped();
+        let model = crate::model::Model::of_one_term("clicks_7d", &catalogue);
+        let plan = Plan::new(&catalogue, &[lifecycle], &model, Settings::default()).unwrap();
+        let mut engine = Engine::new(Arc::new(plan), true);
+        let (begin, year) = (1_767_225_600_000, 365 * crate::time::DAY_MS);
+        let step = |engine: &mut Engine, id: &'static str, kind: &'static str, at| {
+            let source = if kind == "order_completed" { Source::Purchase } else { Source::Clickstream };
+            engine.step(&crate::event::Event { customer_id: id.into(), ..event(source, kind, at, None) });
+        };
+        step(&mut engine, "former", "order_completed", begin);
+        step(&mut engine, "prospect", "page_viewed", begin);
+        engine.run_until(begin + year);
+        let returned =
+            |engine: &Engine| engine.worth().all[0].iter().map(|stage| stage.returned).sum::<u64>();
+        assert_eq!(returned(&engine), 1);
+        step(&mut engine, "former", "order_completed", begin + year);
+        step(&mut engine, "prospect", "order_completed", begin + year);
+        assert_eq!(returned(&engine), 0);
+        let left: Vec<_> =
+            engine.traffic.moves().counts().filter(|(_, at, _)| at.from == "awareness").collect();
+        let moved =
+            left.iter().flat_map(|(_, _, left)| left.to()).map(|(_, moved)| (moved.all, moved.returned));
+        assert_eq!(moved.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), (2, 1));
     }
 
     fn one(micros: i64) -> Stages {

@@ -110,7 +110,7 @@ fn lifecycle_kpis() -> Value {
         field("customer_stages", "The stages that count as being a customer.", list(text())),
         field(
             "lapsed_stages",
-            "The stages that count as having gone; the initial one only for those who came back to it.",
+            "The stages that count as having gone; those that prospects are in too, for former customers only.",
             list(text()),
         ),
     ];
