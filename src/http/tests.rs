@@ -398,8 +398,10 @@ async fn a_stop_does_not_wait_for_watchers() {
 #[tokio::test]
 async fn key_figures_are_those_of_the_committed_changes() {
     let service = start(1).await;
-    let moved = br#"{"lifecycle":"retention","from":"reach","to":"acquisition","ts":"2026-01-01T00:00:00Z"}"#;
-    service.shared.metrics.stage_changes_committed([(&moved[..], "smb")].into_iter());
+    let moves = crate::metrics::kpis::tests::moves(&[("reach", "acquisition", "smb", 20_454)]);
+    let seen_to = Some(20_454 * crate::time::DAY_MS);
+    let figures = crate::metrics::PartitionFigures { moves, seen_to, ..Default::default() };
+    service.shared.metrics.set_partition(0, figures);
     let kpis = service.get("/kpis").await.json();
     assert_eq!(kpis["as_of"], "2026-01-01T00:00:00.000Z");
     let conversion = &kpis["lifecycles"][0]["conversions"][0];

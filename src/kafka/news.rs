@@ -8,23 +8,22 @@ use crate::pipeline::outbox::Channel;
 #[derive(Debug, Default)]
 pub struct News {
     bytes: Vec<u8>,
-    /// Whose they are, what they say and of which segment, by where that ends in `bytes`.
-    ends: Vec<(Channel, [usize; 3])>,
+    /// Whose they are and what they say, by where that ends in `bytes`.
+    ends: Vec<(Channel, [usize; 2])>,
 }
 
-/// One stage change or alert: its customer's id, its JSON, and the customer's segment, empty if it has none.
+/// One stage change or alert: its customer's id and its JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item<'n> {
     pub channel: Channel,
     pub customer: &'n [u8],
     pub json: &'n [u8],
-    pub segment: &'n [u8],
 }
 
 impl News {
     /// Takes in an output [that is told](is_told).
     pub fn note(&mut self, item: Item<'_>) {
-        let ends = [item.customer, item.json, item.segment].map(|part| {
+        let ends = [item.customer, item.json].map(|part| {
             self.bytes.extend_from_slice(part);
             self.bytes.len()
         });
@@ -33,14 +32,9 @@ impl News {
 
     pub fn items(&self) -> impl DoubleEndedIterator<Item = Item<'_>> + Clone {
         (0..self.ends.len()).map(|k| {
-            let start = k.checked_sub(1).map_or(0, |before| self.ends[before].1[2]);
-            let (channel, [customer, json, segment]) = self.ends[k];
-            Item {
-                channel,
-                customer: &self.bytes[start..customer],
-                json: &self.bytes[customer..json],
-                segment: &self.bytes[json..segment],
-            }
+            let start = k.checked_sub(1).map_or(0, |before| self.ends[before].1[1]);
+            let (channel, [customer, json]) = self.ends[k];
+            Item { channel, customer: &self.bytes[start..customer], json: &self.bytes[customer..json] }
         })
     }
 
@@ -62,8 +56,8 @@ mod tests {
     #[test]
     fn what_is_noted_is_told_in_order_from_both_ends() {
         let mut news = News::default();
-        let first = Item { channel: Channel::StageChanges, customer: b"a", json: b"{1}", segment: b"smb" };
-        let last = Item { channel: Channel::ChurnAlerts, customer: b"", json: b"{3}", segment: b"" };
+        let first = Item { channel: Channel::StageChanges, customer: b"a", json: b"{1}" };
+        let last = Item { channel: Channel::ChurnAlerts, customer: b"", json: b"{3}" };
         news.note(first);
         news.note(last);
         assert!(news.items().eq([first, last]));

@@ -414,6 +414,9 @@ impl<'a> Reading<'a> {
             engine.drift = Drift::restored(census);
             return Ok(());
         }
+        if engine.traffic.restore(key, value).map_err(&refuse)? {
+            return Ok(());
+        }
         let id = std::str::from_utf8(key).map_err(|_| refuse("the key is no customer id".into()))?;
         let Some(value) = value else {
             unread.remove(id);

@@ -442,6 +442,12 @@ impl Task {
         self.engine.plan()
     }
 
+    /// The newest event time that the partition has seen, in this process or before. `None` before the first.
+    pub fn seen_to(&self) -> Option<Ts> {
+        let before = self.lived_to.map(|lived_to| lived_to.saturating_add(self.timing.grace_ms));
+        before.max((self.clock != Ts::MIN).then_some(self.clock))
+    }
+
     /// The partition's event time.
     pub fn clock(&self) -> Ts {
         self.clock

@@ -250,6 +250,10 @@ impl<'a> Worker<'a> {
                 return self.commit();
             }
             self.take_model();
+            if self.is_all_committed() {
+                // The last commit of a burst may have come too soon after the one before it.
+                self.show_figures();
+            }
             self.take_in()?;
             while let Some(request) = self.member.context().next() {
                 self.answer(request)?;
@@ -259,10 +263,6 @@ impl<'a> Worker<'a> {
             self.hold_back_lanes()?;
             if self.is_commit_due() {
                 self.commit()?;
-            }
-            if !self.open {
-                // The last commit of a burst may have come too soon after the one before it.
-                self.show_figures();
             }
             self.save_some();
             self.reply();
@@ -288,6 +288,11 @@ impl<'a> Worker<'a> {
         if is_due {
             saving.ask(self.member, partitions.unwrap_or(&all));
         }
+    }
+
+    /// Whether the tasks are as they were committed: only that may be shown.
+    fn is_all_committed(&self) -> bool {
+        !self.open && !self.tasks.values().any(|task| task.changed)
     }
 
     /// Goes on with the model that is in use now, where that is another.
@@ -573,10 +578,7 @@ impl<'a> Worker<'a> {
             self.sent_bytes += key.len() + value.len();
             self.transactions.send(record)?;
             if news::is_told(output.channel) {
-                let id = std::str::from_utf8(key).unwrap_or_default();
-                let segment = task.engine().segment_of(id).unwrap_or_default();
-                let (channel, segment) = (output.channel, segment.as_bytes());
-                self.news.note(Item { channel, customer: key, json: value, segment });
+                self.news.note(Item { channel: output.channel, customer: key, json: value });
             }
         }
         task.engine_mut().outbox.clear();
@@ -601,7 +603,7 @@ impl<'a> Worker<'a> {
 
     /// Writes states, markers and positions, and commits. Aborts and rolls back where that is the answer.
     fn commit(&mut self) -> Result<(), End> {
-        if !self.open && !self.tasks.values().any(|task| task.changed) {
+        if self.is_all_committed() {
             return Ok(());
         }
         let began = Tick::now();
@@ -680,9 +682,6 @@ impl<'a> Worker<'a> {
     /// Hands the stage changes and alerts that are committed to those who show them.
     fn tell_news(&mut self) {
         let changes = self.news.items().filter(|item| item.channel == Channel::StageChanges);
-        let told =
-            changes.clone().map(|item| (item.json, std::str::from_utf8(item.segment).unwrap_or_default()));
-        self.shared.metrics.stage_changes_committed(told);
         // Those before would be forgotten at once.
         let remembered = changes.clone().count().saturating_sub(RECENT_MOST);
         for item in changes.skip(remembered) {
@@ -863,9 +862,10 @@ impl<'a> Worker<'a> {
                 population: engine.population().iter().map(|stages| stages.to_vec()).collect(),
                 outcomes: engine.quality.ledger().clone(),
                 census: engine.drift.census().clone(),
+                moves: engine.traffic.moves().clone(),
+                seen_to: task.seen_to(),
             };
             self.shared.metrics.set_partition(*partition, figures);
-            self.shared.metrics.set_clock(task.clock());
             for (lane, input) in task.inputs().iter().enumerate() {
                 let end = members::known_end(self.member, &input.topic, *partition);
                 let lag = end.map_or(0, |end| (end - task.position(lane).next).max(0));
@@ -965,8 +965,8 @@ impl Worker<'_> {
 
 /// Hands `send` the keys and values of what the transaction at hand writes to the state topic: the state of every
 /// customer that it changed, what describes their layout where that is new to the log, a tombstone for those it
-/// erases and what is remembered of them and of those who merged, the counts of outcomes and the census of customers
-/// if they changed, and last the marker.
+/// erases and what is remembered of them and of those who merged, the counts of outcomes, the census of customers
+/// and the counts of moves that changed, and last the marker.
 pub fn write_states<E>(
     task: &Task,
     buffer: &mut Vec<u8>,
@@ -1005,6 +1005,9 @@ pub fn write_states<E>(
     }
     if engine.drift.has_changed() {
         send(drift::KEY, Some(&engine.drift.census().encode()))?;
+    }
+    for (key, value) in engine.traffic.changes() {
+        send(&key, value.as_deref())?;
     }
     send(marker::KEY, Some(&task.marker(states).encode()))
 }

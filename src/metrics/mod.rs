@@ -24,6 +24,7 @@ use crate::event::{Reason, Source};
 use crate::pipeline::drift::Census;
 use crate::pipeline::emit::Trigger;
 use crate::pipeline::engine::FromGone;
+use crate::pipeline::moves::Moves;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::quality::Ledger;
 use crate::pipeline::worth::Worth;
@@ -161,6 +162,10 @@ pub struct PartitionFigures {
     pub worth: Worth,
     /// Customers by the bins of training, as [`crate::pipeline::drift`] counts them.
     pub census: Census,
+    /// Who moved from stage to stage, as [`crate::pipeline::moves`] counts it.
+    pub moves: Moves,
+    /// The newest event time seen.
+    pub seen_to: Option<Ts>,
 }
 
 /// All metrics of the process.
@@ -186,7 +191,7 @@ pub struct Metrics {
     lag: IntGaugeVec,
     event_time_lag: GaugeVec,
     partitions: Mutex<BTreeMap<i32, PartitionFigures>>,
-    kpis: Mutex<Kpis>,
+    kpis: Kpis,
     /// Locked while all is gathered, so that nobody sees half of it.
     shown: Mutex<shown::Shown>,
     live: live::Live,
@@ -235,7 +240,7 @@ impl Metrics {
             lag: gauges(to, &table::LAG)?,
             event_time_lag: float_gauges(to, &table::EVENT_TIME_LAG)?,
             partitions: Mutex::default(),
-            kpis: Mutex::new(Kpis::new(plan)),
+            kpis: Kpis::new(plan),
             shown: Mutex::new(shown::Shown::new(to)?),
             live: live::Live::new(to, plan)?,
             drift: drift::Drifts::new(to, plan)?,
@@ -344,22 +349,14 @@ impl Metrics {
         Source::ALL.into_iter().map(of).sum()
     }
 
-    /// Stage changes that are committed, as JSON, and the segments of their customers, empty where there is none.
-    pub fn stage_changes_committed<'j>(&self, changes: impl Iterator<Item = (&'j [u8], &'j str)>) {
-        let mut kpis = self.lock_kpis();
-        changes.for_each(|(json, segment)| kpis.observe(json, Some(segment).filter(|name| !name.is_empty())));
-    }
-
-    /// Event time has come so far in one of the partitions.
-    pub fn set_clock(&self, clock: Ts) {
-        self.lock_kpis().set_now(clock);
-    }
-
     /// What [`kpis`] defines, over the partitions of this instance.
     pub fn kpis(&self) -> kpis::Report {
         let partitions = self.lock_partitions();
         let mut customers: Vec<Vec<i64>> = self.customers.iter().map(|s| vec![0; s.len()]).collect();
         let mut worth = Worth::default();
+        // Cheap to copy, so that nobody waits for the report to set a partition's figures.
+        let moves: Vec<Moves> = partitions.values().map(|figures| figures.moves.clone()).collect();
+        let now = partitions.values().filter_map(|figures| figures.seen_to).max();
         for figures in partitions.values() {
             worth.add(&figures.worth);
             for (totals, stages) in customers.iter_mut().zip(&figures.population) {
@@ -367,11 +364,7 @@ impl Metrics {
             }
         }
         drop(partitions);
-        self.lock_kpis().report(&customers, &worth)
-    }
-
-    fn lock_kpis(&self) -> MutexGuard<'_, Kpis> {
-        self.kpis.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kpis.report(&moves, now, &customers, &worth)
     }
 
     /// Takes one partition's figures; the gauges are the sums over partitions.

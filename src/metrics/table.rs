@@ -243,7 +243,7 @@ pub const STAGE_DURATION_MEDIAN: Family = family(
     "stagecast_stage_duration_median_seconds",
     Kind::Gauge,
     &["lifecycle", "stage"],
-    "Median event time spent in a stage, of the stays that ended since this process started.",
+    "Median event time spent in a stage, of the stays that ended in the last 30 days of event time, within 2 %.",
 );
 pub const CLV_TO_DATE: Family = family(
     "stagecast_clv_to_date",

@@ -114,8 +114,8 @@ impl Scrape {
 fn the_registry_exposes_the_table_and_nothing_else() {
     let metrics = Metrics::new(&plan()).unwrap();
     metrics.set_lag("clickstream", 0, 0, 0.0);
-    let moved = br#"{"lifecycle":"retention","from":"reach","to":"acquisition","ts":"2026-01-01T00:00:00Z"}"#;
-    metrics.stage_changes_committed([(&moved[..], "smb")].into_iter());
+    let moves = super::kpis::tests::moves(&[("reach", "acquisition", "smb", 20_454)]);
+    metrics.set_partition(0, PartitionFigures { moves, ..Default::default() });
     let scrape = Scrape::parse(&metrics.render());
     let ours: Vec<_> = scrape.kinds.keys().filter(|name| !name.starts_with("process_")).collect();
     let table: BTreeMap<_, _> = FAMILIES.iter().map(|family| (family.name, family)).collect();

@@ -663,7 +663,7 @@ pub(super) mod tests {
 
     impl Model {
         /// The least model there is.
-        pub(in crate::pipeline) fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
+        pub(crate) fn of_one_term(feature: &str, catalogue: &Catalogue) -> Model {
             let layout = crate::pipeline::layout::Layout::new(catalogue, &mut Default::default()).unwrap();
             let hash = definition_hash(&crate::model::Definitions::definition(&layout, feature).unwrap());
             let report = serde_json::json!({

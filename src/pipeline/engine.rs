@@ -16,8 +16,9 @@ use super::facts::{TraitValue, Traits};
 use super::features::{self, Silence};
 use super::identity::{self, Identities};
 use super::layout::{NEVER, Touch};
-use super::lifecycle::{Facts, StageState};
+use super::lifecycle::{Facts, Lifecycle, Move, StageState};
 use super::migrate::Layouts;
+use super::moves::{Passage, Place, Traffic};
 use super::outbox::{Channel, Outbox};
 use super::outcomes;
 use super::panes::Measures;
@@ -28,6 +29,7 @@ use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
 use super::windows::{Edit, Windows};
+use super::worth;
 use crate::event::{Event, ProfileChange, Source};
 use crate::model::Contribution;
 use crate::model::value::Value;
@@ -146,6 +148,8 @@ pub struct Engine {
     pub quality: Quality,
     /// How customers compare with those that the model learned from.
     pub drift: Drift,
+    /// Who moved from stage to stage.
+    pub traffic: Traffic,
     /// Customers per lifecycle and stage.
     pub(super) population: Vec<Vec<i64>>,
 }
@@ -176,6 +180,7 @@ impl Engine {
             tally: Tally::default(),
             quality: Quality::default(),
             drift: Drift::default(),
+            traffic: Traffic::new(journal),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
@@ -525,6 +530,7 @@ impl Engine {
                 entered.push((k as u8, moved.to));
                 silent_moves = silent_moves.saturating_add(1);
                 count(&mut self.tally.stage_changes, (k as u8, moved.from, moved.to, trigger));
+                self.traffic.count(&passage(lifecycle, &moved, &worth::segment_of(traits), now));
                 let customer_id = &customer.id;
                 let change = StageChange {
                     customer_id,
@@ -662,6 +668,7 @@ impl Engine {
         self.identities.commit();
         self.quality.commit();
         self.drift.commit();
+        self.traffic.commit();
         self.outbox.clear();
     }
 
@@ -691,6 +698,7 @@ impl Engine {
         self.reconciling.rollback();
         self.quality.rollback();
         self.drift.rollback();
+        self.traffic.rollback();
         self.outbox.clear();
         self.tally.clear();
     }
@@ -719,7 +727,8 @@ impl Engine {
 
     /// Bytes of state, timers included.
     pub fn bytes(&self) -> usize {
-        self.store.bytes() + self.timers.bytes() + self.opt_out_bytes() + self.identities.bytes()
+        let customers = self.store.bytes() + self.timers.bytes();
+        customers + self.opt_out_bytes() + self.identities.bytes() + self.traffic.moves().bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -809,6 +818,18 @@ pub struct View {
     pub features: Vec<f64>,
     /// NaN where the customer refuses to be scored.
     pub p_churn: f64,
+}
+
+/// What is counted of a move.
+pub(super) fn passage<'a>(
+    lifecycle: &'a Lifecycle,
+    moved: &Move<'_>,
+    segment: &'a str,
+    at: Ts,
+) -> Passage<'a> {
+    let name = |stage: u8| lifecycle.stages().get(usize::from(stage)).map_or("", |stage| &*stage.name);
+    let place = Place { lifecycle: &lifecycle.name, segment, from: name(moved.from) };
+    Passage { place, to: name(moved.to), returned: moved.returned, stage_days: moved.stage_days, at }
 }
 
 pub(super) fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {

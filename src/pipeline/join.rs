@@ -16,7 +16,7 @@ use super::channels::{self, with_main_channel};
 use super::codec::Decoded;
 use super::consent;
 use super::emit::{self, StageChange, Trigger};
-use super::engine::{Engine, count, next_number};
+use super::engine::{Engine, count, next_number, passage};
 use super::facts::Traits;
 use super::features;
 use super::layout::{Layout, NEVER, Orders, Touch};
@@ -27,6 +27,7 @@ use super::plan::Plan;
 use super::sessions;
 use super::store::{Customer, OrderDays};
 use super::windows::Windows;
+use super::worth;
 use crate::time::{DAY_MS, Ts};
 
 /// Why a customer that goes on in another's stage is in it.
@@ -103,12 +104,14 @@ impl Engine {
                 named: &[],
                 stage_days: (now - own.entered_at) as f64 / DAY_MS as f64,
                 visit: other.visits[usize::from(other.stage)],
+                returned: lifecycle.roles().was_customer(|stage| own.visits[stage]),
                 action: lifecycle.action(variant, other.stage),
             };
             slots.store(row, &other);
             self.population[k][usize::from(own.stage)] -= 1;
             self.population[k][usize::from(other.stage)] += 1;
             count(&mut self.tally.stage_changes, (k as u8, own.stage, other.stage, Trigger::Event));
+            self.traffic.count(&passage(lifecycle, &moved, &worth::segment_of(traits), now));
             let sequence = head.sequence.get(row) + 1;
             head.sequence.set(row, sequence);
             let change = StageChange {

@@ -22,6 +22,7 @@ pub mod alert;
 pub mod outcomes;
 pub mod quality;
 pub mod drift;
+pub mod moves;
 pub mod engine;
 pub mod described;
 pub mod migrate;

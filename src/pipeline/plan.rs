@@ -202,6 +202,12 @@ impl StageSlots {
         }
     }
 
+    /// How often the customer has been in a stage, the stay at hand included.
+    pub fn visits_of(&self, row: &[u32], stage: usize) -> u16 {
+        let word = self.visits.get(stage / 2).map_or(0, |pair| pair.get(row));
+        if stage.is_multiple_of(2) { word as u16 } else { (word >> 16) as u16 }
+    }
+
     pub fn store(&self, row: &mut [u32], state: &StageState) {
         self.stage.set(row, u32::from(state.stage));
         self.entered_at.set(row, state.entered_at);

@@ -143,6 +143,7 @@ impl Engine {
             named: &[],
             stage_days: (at - state.entered_at) as f64 / crate::time::DAY_MS as f64,
             visit,
+            returned: false,
             action: lifecycle.action(variant, state.stage),
         };
         state.entered_at = at;

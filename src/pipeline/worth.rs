@@ -3,12 +3,12 @@
 //! Counted from the states themselves, customer by customer: it is exact whenever it is asked for, and restarts
 //! and rebalances cannot lose any of it. Sums are of millionths, so that they do not depend on the order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::engine::Engine;
-use super::facts::TraitValue;
+use super::facts::{TraitValue, Traits};
 use super::features;
-use super::store::Customer;
 use crate::event::MICROS;
 
 /// The trait that names a customer's segment.
@@ -21,6 +21,8 @@ pub const OTHERS: &str = "(others)";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageWorth {
     pub customers: u64,
+    /// Of them, in a stage that is no customer's, those who have been customers before; counted where it matters.
+    pub returned: u64,
     pub(crate) clv_micros: i64,
 }
 
@@ -37,6 +39,7 @@ impl StageWorth {
 
     fn add(&mut self, other: StageWorth) {
         self.customers += other.customers;
+        self.returned += other.returned;
         self.clv_micros = self.clv_micros.saturating_add(other.clv_micros);
     }
 }
@@ -90,12 +93,6 @@ fn place(stages: &mut Stages, lifecycle: usize, stage: usize) -> &mut StageWorth
 }
 
 impl Engine {
-    /// The segment of a customer, if it is known and has one.
-    pub fn segment_of(&self, customer_id: &str) -> Option<Box<str>> {
-        let store = self.store();
-        segment(store.customer(store.find(customer_id)?))
-    }
-
     /// Looks at every customer; without the feature `clv_to_date` all of them are worth 0.
     pub fn worth(&self) -> Worth {
         let (plan, store) = (self.plan(), self.store());
@@ -109,13 +106,18 @@ impl Engine {
                 features::read_into(&plan.layout, row, now, plan.settings.margin, &[id], &mut values);
                 values[id.index()]
             });
-            let one = StageWorth { customers: 1, clv_micros: (clv * MICROS).round() as i64 };
-            let segment = segment(customer);
-            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
+            let clv_micros = (clv * MICROS).round() as i64;
+            let segment = customer.traits.as_deref().map_or("".into(), segment_of);
+            for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
+                let roles = lifecycle.roles();
+                let returned = roles.by_return
+                    && !roles.is_customer(stage)
+                    && roles.was_customer(|stage| slots.visits_of(row, stage));
+                let one = StageWorth { customers: 1, returned: u64::from(returned), clv_micros };
                 place(&mut worth.all, k, stage).add(one);
-                if let Some(segment) = &segment {
-                    place(worth.segment(segment), k, stage).add(one);
+                if !segment.is_empty() {
+                    place(worth.segment(&segment), k, stage).add(one);
                 }
             }
         }
@@ -123,12 +125,14 @@ impl Engine {
     }
 }
 
-fn segment(customer: &Customer) -> Option<Box<str>> {
-    Some(match customer.traits.as_ref()?.get(SEGMENT)? {
-        TraitValue::Text(text) => text.clone(),
-        TraitValue::Number(number) => number.to_string().into(),
-        TraitValue::Flag(flag) => flag.to_string().into(),
-    })
+/// The segment that these traits name; empty if they name none.
+pub fn segment_of(traits: &Traits) -> Cow<'_, str> {
+    match traits.get(SEGMENT) {
+        Some(TraitValue::Text(text)) => Cow::Borrowed(text),
+        Some(TraitValue::Number(number)) => number.to_string().into(),
+        Some(TraitValue::Flag(flag)) => flag.to_string().into(),
+        None => Cow::Borrowed(""),
+    }
 }
 
 #[cfg(test)]
@@ -175,8 +179,37 @@ mod tests {
         }
     }
 
+    /// Bought, lapsed by silence, and is one of many who stand where prospects do: told apart, now and when it leaves.
+    #[test]
+    fn former_customers_are_told_apart_from_prospects() {
+        let lifecycle = ("advocacy.toml".to_owned(), preset("advocacy").unwrap().to_owned());
+        let catalogue = Catalogue::shipped();
+        let model = crate::model::Model::of_one_term("clicks_7d", &catalogue);
+        let plan = Plan::new(&catalogue, &[lifecycle], &model, Settings::default()).unwrap();
+        let mut engine = Engine::new(Arc::new(plan), true);
+        let (begin, year) = (1_767_225_600_000, 365 * crate::time::DAY_MS);
+        let step = |engine: &mut Engine, id: &'static str, kind: &'static str, at| {
+            let source = if kind == "order_completed" { Source::Purchase } else { Source::Clickstream };
+            engine.step(&crate::event::Event { customer_id: id.into(), ..event(source, kind, at, None) });
+        };
+        step(&mut engine, "former", "order_completed", begin);
+        step(&mut engine, "prospect", "page_viewed", begin);
+        engine.run_until(begin + year);
+        let returned =
+            |engine: &Engine| engine.worth().all[0].iter().map(|stage| stage.returned).sum::<u64>();
+        assert_eq!(returned(&engine), 1);
+        step(&mut engine, "former", "order_completed", begin + year);
+        step(&mut engine, "prospect", "order_completed", begin + year);
+        assert_eq!(returned(&engine), 0);
+        let left: Vec<_> =
+            engine.traffic.moves().counts().filter(|(_, at, _)| at.from == "awareness").collect();
+        let moved =
+            left.iter().flat_map(|(_, _, left)| left.to()).map(|(_, moved)| (moved.all, moved.returned));
+        assert_eq!(moved.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), (2, 1));
+    }
+
     fn one(micros: i64) -> Stages {
-        vec![vec![StageWorth::default(), StageWorth { customers: 1, clv_micros: micros }]]
+        vec![vec![StageWorth::default(), StageWorth { customers: 1, returned: 0, clv_micros: micros }]]
     }
 
     #[test]

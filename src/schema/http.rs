@@ -82,7 +82,7 @@ fn lifecycle_kpis() -> Value {
         field("customers", "Who is in it now.", json!({ "type": "integer" })),
         field("entered", "Moves into it.", count(0)),
         field("left", "Moves out of it.", count(0)),
-        field("median_days", "Of the stays that ended since observation began.", or_null(at_least(0.0))),
+        field("median_days", "Of the stays that ended in the window.", or_null(at_least(0.0))),
         field(
             "clv_to_date",
             "What its customers have brought in, in the base currency, as of the last count.",
@@ -95,7 +95,11 @@ fn lifecycle_kpis() -> Value {
             share("churn_rate", "Moves from a customer's stage to a lapsed one."),
             share("retention_rate", "1 less the churn rate."),
             share("win_back_rate", "Moves from a lapsed stage to a customer's."),
-            field("conversions", "Every pair of stages that was ever passed.", list(conversion.clone())),
+            field(
+                "conversions",
+                "Every pair of stages that is known to have been passed.",
+                list(conversion.clone()),
+            ),
             field("stages", "In the order of the lifecycle.", list(stage.clone())),
         ]
     };
@@ -104,7 +108,11 @@ fn lifecycle_kpis() -> Value {
     let lifecycle = [
         field("lifecycle", "Which lifecycle.", text()),
         field("customer_stages", "The stages that count as being a customer.", list(text())),
-        field("lapsed_stages", "The stages that count as having gone.", list(text())),
+        field(
+            "lapsed_stages",
+            "The stages that count as having gone; those that prospects are in too, for former customers only.",
+            list(text()),
+        ),
     ];
     let segments = field("segments", "The same of the customers whose traits name a segment.", list(segment));
     object(lifecycle.into_iter().chain(figures()).chain([segments]))
@@ -118,7 +126,11 @@ fn kpis() -> Event {
         schema: object([
             field("window_days", "Days of event time that the rates are over.", count(1)),
             field("as_of", "The newest event time seen.", or_null(instant())),
-            field("observed_since", "The first stage change that was observed.", or_null(instant())),
+            field(
+                "observed_since",
+                "The first stage change that was observed; `null`: none was, and no rate is known.",
+                or_null(instant()),
+            ),
             field("lifecycles", "One for each.", list(lifecycle_kpis())),
         ]),
         examples: vec![json!({

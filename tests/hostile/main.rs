@@ -19,6 +19,7 @@ use stagecast::event::native::Envelope;
 use stagecast::event::{MAX_RECORD_BYTES, Reason, Source};
 use stagecast::pipeline::engine::{Applied, SEEN_MOST, TRAITS_BYTES_MOST};
 use stagecast::pipeline::lifecycle::preset;
+use stagecast::pipeline::moves;
 use stagecast::pipeline::plan::Settings;
 use stagecast::time::{DAY_MS, format_rfc3339};
 use support::{Driver, plan};
@@ -457,6 +458,20 @@ fn the_seeds_of_states_are_states_of_this_version() {
             std::fs::write(folder.join("bad-empty"), b"").unwrap();
         }
         assert_eq!(std::fs::read(&seed).unwrap(), body, "{}: UPDATE=1 writes it", seed.display());
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/moves");
+    for (n, (key, value)) in driver.engine.traffic.moves().records().take(4).enumerate() {
+        let rest = key.strip_prefix(moves::KEY).unwrap();
+        let bytes = [&[rest.len() as u8], rest, &value].concat();
+        let seed = folder.join(format!("ok-{n}"));
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(&seed, &bytes).unwrap();
+            std::fs::write(folder.join("bad-cut"), &bytes[..bytes.len() - 1]).unwrap();
+            std::fs::write(folder.join("bad-version"), [&[rest.len() as u8], rest, &[9][..]].concat())
+                .unwrap();
+        }
+        assert_eq!(std::fs::read(&seed).unwrap(), bytes, "{}: UPDATE=1 writes it", seed.display());
     }
     let description = driver.engine.plan().description.encode();
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/description/ok-1.json");

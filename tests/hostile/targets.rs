@@ -19,13 +19,14 @@ use stagecast::event::native::{
 use stagecast::event::{Event, Field, ProfileChange, Reject, Source};
 use stagecast::http::{self, Health, Live, Queries};
 use stagecast::kafka::marker::Marker;
-use stagecast::metrics::Metrics;
+use stagecast::metrics::{Metrics, PartitionFigures};
 use stagecast::model::Model;
 use stagecast::pipeline::catalogue::Catalogue;
 use stagecast::pipeline::described::Description;
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::facts::TraitValue;
 use stagecast::pipeline::lifecycle::preset;
+use stagecast::pipeline::moves::{self, Moves};
 use stagecast::pipeline::plan::{Plan, Settings};
 use stagecast::time::{DAY_MS, MIN_TS, Tick, Ts};
 
@@ -35,7 +36,7 @@ use crate::support;
 pub type Target = fn(&[u8]) -> bool;
 
 /// By the name of its corpus.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("native", native),
     ("framing", framing),
     ("segment", segment),
@@ -45,6 +46,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("state", state),
     ("marker", marker),
     ("description", description),
+    ("moves", moves),
     ("model", model),
     ("features", features),
     ("lifecycle", lifecycle),
@@ -278,6 +280,30 @@ fn description(bytes: &[u8]) -> bool {
     engine.learn_layout(description.id(), description);
     engine.layout_news();
     lives_on(&mut engine, "c", NOW);
+    true
+}
+
+/// The length of a key behind what all of them begin with, the key, and the value.
+fn moves(bytes: &[u8]) -> bool {
+    let Some((len, rest)) = bytes.split_first() else { return false };
+    let (key, value) = rest.split_at(usize::from(*len).min(rest.len()));
+    let key = [moves::KEY, key].concat();
+    let mut restored = Moves::default();
+    if restored.restore(&key, Some(value)).is_err() {
+        return false;
+    }
+    let mut again = Moves::default();
+    for (key, value) in restored.records() {
+        again.restore(&key, Some(&value)).expect("a count that was just written is read");
+    }
+    assert_eq!(again, restored);
+    let mut engine = Engine::new(Arc::clone(plan()), true);
+    engine.traffic.restore(&key, Some(value)).expect("it was accepted before");
+    lives_on(&mut engine, "c", NOW);
+    let figures = PartitionFigures { moves: engine.traffic.moves().clone(), ..PartitionFigures::default() };
+    let metrics = Metrics::new(plan()).expect("metrics");
+    metrics.set_partition(0, figures);
+    assert!(serde_json::to_string(&metrics.kpis()).is_ok());
     true
 }
 

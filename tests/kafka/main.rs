@@ -20,6 +20,7 @@ mod transactions;
 mod service;
 mod checkpoints;
 mod changes;
+mod kpis;
 mod rights;
 mod identity;
 mod formats;

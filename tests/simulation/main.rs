@@ -16,7 +16,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestError, TestRunner};
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use stagecast::kafka::restore::Reading;
-use stagecast::time::{DAY_MS, HOUR_MS, Ts, wall_now};
+use stagecast::pipeline::moves::{Moves, WINDOW_DAYS};
+use stagecast::pipeline::outbox::hash_customer;
+use stagecast::time::{DAY_MS, HOUR_MS, Ts, parse_rfc3339, wall_now};
 
 use cluster::{Cluster, Output};
 use shell::{FROM_FILES, Went, Without, Worker};
@@ -249,10 +251,35 @@ impl System {
             }
             // States are written as of the last instant at which something came of them.
             let (mut engine, _) = reading.finish().expect("states");
+            self.check_moves(partition, engine.traffic.moves());
             engine.run_until(world.until);
             states.extend(world::states_of(&engine));
         }
         assert!(states == world.states, "a state is not what sequential work gives");
+    }
+
+    /// The moves that a partition's log counts are those that were committed, as far as its window reaches.
+    fn check_moves(&self, partition: i32, moves: &Moves) {
+        let newest = moves.newest_day().unwrap_or(0);
+        let mut committed = BTreeMap::new();
+        for output in self.cluster.committed_outputs() {
+            let Some(json) = output.json.strip_prefix("StageChanges ") else { continue };
+            let change: serde_json::Value = serde_json::from_str(json).expect("a stage change");
+            let text = |field: &str| change[field].as_str().unwrap_or_default().to_owned();
+            let day = parse_rfc3339(&text("ts")).unwrap_or(Ts::MIN).div_euclid(DAY_MS);
+            let is_here = (hash_customer(&output.customer) % PARTITIONS as u64) as i32 == partition;
+            if is_here && day > newest - WINDOW_DAYS {
+                *committed.entry((day, text("lifecycle"), text("from"), text("to"))).or_insert(0) += 1;
+            }
+        }
+        let mut counted = BTreeMap::new();
+        for (day, place, left) in moves.counts() {
+            for (to, moved) in left.to() {
+                let pair = (day, place.lifecycle.to_owned(), place.from.to_owned(), to.to_owned());
+                *counted.entry(pair).or_insert(0) += moved.all;
+            }
+        }
+        assert_eq!(counted, committed, "the key figures are not of the committed moves");
     }
 }
 

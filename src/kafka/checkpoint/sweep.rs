@@ -69,6 +69,9 @@ fn put_shared(task: &Task, frame: &mut Frame) {
     for (key, value) in engine.identities().records() {
         frame.put(&key, &value);
     }
+    for (key, value) in engine.traffic.moves().records() {
+        frame.put(&key, &value);
+    }
     frame.put(quality::KEY, &engine.quality.ledger().encode());
     frame.put(drift::KEY, &engine.drift.census().encode());
 }

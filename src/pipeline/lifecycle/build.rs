@@ -14,6 +14,7 @@ use super::file::{At, File, Override, Patch, StageText};
 use super::flips::{Watch, grows};
 use super::problems::Problems;
 use super::program::{Entry, Program, REJECT};
+use super::roles::Roles;
 use super::variants::Selectors;
 use super::{Lifecycle, Stage, StageRules, Told, Variant};
 
@@ -51,12 +52,14 @@ pub(super) fn build(file: &File, names: &dyn FeatureNames, problems: &mut Proble
         .collect();
     let mut traits = compiler.traits;
     traits.extend(file.overrides.iter().map(|o| o.of_trait.as_str().into()));
+    let (initial, stages) = (initial?, file.stages.iter().map(stage).collect::<Box<[Stage]>>());
     Some(Lifecycle {
         name: file.name.as_ref()?.value.as_str().into(),
         version: file.version.as_str().into(),
         definition: file.definition.as_str().into(),
-        initial: initial?,
-        stages: file.stages.iter().map(stage).collect(),
+        initial,
+        roles: Roles::of(&stages, usize::from(initial)),
+        stages,
         allowed: allowed.clone().into(),
         selectors,
         variants: variants.into_iter().collect::<Option<_>>()?,
@@ -76,6 +79,7 @@ fn stage(text: &StageText) -> Stage {
         enter,
         from: text.from.as_ref().map(|from| from.value.iter().map(|s| s.as_str().into()).collect()),
         min_dwell_ms: text.rules.min_dwell_ms.unwrap_or(0),
+        customer: text.customer,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::time::parse_span;
 use super::problems::Problems;
 
 const FILE_KEYS: [&str; 7] = ["name", "initial", "version", "traits", "thresholds", "stage", "override"];
-const STAGE_KEYS: [&str; 7] = ["name", "enter", "stay", "from", "min_dwell", "action", "reasons"];
+const STAGE_KEYS: [&str; 8] = ["name", "enter", "stay", "from", "min_dwell", "action", "reasons", "customer"];
 const PATCH_KEYS: [&str; 4] = ["enter", "stay", "min_dwell", "action"];
 /// Hex digits of the content's hash that make a version.
 const VERSION_DIGITS: usize = 12;
@@ -44,6 +44,7 @@ pub(super) struct File {
 pub(super) struct StageText {
     pub name: At<String>,
     pub from: Option<At<Vec<String>>>,
+    pub customer: bool,
     pub rules: Patch,
     /// What a move into the stage may be told with, and when each is true; in file order.
     pub reasons: Vec<(String, At<String>)>,
@@ -202,7 +203,7 @@ impl Reader<'_, '_> {
 
     fn stage(&mut self, line: usize, table: &DeTable<'_>) -> Option<StageText> {
         let (mut name, mut from, mut rules, mut reasons) = (None, None, Patch::default(), Vec::new());
-        let mut named = false;
+        let (mut named, mut customer) = (false, false);
         for e in self.entries(table) {
             match e.key {
                 "name" => {
@@ -210,6 +211,10 @@ impl Reader<'_, '_> {
                     name = self.text(&e);
                 }
                 "from" => from = self.list(&e),
+                "customer" => match e.value.as_bool() {
+                    Some(says) => customer = says,
+                    None => self.wrong(&e, "true or false"),
+                },
                 "reasons" => {
                     for reason in self.table(&e) {
                         reasons.extend(self.text(&reason).map(|rule| (reason.key.to_string(), rule)));
@@ -222,7 +227,7 @@ impl Reader<'_, '_> {
         if !named {
             self.problems.add(line, "a stage has no `name`");
         }
-        name.map(|name| StageText { name, from, rules, reasons })
+        name.map(|name| StageText { name, from, customer, rules, reasons })
     }
 
     /// Whether the key is one that stages and overrides share; it has been read then.

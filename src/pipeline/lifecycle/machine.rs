@@ -100,6 +100,7 @@ impl Lifecycle {
         now: Ts,
         facts: &Facts<'_>,
     ) -> Move<'a> {
+        let returned = self.roles.was_customer(|stage| state.visits.get(stage).copied().unwrap_or(0));
         let from = std::mem::replace(&mut state.stage, to as u8);
         state.entered_at = now;
         let visit = state.visits.get_mut(to).map_or(1, |visits| {
@@ -116,6 +117,7 @@ impl Lifecycle {
             named: &told.named,
             stage_days: facts.stage_days,
             visit,
+            returned,
             action: stage.action.as_deref(),
         }
     }

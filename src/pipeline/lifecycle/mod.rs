@@ -15,6 +15,7 @@ mod flips;
 mod variants;
 mod build;
 mod machine;
+pub mod roles;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::time::Ts;
 use flips::Watch;
 use problems::Problems;
 use program::{Entry, Program};
+use roles::Roles;
 use variants::Selectors;
 
 /// The lifecycles that ship with the program, by name.
@@ -94,6 +96,8 @@ pub struct Move<'a> {
     pub stage_days: f64,
     /// This is the nth time in `to`.
     pub visit: u16,
+    /// The customer had been in a stage of customers when it left `from`.
+    pub returned: bool,
     pub action: Option<&'a str>,
 }
 
@@ -109,6 +113,8 @@ pub struct Stage {
     /// `None`: from any stage.
     pub from: Option<Box<[Box<str>]>>,
     pub min_dwell_ms: i64,
+    /// The file says that who is in it is a customer.
+    pub customer: bool,
 }
 
 /// A lifecycle, ready to run.
@@ -121,6 +127,7 @@ pub struct Lifecycle {
     /// The stage in which every customer begins.
     pub initial: u8,
     stages: Box<[Stage]>,
+    roles: Roles,
     /// Per stage, the mask of the stages that may be entered from it.
     allowed: Box<[u64]>,
     selectors: Selectors,
@@ -169,6 +176,11 @@ impl Lifecycle {
     }
 
     /// In order of priority, highest first.
+    /// Which stages are those of customers, and in which they have lapsed.
+    pub fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }

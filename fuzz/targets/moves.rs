@@ -1,0 +1,2 @@
+#![no_main]
+stagecast_fuzz::fuzz!("moves");
