@@ -14,8 +14,9 @@ use stagecast::event::Source;
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::pipeline::engine::{Applied, Engine};
-use stagecast::pipeline::identity::Message;
+use stagecast::pipeline::identity::{Message, Refused};
 use stagecast::pipeline::lifecycle::preset;
+use stagecast::pipeline::outbox::Channel;
 use stagecast::pipeline::plan::{Plan, Privacy, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts, format_rfc3339};
 use support::{Driver, Out, plan};
@@ -29,8 +30,12 @@ fn tries(cases: u32) -> ProptestConfig {
 }
 
 fn a_plan() -> Arc<Plan> {
+    a_plan_with(3 * DAY_MS)
+}
+
+fn a_plan_with(opt_out_ms: i64) -> Arc<Plan> {
     let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
-    let privacy = Privacy { opt_out_ms: 3 * DAY_MS, ..Privacy::default() };
+    let privacy = Privacy { opt_out_ms, ..Privacy::default() };
     plan(&lifecycles, Settings { privacy, ..Settings::default() })
 }
 
@@ -218,7 +223,7 @@ proptest! {
         }
         prop_assert_eq!(alive.len(), merged.engine.store().len());
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for out in changes.iter().filter(|out| out.channel == stagecast::pipeline::outbox::Channel::StageChanges) {
+        for out in changes.iter().filter(|out| out.channel == Channel::StageChanges) {
             let n = counts.entry(out.key.clone()).or_default();
             *n += 1;
             prop_assert_eq!(out.json()["sequence"].as_u64(), Some(*n), "without gaps");
@@ -289,6 +294,8 @@ struct Partitions {
     inboxes: Vec<VecDeque<Vec<u8>>>,
     events: Vec<VecDeque<Step>>,
     taken: usize,
+    written: Vec<Out>,
+    refused: Vec<Refused>,
 }
 
 impl Partitions {
@@ -308,13 +315,16 @@ impl Partitions {
             inboxes: vec![VecDeque::new(); Self::COUNT],
             events,
             taken: 0,
+            written: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
     /// Lets a partition do one thing in a transaction: take in what another says, or an event of its own; may
     /// take it back first, and may be restarted after.
     fn advance(&mut self, partition: usize, listens: bool, fails: bool, restarts: bool) {
-        let engine = &mut self.drivers[partition].engine;
+        let driver = &mut self.drivers[partition];
+        let engine = &mut driver.engine;
         let message = if listens { self.inboxes[partition].pop_front() } else { None };
         let event = if message.is_none() { self.events[partition].pop_front() } else { None };
         for attempt in 0..=usize::from(fails) {
@@ -339,10 +349,11 @@ impl Partitions {
         for message in engine.identities_mut().take_outgoing() {
             self.inboxes[Self::of(&message.to)].push_back(message.encode());
         }
+        self.refused.extend(engine.identities_mut().take_refused());
         self.logs[partition].write(engine);
-        engine.commit();
+        self.written.extend(driver.commit());
         if restarts {
-            *engine = self.logs[partition].restored(&self.plan);
+            driver.engine = self.logs[partition].restored(&self.plan);
         }
         assert_eq!(self.drivers[partition].engine.population(), self.drivers[partition].recount());
     }
@@ -412,4 +423,96 @@ proptest! {
         prop_assert_eq!(counted, happened as f64);
         prop_assert!(partitions.taken >= happened);
     }
+}
+
+fn step(number: usize, ts: Ts, customer: &'static str, kind: &'static str, more: &str) -> Step {
+    let source = if kind.starts_with("customer") { Source::Profile } else { Source::Clickstream };
+    Step { ts, customer, source, kind, more: more.to_owned(), number }
+}
+
+/// Receipts: who by hash, and when.
+fn receipts(written: &[Out]) -> BTreeSet<(String, String)> {
+    let receipts = written.iter().filter(|out| out.channel == Channel::Erasures).map(Out::json);
+    let text = |json: &serde_json::Value, name: &str| json[name].as_str().expect("a text").to_owned();
+    receipts.map(|json| (text(&json, "customer_hash"), text(&json, "ts"))).collect()
+}
+
+/// `a` is folded into `b` and `b` into `c`, who is erased before anything of that has arrived: whatever the time
+/// in which events of the erased are dropped, nobody comes back, and each id has its receipt.
+#[test]
+fn who_was_erased_does_not_come_back_by_a_merge_that_was_under_way() {
+    for (opt_out_ms, is_chain, is_born_again, restarts) in [0, 3 * DAY_MS].into_iter().flat_map(|opt_out| {
+        [false, true].into_iter().flat_map(move |chain| {
+            [(false, false), (false, true), (true, false), (true, true)].map(|(b, r)| (opt_out, chain, b, r))
+        })
+    }) {
+        let case = format!("opt_out {opt_out_ms}, {is_chain}, {is_born_again}, {restarts}");
+        let last = if is_chain { "c" } else { "b" };
+        let merged_at = START + DAY_MS;
+        let mut steps = vec![
+            step(1, START, "a", "product_viewed", ""),
+            step(2, START, "b", "product_viewed", ""),
+            step(3, merged_at, "b", "customers_merged", r#","from_id":"a""#),
+        ];
+        if is_chain {
+            steps.push(step(4, merged_at + 5_000, "c", "customers_merged", r#","from_id":"b""#));
+        }
+        steps.push(step(5, merged_at + 10_000, last, "customer_deleted", ""));
+        if is_born_again {
+            steps.push(step(6, merged_at + 20 * DAY_MS, last, "product_viewed", ""));
+        }
+        let plan = a_plan_with(opt_out_ms);
+        let mut partitions = Partitions::new(&plan, &steps);
+        // Every partition reads all its events, and its time passes, before any hears of another.
+        for partition in 0..Partitions::COUNT {
+            while !partitions.events[partition].is_empty() {
+                partitions.advance(partition, false, false, restarts);
+            }
+            partitions.drivers[partition].engine.tick(merged_at + 30 * DAY_MS);
+        }
+        partitions.run(&[]);
+        let alive: Vec<String> =
+            partitions.drivers.iter().flat_map(|driver| driver.states().into_keys()).collect();
+        let at = merged_at + 40 * DAY_MS;
+        if is_born_again {
+            assert_eq!(alive, [last], "{case}");
+            let features = partitions.features(last, at).expect("it is alive");
+            let events = features.iter().find(|(name, _)| name == "events_lifetime");
+            assert_eq!(events.map(|(_, n)| *n), Some(1.0), "{case}: of the new life alone");
+        } else {
+            assert!(alive.is_empty(), "{case}: {alive:?}");
+        }
+        let mut alone = Driver::new(&plan);
+        let mut expected = Vec::new();
+        for step in &steps {
+            alone.apply(step.source, step.json_of(step.customer).as_bytes());
+            expected.extend(alone.commit());
+        }
+        assert_eq!(receipts(&partitions.written), receipts(&expected), "{case}");
+        assert_eq!(receipts(&expected).len(), if is_chain { 3 } else { 2 }, "{case}");
+    }
+}
+
+/// An event of another id of the erased, from before, is not what begins a new life either.
+#[test]
+fn an_event_from_before_an_erasure_does_not_bring_back_who_it_follows() {
+    let merged_at = START + DAY_MS;
+    let steps = [
+        step(1, START, "b", "product_viewed", ""),
+        step(2, merged_at, "b", "customers_merged", r#","from_id":"a""#),
+        step(3, merged_at + 10_000, "b", "customer_deleted", ""),
+        step(4, merged_at + 5_000, "a", "product_viewed", ""),
+    ];
+    let mut partitions = Partitions::new(&a_plan_with(0), &steps);
+    let (a, b) = (Partitions::of("a"), Partitions::of("b"));
+    for _ in 0..2 {
+        partitions.advance(b, false, false, false);
+    }
+    // The redirect, then the event that follows it, and all of it arrives after the erasure.
+    partitions.advance(a, true, false, false);
+    partitions.advance(a, false, false, false);
+    partitions.advance(b, false, false, false);
+    partitions.run(&[]);
+    assert!(partitions.drivers.iter().all(|driver| driver.engine.store().is_empty()));
+    assert_eq!(receipts(&partitions.written).len(), 2);
 }

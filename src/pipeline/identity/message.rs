@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, VERSION};
+use super::{Id, VERSION, unknown};
 use crate::event::{Event, Field, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::described::Description;
 use crate::pipeline::facts::TraitValue;
@@ -17,8 +17,34 @@ pub struct Message {
     pub at: Ts,
     /// The ids that it came through, first to last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) path: Vec<Id>,
+    pub(super) path: Vec<Hop>,
     pub(super) body: Body,
+}
+
+/// An id that something came through, by its redirect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "HopForm")]
+pub struct Hop {
+    pub id: Id,
+    /// The latest of the merges that the redirect stood for.
+    pub via: Ts,
+}
+
+/// Messages of an earlier version, which may be under way, name the id alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HopForm {
+    Id(Id),
+    Hop { id: Id, via: Ts },
+}
+
+impl From<HopForm> for Hop {
+    fn from(form: HopForm) -> Hop {
+        match form {
+            HopForm::Id(id) => Hop { id, via: MIN_TS },
+            HopForm::Hop { id, via } => Hop { id, via },
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +57,12 @@ pub(super) enum Body {
     /// What somebody had who is this customer now.
     State(Box<Moved>),
     /// Whom your events follow from now on: nobody, and you are a customer of your own again.
-    Follow { target: Option<Id> },
+    Follow {
+        target: Option<Id>,
+        /// The latest of the merges by which you are that one.
+        #[serde(default = "unknown")]
+        via: Ts,
+    },
     /// The customer that you are now was erased.
     Forget,
 }
@@ -88,7 +119,7 @@ enum Value {
 }
 
 impl Message {
-    pub(super) fn new(to: &str, at: Ts, path: Vec<Id>, body: Body) -> Message {
+    pub(super) fn new(to: &str, at: Ts, path: Vec<Hop>, body: Body) -> Message {
         Message { v: VERSION, to: to.into(), at, path, body }
     }
 

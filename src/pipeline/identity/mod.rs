@@ -31,6 +31,7 @@ use super::engine::Engine;
 use crate::event::{Event, Origin, ProfileChange, Reject, Source};
 use crate::time::{MAX_TS, MIN_TS, Ts};
 
+pub(in crate::pipeline) use message::Hop;
 pub use message::Message;
 
 /// Redirects that one event or state follows.
@@ -48,8 +49,15 @@ type Id = Box<str>;
 struct Redirect {
     v: u8,
     target: Id,
+    /// The latest of the merges by which it is the target; records of an earlier version do not tell.
+    #[serde(default = "unknown")]
+    via: Ts,
     /// Events before this instant follow; it moves on while some do.
     until: Ts,
+}
+
+const fn unknown() -> Ts {
+    MIN_TS
 }
 
 /// The ids that were merged into a customer, oldest first.
@@ -155,9 +163,8 @@ impl Identities {
         Ok(true)
     }
 
-    fn change_redirect(&mut self, id: &str, to: Option<(&str, Ts)>) {
+    fn change_redirect(&mut self, id: &str, to: Option<Redirect>) {
         self.before.push(Before::Redirect(id.into(), self.redirects.get(id).cloned()));
-        let to = to.map(|(target, until)| Redirect { v: VERSION, target: target.into(), until });
         self.put_redirect(id.into(), to);
     }
 
