@@ -10,14 +10,14 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use stagecast::event::Source;
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
+use stagecast::event::{Origin, ProfileChange, Source};
 use stagecast::pipeline::engine::{Applied, Engine};
 use stagecast::pipeline::identity::{Message, Refused};
 use stagecast::pipeline::lifecycle::preset;
 use stagecast::pipeline::outbox::Channel;
-use stagecast::pipeline::plan::{Plan, Privacy, Settings};
+use stagecast::pipeline::plan::{Identity, Plan, Privacy, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts, format_rfc3339};
 use support::{Driver, Out, plan};
 
@@ -337,7 +337,12 @@ impl Partitions {
             if let Some(event) = &event {
                 let json = event.json_of(event.customer);
                 let envelope = Envelope { source: event.source, key: None, timestamp: None, latest: None };
-                let event = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                let mut decoded = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                if let Some(ProfileChange::Merged(merge)) = decoded.profile.as_deref_mut() {
+                    let offset = event.number as i64;
+                    merge.origin = Some(Box::new(Origin { offset, ..Origin::default() }));
+                }
+                let event = decoded;
                 applied = Some(engine.step(&event));
             }
             if attempt < usize::from(fails) {
@@ -367,8 +372,35 @@ impl Partitions {
         while let Some(partition) = (0..Self::COUNT).find(|i| is_left(self, *i)) {
             self.advance(partition, true, false, false);
             steps += 1;
-            assert!(steps < 10_000, "they talk for ever");
+            assert!(steps < 100_000, "they talk for ever");
         }
+    }
+
+    /// Who an id is in the end, by the redirects of all partitions.
+    fn who(&self, id: &str) -> String {
+        let mut who = id.to_owned();
+        let mut way = vec![who.clone()];
+        while let Some(target) = self.drivers[Self::of(&who)].engine.identities().target(&who) {
+            who = target.to_owned();
+            assert!(!way.contains(&who), "{id} goes round in a circle: {way:?}");
+            way.push(who.clone());
+        }
+        who
+    }
+
+    /// The numbers of the merges that were refused; none twice.
+    fn refused(&self) -> BTreeSet<usize> {
+        let offset = |refused: &Refused| refused.origin.as_ref().map(|origin| origin.offset as usize);
+        let refused: Vec<usize> =
+            self.refused.iter().map(|refused| offset(refused).expect("a record")).collect();
+        let once: BTreeSet<usize> = refused.iter().copied().collect();
+        assert_eq!(once.len(), refused.len(), "a merge is refused twice: {refused:?}");
+        once
+    }
+
+    fn events(&self, id: &str, at: Ts) -> f64 {
+        let features = self.features(id, at).into_iter().flatten();
+        features.filter(|(name, _)| name == "events_lifetime").map(|(_, n)| n).sum()
     }
 
     fn features(&self, id: &str, at: Ts) -> Option<Vec<(String, f64)>> {
@@ -409,10 +441,25 @@ proptest! {
         steps in histories(false),
         schedule in vec((any::<u8>(), any::<u8>()), 0..300),
     ) {
-        let plan = a_plan();
+        // Nobody is forgotten meanwhile.
+        let identity = Identity { follow_ms: 40_000 * DAY_MS };
+        let lifecycles = [preset("retention").expect("a preset").to_owned()];
+        let plan = plan(&lifecycles, Settings { identity, ..Settings::default() });
         let mut partitions = Partitions::new(&plan, &steps);
         partitions.run(&schedule);
         let at = end(&steps);
+        // Every merge either holds or was refused, once; and nothing but merges that hold makes two ids one.
+        let refused = partitions.refused();
+        let mut one: BTreeMap<&str, &str> = IDS.iter().map(|id| (*id, *id)).collect();
+        for step in steps.iter().filter(|step| !refused.contains(&step.number)) {
+            let Some(from) = step.merged() else { continue };
+            prop_assert_eq!(partitions.who(from), partitions.who(step.customer), "{:?}", step);
+            let (old, new) = (one[from], one[step.customer]);
+            one.values_mut().filter(|group| **group == old).for_each(|group| *group = new);
+        }
+        for (id, other) in IDS.iter().flat_map(|id| IDS.iter().map(move |other| (*id, *other))) {
+            prop_assert_eq!(partitions.who(id) == partitions.who(other), one[id] == one[other], "{} {}", id, other);
+        }
         let happened = steps.iter().filter(|step| Source::ACTIVITY.contains(&step.source)).count();
         let counted: f64 = IDS
             .iter()
@@ -515,4 +562,72 @@ fn an_event_from_before_an_erasure_does_not_bring_back_who_it_follows() {
     partitions.run(&[]);
     assert!(partitions.drivers.iter().all(|driver| driver.engine.store().is_empty()));
     assert_eq!(receipts(&partitions.written).len(), 2);
+}
+
+/// So many ids in turn in each of the partitions, with one event each before and after all merges, and the merges
+/// of each into the next.
+fn chain(length: usize) -> (Vec<&'static str>, Vec<Step>) {
+    let name = |n: usize| &*format!("{}{n:03}", ["a", "b", "c"][n % 3]).leak();
+    let ids: Vec<&'static str> = (0..length).map(name).collect();
+    let mut steps = Vec::new();
+    for id in &ids {
+        steps.push(step(steps.len(), START, id, "product_viewed", ""));
+    }
+    for (n, pair) in ids.windows(2).enumerate() {
+        let from = format!(r#","from_id":"{}""#, pair[0]);
+        let ts = START + DAY_MS + n as i64 * MINUTE_MS;
+        steps.push(step(steps.len(), ts, pair[1], "customers_merged", &from));
+    }
+    for id in &ids {
+        steps.push(step(steps.len(), START + 3 * DAY_MS, id, "product_viewed", ""));
+    }
+    (ids, steps)
+}
+
+/// Every partition reads all of its own before any hears of another; all restart on the way.
+fn all_at_once(steps: &[Step]) -> Partitions {
+    let mut partitions = Partitions::new(&a_plan(), steps);
+    for partition in 0..Partitions::COUNT {
+        while !partitions.events[partition].is_empty() {
+            partitions.advance(partition, false, false, false);
+        }
+        partitions.advance(partition, false, false, true);
+    }
+    partitions.run(&[(0, 24), (1, 24), (2, 24), (0, 24), (1, 24), (2, 24)]);
+    partitions
+}
+
+#[test]
+fn of_merges_that_make_a_circle_the_latest_is_refused_and_one_customer_is_left() {
+    for length in [2, 3, 8, 14, 40] {
+        let (ids, mut steps) = chain(length);
+        let last = *ids.last().expect("some");
+        let (number, from) = (steps.len(), format!(r#","from_id":"{last}""#));
+        steps.push(step(number, START + 2 * DAY_MS, ids[0], "customers_merged", &from));
+        steps.sort_by_key(|step| step.ts);
+        let partitions = all_at_once(&steps);
+        assert_eq!(partitions.refused(), BTreeSet::from([number]), "{length}");
+        assert!(ids.iter().all(|id| partitions.who(id) == last), "{length}");
+        let customers: usize = partitions.drivers.iter().map(|driver| driver.engine.store().len()).sum();
+        assert_eq!(customers, 1, "{length}");
+        let at = START + 4 * DAY_MS;
+        assert_eq!(partitions.events(last, at), 2.0 * length as f64, "{length}");
+        // That is who replay has.
+        let mut alone = Driver::new(&a_plan());
+        steps.iter().for_each(|step| {
+            apply(&mut alone, step, step.customer);
+        });
+        assert_eq!(alone.engine.identities_mut().take_refused().len(), 1, "{length}");
+        assert_eq!(partitions.features(last, at), features(&alone.engine, last, at), "{length}");
+    }
+}
+
+#[test]
+fn a_long_chain_of_merges_holds_when_all_are_under_way_at_once() {
+    let (ids, steps) = chain(120);
+    let partitions = all_at_once(&steps);
+    let last = *ids.last().expect("some");
+    assert!(partitions.refused().is_empty());
+    assert_eq!(partitions.who(ids[0]), last);
+    assert_eq!(partitions.events(last, START + 4 * DAY_MS), 240.0);
 }

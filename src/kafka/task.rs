@@ -270,6 +270,7 @@ impl Task {
         self.engine.tell_wall(wall);
         if idle {
             self.engine.forget_erasures();
+            self.engine.forget_merge_records();
         }
         let grace = Duration::from_millis(self.timing.grace_ms.max(0) as u64);
         if self.timing.clock == Clock::Wall && idle && self.active.elapsed() >= grace {

@@ -139,6 +139,11 @@ impl OptOuts {
         self.by_hash.get(&hash).copied()
     }
 
+    /// The latest reading of the wall clock.
+    pub(super) fn wall(&self) -> Ts {
+        self.wall
+    }
+
     /// What the transaction at hand must write: `None` for a tombstone.
     pub fn changes(&self) -> Vec<(CustomerHash, Option<OptOut>)> {
         let changed: BTreeSet<CustomerHash> = self.before.iter().map(|(hash, _)| *hash).collect();

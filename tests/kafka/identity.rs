@@ -222,3 +222,34 @@ fn a_backlog_longer_than_the_opt_out_brings_nobody_back() {
     world.finish(&["run", "--until-end"], &[]);
     check_all_are_gone(&world);
 }
+
+#[test]
+fn a_circle_of_merges_in_a_backlog_leaves_one_customer_and_one_dead_letter() {
+    let mut world = World::new("merge-circle", 3, MANY);
+    let ids: Vec<String> = (0..14).map(|n| format!("k{n:02}")).collect();
+    for id in &ids {
+        for ts in [START, START + 4 * DAY_MS] {
+            world.add(Source::Clickstream, id, &event(id, "page_viewed", ts, ""));
+        }
+    }
+    let merge = |world: &mut World, from: &str, to: &str, ts: Ts| {
+        let json = event(to, "customers_merged", ts, &format!(r#","from_id":"{from}""#));
+        world.add(Source::Profile, to, &json);
+        json
+    };
+    for (n, pair) in ids.windows(2).enumerate() {
+        merge(&mut world, &pair[0], &pair[1], START + DAY_MS + n as i64 * MINUTE_MS);
+    }
+    let contradiction = merge(&mut world, &ids[13], &ids[0], START + 2 * DAY_MS);
+    world.sort();
+    world.load(0.0, 1.0);
+    for point in ["before_commit:2", "after_commit:3"] {
+        let mut process = world.start("box-0", &["run", "--until-end"], &[("STAGECAST_FAULT", point)]);
+        process.exit_code(SOON);
+    }
+    world.finish(&["run", "--until-end"], &[]);
+    check(&world, &ids[..13].iter().cloned().collect());
+    let letters = world.kafka.read(&[&world.topic("dlq")], Isolation::Committed);
+    let letters: Vec<&str> = letters.iter().map(|letter| letter.text()).collect();
+    assert_eq!(letters, [contradiction]);
+}

@@ -26,8 +26,18 @@ pub struct Message {
 #[serde(from = "HopForm")]
 pub struct Hop {
     pub id: Id,
-    /// The latest of the merges that the redirect stood for.
+    /// The latest of the merges that brought it through here, those before on its way included.
     pub via: Ts,
+    /// When the id itself was merged, and whether the record that asked for it can still be told.
+    pub merged_at: Ts,
+    pub is_told: bool,
+}
+
+impl Hop {
+    /// Of a circle of redirects the merge that ranks highest cannot be: the latest, as replay has it.
+    pub(super) fn rank(&self) -> (bool, Ts, &str) {
+        (self.is_told, self.merged_at, &self.id)
+    }
 }
 
 /// Messages of an earlier version, which may be under way, name the id alone.
@@ -35,14 +45,14 @@ pub struct Hop {
 #[serde(untagged)]
 enum HopForm {
     Id(Id),
-    Hop { id: Id, via: Ts },
+    Hop { id: Id, via: Ts, merged_at: Ts, is_told: bool },
 }
 
 impl From<HopForm> for Hop {
     fn from(form: HopForm) -> Hop {
         match form {
-            HopForm::Id(id) => Hop { id, via: MIN_TS },
-            HopForm::Hop { id, via } => Hop { id, via },
+            HopForm::Id(id) => Hop { id, via: MIN_TS, merged_at: MIN_TS, is_told: false },
+            HopForm::Hop { id, via, merged_at, is_told } => Hop { id, via, merged_at, is_told },
         }
     }
 }

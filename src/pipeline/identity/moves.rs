@@ -12,6 +12,8 @@ use crate::pipeline::outbox::Channel;
 use crate::time::{MAX_TS, MIN_TS, Ts};
 
 const CIRCLE: &str = "the customer was itself merged into the one that is to be merged into it";
+const CONTRADICTED: &str = "the customer it is to be merged into was by earlier merges merged into it";
+const TOO_LONG: &str = "more customers are being merged into one another than are followed";
 const ELSEWHERE: &str = "the customer to be merged was merged into another one before";
 
 impl Engine {
@@ -23,6 +25,8 @@ impl Engine {
                 applied = followed;
             }
         }
+        // Nothing is under way that a merge could contradict.
+        self.identities.forget_records(MAX_TS);
         applied
     }
 
@@ -71,23 +75,46 @@ impl Engine {
     }
 
     /// Where something goes that came for `id` through `path`, and through what by then; `None`: it has arrived. A
-    /// redirect that is over, or that makes a circle which ends here, is dropped.
+    /// redirect that is over is dropped; a merge that makes a circle with earlier ones, or too long a way, is taken
+    /// back. In a circle the way holds each redirect once, as it was met last.
     fn next_hop(&mut self, id: &str, ts: Ts, path: &[Hop]) -> Option<(Id, Vec<Hop>)> {
         let follow_ms = self.plan().settings.identity.follow_ms;
         let redirect = self.identities.redirects.get(id)?;
-        if redirect.until <= ts || ends_at(id, path) {
+        let (target, until) = (redirect.target.clone(), redirect.until);
+        if until <= ts {
             self.identities.change_redirect(id, None);
             return None;
         }
-        let redirect = redirect.clone();
-        let hop = Hop { id: id.into(), via: redirect.via };
-        let next = (redirect.target.clone(), path.iter().cloned().chain([hop]).collect());
-        // Seldom enough to write little, often enough that who is in use is not forgotten.
-        if redirect.until.saturating_sub(ts) < follow_ms / 2 {
-            let until = end_of_redirect(ts, follow_ms);
-            self.identities.change_redirect(id, Some(Redirect { until, ..redirect }));
+        let hop = Hop {
+            id: id.into(),
+            via: redirect.via.max(latest(path)),
+            merged_at: redirect.merged_at,
+            is_told: redirect.origin.is_some(),
+        };
+        let circle = path.iter().position(|before| *before.id == *id).map(|first| &path[first + 1..]);
+        if circle.is_some_and(|others| others.iter().all(|other| other.rank() < hop.rank())) {
+            self.take_back(id, CONTRADICTED);
+            return None;
         }
-        Some(next)
+        if circle.is_none() && path.len() >= MAX_HOPS {
+            self.take_back(id, TOO_LONG);
+            return None;
+        }
+        let way = circle.unwrap_or(path).iter().cloned().chain([hop]).collect();
+        // Seldom enough to write little, often enough that who is in use is not forgotten.
+        if until.saturating_sub(ts) < follow_ms / 2 {
+            let until = end_of_redirect(ts, follow_ms);
+            let longer = self.identities.redirects.get(id).map(|now| Redirect { until, ..now.clone() });
+            self.identities.change_redirect(id, longer);
+        }
+        Some((target, way))
+    }
+
+    /// The merge of this id does not hold: it is a customer of its own again.
+    fn take_back(&mut self, id: &str, why: &str) {
+        let origin = self.identities.redirects.get(id).and_then(|redirect| redirect.origin.clone());
+        self.identities.change_redirect(id, None);
+        self.refuse(origin, why);
     }
 
     /// A merge has come to the customer that is to remain: asks the other for what it has.
@@ -137,9 +164,9 @@ impl Engine {
             _ if is_gone => (None, *merged_at, Vec::new()),
             Some(index) => {
                 let (state, at) = self.let_go(index, *merged_at);
-                (Some(state), at, self.redirect(from, target, *merged_at))
+                (Some(state), at, self.redirect(from, target, *merged_at, origin.clone()))
             }
-            None => (None, *merged_at, self.redirect(from, target, *merged_at)),
+            None => (None, *merged_at, self.redirect(from, target, *merged_at, origin.clone())),
         };
         let layout = state.as_ref().map(|_| (self.plan().layout_id, self.plan().description.clone()));
         let (merged_at, is_new, event_id) = (*merged_at, *is_new, event_id.clone());
@@ -163,9 +190,11 @@ impl Engine {
     }
 
     /// From now on events of `from` follow `target`, and so do those of everybody who was `from`. Returns all.
-    fn redirect(&mut self, from: &str, target: &str, at: Ts) -> Vec<Id> {
+    fn redirect(&mut self, from: &str, target: &str, at: Ts, origin: Option<Box<Origin>>) -> Vec<Id> {
         let until = end_of_redirect(at, self.plan().settings.identity.follow_ms);
-        let redirect = Redirect { v: VERSION, target: target.into(), via: at, until };
+        let (target_id, noted_at) = (target.into(), self.opt_outs.wall());
+        let redirect =
+            Redirect { v: VERSION, target: target_id, via: at, merged_at: at, until, origin, noted_at };
         self.identities.change_redirect(from, Some(redirect));
         let mut ids = self.identities.take_aliases(from);
         self.tell_to_follow(&ids, Some(target), at, at);
@@ -174,7 +203,7 @@ impl Engine {
     }
 
     fn tell_to_follow(&mut self, ids: &[Id], target: Option<&str>, via: Ts, at: Ts) {
-        for id in ids {
+        for id in ids.iter().filter(|id| target != Some(&***id)) {
             let body = Body::Follow { target: target.map(Id::from), via };
             self.identities.send(Message::new(id, at, Vec::new(), body));
         }
@@ -184,8 +213,10 @@ impl Engine {
         let Some(redirect) = self.identities.redirects.get(id) else { return };
         let until = redirect.until.max(end_of_redirect(at, self.plan().settings.identity.follow_ms));
         let via = redirect.via.max(via);
-        let to = target.filter(|target| *target != id);
-        let to = to.map(|target| Redirect { target: target.into(), via, until, ..redirect.clone() });
+        if target == Some(id) {
+            return self.take_back(id, CONTRADICTED);
+        }
+        let to = target.map(|target| Redirect { target: target.into(), via, until, ..redirect.clone() });
         self.identities.change_redirect(id, to);
     }
 
@@ -206,15 +237,18 @@ impl Engine {
             }
         }
         let decoded = moved.state.as_deref().and_then(|state| self.decode(state).ok());
+        // Its own comes back where the merge it went away by does not hold: it goes on as it was.
+        let is_own = moved.ids.last().is_some_and(|sender| **sender == *to);
         match decoded {
             Some(decoded) => {
                 let merge = Joining {
                     merged_at: moved.merged_at,
-                    event_id: moved.event_id.as_deref(),
-                    is_new: moved.is_new,
+                    event_id: moved.event_id.as_deref().filter(|_| !is_own),
+                    is_new: moved.is_new || is_own,
                 };
                 self.join(to, *decoded, at, &merge);
             }
+            None if is_own => {}
             None => {
                 let event = plain_merge(to, &moved);
                 let hash = event.event_id.as_deref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
@@ -276,16 +310,9 @@ fn plain_merge(to: &str, moved: &Moved) -> Event<'static> {
 
 /// The latest of the merges that brought something here.
 fn latest(path: &[Hop]) -> Ts {
-    path.iter().map(|hop| hop.via).max().unwrap_or(MIN_TS)
+    path.last().map_or(MIN_TS, |hop| hop.via)
 }
 
 fn end_of_redirect(at: Ts, follow_ms: i64) -> Ts {
     at.saturating_add(follow_ms).min(MAX_TS)
-}
-
-/// Whether what came this way goes no further: it went round a circle and this is the smallest id in it, or it
-/// has come too far.
-fn ends_at(id: &str, path: &[Hop]) -> bool {
-    let circle = path.iter().position(|before| *before.id == *id).map(|first| &path[first..]);
-    path.len() >= MAX_HOPS || circle.is_some_and(|circle| circle.iter().all(|other| id <= &*other.id))
 }

@@ -5,7 +5,15 @@ use crate::pipeline::facts::TraitValue;
 use super::message::{Body, Carried};
 
 fn to(target: &str, until: Ts) -> Option<Redirect> {
-    Some(Redirect { v: VERSION, target: target.into(), via: 1, until })
+    Some(Redirect {
+        v: VERSION,
+        target: target.into(),
+        via: 1,
+        merged_at: 1,
+        until,
+        origin: None,
+        noted_at: 0,
+    })
 }
 
 fn event(profile: Option<ProfileChange>) -> Event<'static> {
@@ -46,7 +54,8 @@ fn an_event_comes_out_of_a_message_as_it_went_in() {
     ] {
         let event = event(profile);
         let body = Body::Event(Box::new(Carried::of(&event)));
-        let message = Message::new("new", 5, vec![Hop { id: "old".into(), via: 3 }], body);
+        let message =
+            Message::new("new", 5, vec![Hop { id: "old".into(), via: 3, merged_at: 2, is_told: true }], body);
         let read = Message::decode(&message.encode()).unwrap();
         assert_eq!(read, message);
         let Body::Event(carried) = read.body else { panic!("{read:?}") };
@@ -87,6 +96,29 @@ fn records_are_read_back_and_damage_is_told() {
     assert_eq!(again.restore(key, None), Ok(true));
     assert_eq!(again.restore(b"\xffaliases b", None), Ok(true));
     assert!(again.is_empty() && again.by_end.is_empty());
+}
+
+#[test]
+fn the_record_of_a_merge_is_kept_until_nothing_can_contradict_it() {
+    let mut all = Identities::default();
+    let noted = |noted_at: Ts| {
+        let origin = Some(Box::new(Origin { offset: 7, value: b"{}".to_vec(), ..Origin::default() }));
+        to("c", 99).map(|redirect| Redirect { origin, noted_at, ..redirect })
+    };
+    all.change_redirect("a", noted(10));
+    all.change_redirect("b", noted(20));
+    let mut again = Identities::default();
+    for (key, value) in all.changes() {
+        again.restore(&key, value.as_deref()).unwrap();
+    }
+    assert_eq!(again.redirects, all.redirects);
+    again.forget_records(10);
+    let kept = |all: &Identities| ["a", "b"].map(|id| all.redirects[id].origin.is_some());
+    assert_eq!((kept(&again), again.changes().len()), ([false, true], 1));
+    again.rollback();
+    assert_eq!((kept(&again), again.by_note.len()), ([true, true], 2));
+    again.expire(99);
+    assert!(again.is_empty() && again.by_note.is_empty());
 }
 
 #[test]
