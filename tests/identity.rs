@@ -14,7 +14,7 @@ use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::event::{Origin, ProfileChange, Source};
 use stagecast::pipeline::engine::{Applied, Engine};
-use stagecast::pipeline::identity::{Message, Refused};
+use stagecast::pipeline::identity::{MAX_HOPS, Message, Refused};
 use stagecast::pipeline::lifecycle::preset;
 use stagecast::pipeline::outbox::Channel;
 use stagecast::pipeline::plan::{Identity, Plan, Privacy, Settings};
@@ -630,4 +630,40 @@ fn a_long_chain_of_merges_holds_when_all_are_under_way_at_once() {
     assert!(partitions.refused().is_empty());
     assert_eq!(partitions.who(ids[0]), last);
     assert_eq!(partitions.events(last, START + 4 * DAY_MS), 240.0);
+}
+
+/// What is furthest behind in a chain overtakes all that would make its way shorter.
+#[test]
+fn a_chain_too_long_to_follow_is_cut_and_told() {
+    let (ids, steps) = chain(MAX_HOPS + 3);
+    let mut partitions = Partitions::new(&a_plan(), &steps);
+    for partition in 0..Partitions::COUNT {
+        while !partitions.events[partition].is_empty() {
+            partitions.advance(partition, false, false, false);
+        }
+    }
+    // Everybody is asked before anybody's state goes anywhere.
+    let asked: Vec<usize> = partitions.inboxes.iter().map(VecDeque::len).collect();
+    for (partition, count) in asked.into_iter().enumerate() {
+        (0..count).for_each(|_| partitions.advance(partition, true, false, false));
+    }
+    let mut next = 1;
+    while partitions.refused.is_empty() {
+        let to = ids[next];
+        let inbox = &mut partitions.inboxes[Partitions::of(to)];
+        let is_for = |message: &Vec<u8>| &*Message::decode(message).expect("a message").to == to;
+        let newest = inbox.iter().rposition(is_for).expect("it goes on");
+        let message = inbox.remove(newest).expect("it is there");
+        inbox.push_front(message);
+        partitions.advance(Partitions::of(to), true, false, false);
+        next += 1;
+    }
+    partitions.run(&[]);
+    let cut = ids[next - 1];
+    assert_eq!(partitions.refused().len(), 1);
+    assert_eq!((next - 2, partitions.who(ids[MAX_HOPS / 2])), (MAX_HOPS, cut.to_owned()));
+    assert_ne!(partitions.who(ids[ids.len() - 1]), cut);
+    let at = START + 4 * DAY_MS;
+    let counted: f64 = ids.iter().map(|id| partitions.events(id, at)).sum();
+    assert_eq!(counted, 2.0 * ids.len() as f64);
 }
