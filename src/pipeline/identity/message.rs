@@ -26,6 +26,8 @@ pub struct Message {
 #[serde(from = "HopForm")]
 pub struct Hop {
     pub id: Id,
+    /// Where it led.
+    pub target: Id,
     /// The latest of the merges that brought it through here, those before on its way included.
     pub via: Ts,
     /// When the id itself was merged, and whether the record that asked for it can still be told.
@@ -45,14 +47,16 @@ impl Hop {
 #[serde(untagged)]
 enum HopForm {
     Id(Id),
-    Hop { id: Id, via: Ts, merged_at: Ts, is_told: bool },
+    Hop { id: Id, target: Id, via: Ts, merged_at: Ts, is_told: bool },
 }
 
 impl From<HopForm> for Hop {
     fn from(form: HopForm) -> Hop {
         match form {
-            HopForm::Id(id) => Hop { id, via: MIN_TS, merged_at: MIN_TS, is_told: false },
-            HopForm::Hop { id, via, merged_at, is_told } => Hop { id, via, merged_at, is_told },
+            HopForm::Id(id) => Hop { id, target: "".into(), via: MIN_TS, merged_at: MIN_TS, is_told: false },
+            HopForm::Hop { id, target, via, merged_at, is_told } => {
+                Hop { id, target, via, merged_at, is_told }
+            }
         }
     }
 }

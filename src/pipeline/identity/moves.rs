@@ -87,11 +87,19 @@ impl Engine {
         }
         let hop = Hop {
             id: id.into(),
+            target: target.clone(),
             via: redirect.via.max(latest(path)),
             merged_at: redirect.merged_at,
             is_told: redirect.origin.is_some(),
         };
-        let circle = path.iter().position(|before| *before.id == *id).map(|first| &path[first + 1..]);
+        let before = path.iter().position(|before| *before.id == *id);
+        // What leads elsewhere by now may be no circle any more: the way begins anew.
+        let is_same = |before: &Hop| before.target == hop.target && before.merged_at == hop.merged_at;
+        let (before, path) = match before {
+            Some(first) if !is_same(&path[first]) => (None, &[][..]),
+            _ => (before, path),
+        };
+        let circle = before.map(|first| &path[first + 1..]);
         if circle.is_some_and(|others| others.iter().all(|other| other.rank() < hop.rank())) {
             self.take_back(id, CONTRADICTED);
             return None;

@@ -54,8 +54,12 @@ fn an_event_comes_out_of_a_message_as_it_went_in() {
     ] {
         let event = event(profile);
         let body = Body::Event(Box::new(Carried::of(&event)));
-        let message =
-            Message::new("new", 5, vec![Hop { id: "old".into(), via: 3, merged_at: 2, is_told: true }], body);
+        let message = Message::new(
+            "new",
+            5,
+            vec![Hop { id: "old".into(), target: "new".into(), via: 3, merged_at: 2, is_told: true }],
+            body,
+        );
         let read = Message::decode(&message.encode()).unwrap();
         assert_eq!(read, message);
         let Body::Event(carried) = read.body else { panic!("{read:?}") };
