@@ -10,13 +10,14 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use stagecast::event::Source;
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
+use stagecast::event::{Origin, ProfileChange, Source};
 use stagecast::pipeline::engine::{Applied, Engine};
-use stagecast::pipeline::identity::Message;
+use stagecast::pipeline::identity::{MAX_HOPS, Message, Refused};
 use stagecast::pipeline::lifecycle::preset;
-use stagecast::pipeline::plan::{Plan, Privacy, Settings};
+use stagecast::pipeline::outbox::Channel;
+use stagecast::pipeline::plan::{Identity, Plan, Privacy, Settings};
 use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts, format_rfc3339};
 use support::{Driver, Out, plan};
 
@@ -29,8 +30,12 @@ fn tries(cases: u32) -> ProptestConfig {
 }
 
 fn a_plan() -> Arc<Plan> {
+    a_plan_with(3 * DAY_MS)
+}
+
+fn a_plan_with(opt_out_ms: i64) -> Arc<Plan> {
     let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
-    let privacy = Privacy { opt_out_ms: 3 * DAY_MS, ..Privacy::default() };
+    let privacy = Privacy { opt_out_ms, ..Privacy::default() };
     plan(&lifecycles, Settings { privacy, ..Settings::default() })
 }
 
@@ -218,7 +223,7 @@ proptest! {
         }
         prop_assert_eq!(alive.len(), merged.engine.store().len());
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        for out in changes.iter().filter(|out| out.channel == stagecast::pipeline::outbox::Channel::StageChanges) {
+        for out in changes.iter().filter(|out| out.channel == Channel::StageChanges) {
             let n = counts.entry(out.key.clone()).or_default();
             *n += 1;
             prop_assert_eq!(out.json()["sequence"].as_u64(), Some(*n), "without gaps");
@@ -289,6 +294,8 @@ struct Partitions {
     inboxes: Vec<VecDeque<Vec<u8>>>,
     events: Vec<VecDeque<Step>>,
     taken: usize,
+    written: Vec<Out>,
+    refused: Vec<Refused>,
 }
 
 impl Partitions {
@@ -308,13 +315,16 @@ impl Partitions {
             inboxes: vec![VecDeque::new(); Self::COUNT],
             events,
             taken: 0,
+            written: Vec::new(),
+            refused: Vec::new(),
         }
     }
 
     /// Lets a partition do one thing in a transaction: take in what another says, or an event of its own; may
     /// take it back first, and may be restarted after.
     fn advance(&mut self, partition: usize, listens: bool, fails: bool, restarts: bool) {
-        let engine = &mut self.drivers[partition].engine;
+        let driver = &mut self.drivers[partition];
+        let engine = &mut driver.engine;
         let message = if listens { self.inboxes[partition].pop_front() } else { None };
         let event = if message.is_none() { self.events[partition].pop_front() } else { None };
         for attempt in 0..=usize::from(fails) {
@@ -327,7 +337,12 @@ impl Partitions {
             if let Some(event) = &event {
                 let json = event.json_of(event.customer);
                 let envelope = Envelope { source: event.source, key: None, timestamp: None, latest: None };
-                let event = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                let mut decoded = decode(json.as_bytes(), &envelope, &Money::default()).expect("an event");
+                if let Some(ProfileChange::Merged(merge)) = decoded.profile.as_deref_mut() {
+                    let offset = event.number as i64;
+                    merge.origin = Some(Box::new(Origin { offset, ..Origin::default() }));
+                }
+                let event = decoded;
                 applied = Some(engine.step(&event));
             }
             if attempt < usize::from(fails) {
@@ -339,10 +354,11 @@ impl Partitions {
         for message in engine.identities_mut().take_outgoing() {
             self.inboxes[Self::of(&message.to)].push_back(message.encode());
         }
+        self.refused.extend(engine.identities_mut().take_refused());
         self.logs[partition].write(engine);
-        engine.commit();
+        self.written.extend(driver.commit());
         if restarts {
-            *engine = self.logs[partition].restored(&self.plan);
+            driver.engine = self.logs[partition].restored(&self.plan);
         }
         assert_eq!(self.drivers[partition].engine.population(), self.drivers[partition].recount());
     }
@@ -356,8 +372,35 @@ impl Partitions {
         while let Some(partition) = (0..Self::COUNT).find(|i| is_left(self, *i)) {
             self.advance(partition, true, false, false);
             steps += 1;
-            assert!(steps < 10_000, "they talk for ever");
+            assert!(steps < 100_000, "they talk for ever");
         }
+    }
+
+    /// Who an id is in the end, by the redirects of all partitions.
+    fn who(&self, id: &str) -> String {
+        let mut who = id.to_owned();
+        let mut way = vec![who.clone()];
+        while let Some(target) = self.drivers[Self::of(&who)].engine.identities().target(&who) {
+            who = target.to_owned();
+            assert!(!way.contains(&who), "{id} goes round in a circle: {way:?}");
+            way.push(who.clone());
+        }
+        who
+    }
+
+    /// The numbers of the merges that were refused; none twice.
+    fn refused(&self) -> BTreeSet<usize> {
+        let offset = |refused: &Refused| refused.origin.as_ref().map(|origin| origin.offset as usize);
+        let refused: Vec<usize> =
+            self.refused.iter().map(|refused| offset(refused).expect("a record")).collect();
+        let once: BTreeSet<usize> = refused.iter().copied().collect();
+        assert_eq!(once.len(), refused.len(), "a merge is refused twice: {refused:?}");
+        once
+    }
+
+    fn events(&self, id: &str, at: Ts) -> f64 {
+        let features = self.features(id, at).into_iter().flatten();
+        features.filter(|(name, _)| name == "events_lifetime").map(|(_, n)| n).sum()
     }
 
     fn features(&self, id: &str, at: Ts) -> Option<Vec<(String, f64)>> {
@@ -398,10 +441,25 @@ proptest! {
         steps in histories(false),
         schedule in vec((any::<u8>(), any::<u8>()), 0..300),
     ) {
-        let plan = a_plan();
+        // Nobody is forgotten meanwhile.
+        let identity = Identity { follow_ms: 40_000 * DAY_MS };
+        let lifecycles = [preset("retention").expect("a preset").to_owned()];
+        let plan = plan(&lifecycles, Settings { identity, ..Settings::default() });
         let mut partitions = Partitions::new(&plan, &steps);
         partitions.run(&schedule);
         let at = end(&steps);
+        // Every merge either holds or was refused, once; and nothing but merges that hold makes two ids one.
+        let refused = partitions.refused();
+        let mut one: BTreeMap<&str, &str> = IDS.iter().map(|id| (*id, *id)).collect();
+        for step in steps.iter().filter(|step| !refused.contains(&step.number)) {
+            let Some(from) = step.merged() else { continue };
+            prop_assert_eq!(partitions.who(from), partitions.who(step.customer), "{:?}", step);
+            let (old, new) = (one[from], one[step.customer]);
+            one.values_mut().filter(|group| **group == old).for_each(|group| *group = new);
+        }
+        for (id, other) in IDS.iter().flat_map(|id| IDS.iter().map(move |other| (*id, *other))) {
+            prop_assert_eq!(partitions.who(id) == partitions.who(other), one[id] == one[other], "{} {}", id, other);
+        }
         let happened = steps.iter().filter(|step| Source::ACTIVITY.contains(&step.source)).count();
         let counted: f64 = IDS
             .iter()
@@ -412,4 +470,200 @@ proptest! {
         prop_assert_eq!(counted, happened as f64);
         prop_assert!(partitions.taken >= happened);
     }
+}
+
+fn step(number: usize, ts: Ts, customer: &'static str, kind: &'static str, more: &str) -> Step {
+    let source = if kind.starts_with("customer") { Source::Profile } else { Source::Clickstream };
+    Step { ts, customer, source, kind, more: more.to_owned(), number }
+}
+
+/// Receipts: who by hash, and when.
+fn receipts(written: &[Out]) -> BTreeSet<(String, String)> {
+    let receipts = written.iter().filter(|out| out.channel == Channel::Erasures).map(Out::json);
+    let text = |json: &serde_json::Value, name: &str| json[name].as_str().expect("a text").to_owned();
+    receipts.map(|json| (text(&json, "customer_hash"), text(&json, "ts"))).collect()
+}
+
+/// `a` is folded into `b` and `b` into `c`, who is erased before anything of that has arrived: whatever the time
+/// in which events of the erased are dropped, nobody comes back, and each id has its receipt.
+#[test]
+fn who_was_erased_does_not_come_back_by_a_merge_that_was_under_way() {
+    for (opt_out_ms, is_chain, is_born_again, restarts) in [0, 3 * DAY_MS].into_iter().flat_map(|opt_out| {
+        [false, true].into_iter().flat_map(move |chain| {
+            [(false, false), (false, true), (true, false), (true, true)].map(|(b, r)| (opt_out, chain, b, r))
+        })
+    }) {
+        let case = format!("opt_out {opt_out_ms}, {is_chain}, {is_born_again}, {restarts}");
+        let last = if is_chain { "c" } else { "b" };
+        let merged_at = START + DAY_MS;
+        let mut steps = vec![
+            step(1, START, "a", "product_viewed", ""),
+            step(2, START, "b", "product_viewed", ""),
+            step(3, merged_at, "b", "customers_merged", r#","from_id":"a""#),
+        ];
+        if is_chain {
+            steps.push(step(4, merged_at + 5_000, "c", "customers_merged", r#","from_id":"b""#));
+        }
+        steps.push(step(5, merged_at + 10_000, last, "customer_deleted", ""));
+        if is_born_again {
+            steps.push(step(6, merged_at + 20 * DAY_MS, last, "product_viewed", ""));
+        }
+        let plan = a_plan_with(opt_out_ms);
+        let mut partitions = Partitions::new(&plan, &steps);
+        // Every partition reads all its events, and its time passes, before any hears of another.
+        for partition in 0..Partitions::COUNT {
+            while !partitions.events[partition].is_empty() {
+                partitions.advance(partition, false, false, restarts);
+            }
+            partitions.drivers[partition].engine.tick(merged_at + 30 * DAY_MS);
+        }
+        partitions.run(&[]);
+        let alive: Vec<String> =
+            partitions.drivers.iter().flat_map(|driver| driver.states().into_keys()).collect();
+        let at = merged_at + 40 * DAY_MS;
+        if is_born_again {
+            assert_eq!(alive, [last], "{case}");
+            let features = partitions.features(last, at).expect("it is alive");
+            let events = features.iter().find(|(name, _)| name == "events_lifetime");
+            assert_eq!(events.map(|(_, n)| *n), Some(1.0), "{case}: of the new life alone");
+        } else {
+            assert!(alive.is_empty(), "{case}: {alive:?}");
+        }
+        let mut alone = Driver::new(&plan);
+        let mut expected = Vec::new();
+        for step in &steps {
+            alone.apply(step.source, step.json_of(step.customer).as_bytes());
+            expected.extend(alone.commit());
+        }
+        assert_eq!(receipts(&partitions.written), receipts(&expected), "{case}");
+        assert_eq!(receipts(&expected).len(), if is_chain { 3 } else { 2 }, "{case}");
+    }
+}
+
+/// An event of another id of the erased, from before, is not what begins a new life either.
+#[test]
+fn an_event_from_before_an_erasure_does_not_bring_back_who_it_follows() {
+    let merged_at = START + DAY_MS;
+    let steps = [
+        step(1, START, "b", "product_viewed", ""),
+        step(2, merged_at, "b", "customers_merged", r#","from_id":"a""#),
+        step(3, merged_at + 10_000, "b", "customer_deleted", ""),
+        step(4, merged_at + 5_000, "a", "product_viewed", ""),
+    ];
+    let mut partitions = Partitions::new(&a_plan_with(0), &steps);
+    let (a, b) = (Partitions::of("a"), Partitions::of("b"));
+    for _ in 0..2 {
+        partitions.advance(b, false, false, false);
+    }
+    // The redirect, then the event that follows it, and all of it arrives after the erasure.
+    partitions.advance(a, true, false, false);
+    partitions.advance(a, false, false, false);
+    partitions.advance(b, false, false, false);
+    partitions.run(&[]);
+    assert!(partitions.drivers.iter().all(|driver| driver.engine.store().is_empty()));
+    assert_eq!(receipts(&partitions.written).len(), 2);
+}
+
+/// So many ids in turn in each of the partitions, with one event each before and after all merges, and the merges
+/// of each into the next.
+fn chain(length: usize) -> (Vec<&'static str>, Vec<Step>) {
+    let name = |n: usize| &*format!("{}{n:03}", ["a", "b", "c"][n % 3]).leak();
+    let ids: Vec<&'static str> = (0..length).map(name).collect();
+    let mut steps = Vec::new();
+    for id in &ids {
+        steps.push(step(steps.len(), START, id, "product_viewed", ""));
+    }
+    for (n, pair) in ids.windows(2).enumerate() {
+        let from = format!(r#","from_id":"{}""#, pair[0]);
+        let ts = START + DAY_MS + n as i64 * MINUTE_MS;
+        steps.push(step(steps.len(), ts, pair[1], "customers_merged", &from));
+    }
+    for id in &ids {
+        steps.push(step(steps.len(), START + 3 * DAY_MS, id, "product_viewed", ""));
+    }
+    (ids, steps)
+}
+
+/// Every partition reads all of its own before any hears of another; all restart on the way.
+fn all_at_once(steps: &[Step]) -> Partitions {
+    let mut partitions = Partitions::new(&a_plan(), steps);
+    for partition in 0..Partitions::COUNT {
+        while !partitions.events[partition].is_empty() {
+            partitions.advance(partition, false, false, false);
+        }
+        partitions.advance(partition, false, false, true);
+    }
+    partitions.run(&[(0, 24), (1, 24), (2, 24), (0, 24), (1, 24), (2, 24)]);
+    partitions
+}
+
+#[test]
+fn of_merges_that_make_a_circle_the_latest_is_refused_and_one_customer_is_left() {
+    for length in [2, 3, 8, 14, 40] {
+        let (ids, mut steps) = chain(length);
+        let last = *ids.last().expect("some");
+        let (number, from) = (steps.len(), format!(r#","from_id":"{last}""#));
+        steps.push(step(number, START + 2 * DAY_MS, ids[0], "customers_merged", &from));
+        steps.sort_by_key(|step| step.ts);
+        let partitions = all_at_once(&steps);
+        assert_eq!(partitions.refused(), BTreeSet::from([number]), "{length}");
+        assert!(ids.iter().all(|id| partitions.who(id) == last), "{length}");
+        let customers: usize = partitions.drivers.iter().map(|driver| driver.engine.store().len()).sum();
+        assert_eq!(customers, 1, "{length}");
+        let at = START + 4 * DAY_MS;
+        assert_eq!(partitions.events(last, at), 2.0 * length as f64, "{length}");
+        // That is who replay has.
+        let mut alone = Driver::new(&a_plan());
+        steps.iter().for_each(|step| {
+            apply(&mut alone, step, step.customer);
+        });
+        assert_eq!(alone.engine.identities_mut().take_refused().len(), 1, "{length}");
+        assert_eq!(partitions.features(last, at), features(&alone.engine, last, at), "{length}");
+    }
+}
+
+#[test]
+fn a_long_chain_of_merges_holds_when_all_are_under_way_at_once() {
+    let (ids, steps) = chain(120);
+    let partitions = all_at_once(&steps);
+    let last = *ids.last().expect("some");
+    assert!(partitions.refused().is_empty());
+    assert_eq!(partitions.who(ids[0]), last);
+    assert_eq!(partitions.events(last, START + 4 * DAY_MS), 240.0);
+}
+
+/// What is furthest behind in a chain overtakes all that would make its way shorter.
+#[test]
+fn a_chain_too_long_to_follow_is_cut_and_told() {
+    let (ids, steps) = chain(MAX_HOPS + 3);
+    let mut partitions = Partitions::new(&a_plan(), &steps);
+    for partition in 0..Partitions::COUNT {
+        while !partitions.events[partition].is_empty() {
+            partitions.advance(partition, false, false, false);
+        }
+    }
+    // Everybody is asked before anybody's state goes anywhere.
+    let asked: Vec<usize> = partitions.inboxes.iter().map(VecDeque::len).collect();
+    for (partition, count) in asked.into_iter().enumerate() {
+        (0..count).for_each(|_| partitions.advance(partition, true, false, false));
+    }
+    let mut next = 1;
+    while partitions.refused.is_empty() {
+        let to = ids[next];
+        let inbox = &mut partitions.inboxes[Partitions::of(to)];
+        let is_for = |message: &Vec<u8>| &*Message::decode(message).expect("a message").to == to;
+        let newest = inbox.iter().rposition(is_for).expect("it goes on");
+        let message = inbox.remove(newest).expect("it is there");
+        inbox.push_front(message);
+        partitions.advance(Partitions::of(to), true, false, false);
+        next += 1;
+    }
+    partitions.run(&[]);
+    let cut = ids[next - 1];
+    assert_eq!(partitions.refused().len(), 1);
+    assert_eq!((next - 2, partitions.who(ids[MAX_HOPS / 2])), (MAX_HOPS, cut.to_owned()));
+    assert_ne!(partitions.who(ids[ids.len() - 1]), cut);
+    let at = START + 4 * DAY_MS;
+    let counted: f64 = ids.iter().map(|id| partitions.events(id, at)).sum();
+    assert_eq!(counted, 2.0 * ids.len() as f64);
 }

@@ -179,6 +179,7 @@ impl Task {
     /// Takes in a record of a lane, at this reading of both clocks.
     pub fn take(&mut self, lane: usize, record: &Incoming<'_>, now: Tick, wall: Ts) -> Intake {
         self.active = now;
+        self.engine.tell_wall(wall);
         self.lanes[lane].taken_since_commit = true;
         self.lanes[lane].stale = None;
         if self.merger.is_done(lane, record.offset) {
@@ -274,6 +275,11 @@ impl Task {
             return;
         }
         let idle = self.merger.all_ended() && self.merger.waiting() == 0;
+        self.engine.tell_wall(wall);
+        if idle {
+            self.engine.forget_erasures();
+            self.engine.forget_merge_records();
+        }
         let grace = Duration::from_millis(self.timing.grace_ms.max(0) as u64);
         if self.timing.clock == Clock::Wall && idle && self.active.elapsed() >= grace {
             self.clock = self.clock.max(wall);

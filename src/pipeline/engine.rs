@@ -14,7 +14,7 @@ use super::emit::{self, Scored, StageChange, Trigger};
 use super::erasure::{self, OptOuts};
 use super::facts::{TraitValue, Traits};
 use super::features::{self, Silence};
-use super::identity::{self, Identities};
+use super::identity::{self, Hop, Identities};
 use super::layout::{NEVER, Touch};
 use super::lifecycle::{Facts, Lifecycle, Move, StageState};
 use super::migrate::Layouts;
@@ -192,7 +192,11 @@ impl Engine {
     }
 
     /// The same for an event that came through other ids of its customer.
-    pub(super) fn step_via(&mut self, event: &Event<'_>, path: &[Box<str>]) -> Applied {
+    pub(super) fn step_via(&mut self, event: &Event<'_>, path: &[Hop]) -> Applied {
+        if !path.is_empty() && self.is_erased_on_the_way(event, path) {
+            // Whoever is to be merged is erased as well, once what it had is here.
+            return if identity::is_merge(event) { self.ask(event) } else { Applied::OptedOut };
+        }
         let known = self.store.find(&event.customer_id);
         if known.is_none() && self.follows(event, path) {
             return Applied::Moved;

@@ -13,7 +13,8 @@ use stagecast::pipeline::emit;
 use stagecast::pipeline::engine::Engine;
 use stagecast::pipeline::varint::get_u64;
 use stagecast::setup;
-use stagecast::time::{HOUR_MS, MINUTE_MS, Ts};
+use stagecast::simulate::START;
+use stagecast::time::{DAY_MS, HOUR_MS, MINUTE_MS, Ts};
 
 use crate::checker::check_sequences;
 use crate::records::{Isolation, until};
@@ -151,4 +152,104 @@ fn visitors_become_customers_across_partitions_through_kills() {
         sum == customers
     });
     process.terminate();
+}
+
+/// Pairs of which the first was folded into the second.
+const PAIRS: [(&str, &str); 4] = [("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")];
+
+/// Nobody of the pairs is left anywhere, and the receipts are those of `replay`.
+fn check_all_are_gone(world: &World) {
+    let ids: BTreeSet<&str> = PAIRS.iter().flat_map(|(from, to)| [*from, *to]).collect();
+    for topic in [world.topic("state"), world.topic("churn-scores")] {
+        let mut latest = BTreeMap::new();
+        for record in world.kafka.read(&[&topic], Isolation::Committed) {
+            latest.insert(record.key, record.value.is_some());
+        }
+        let left = latest.iter().filter(|(key, is_there)| {
+            **is_there && std::str::from_utf8(key).is_ok_and(|id| ids.contains(id))
+        });
+        let left: Vec<_> = left.map(|(key, _)| String::from_utf8_lossy(key)).collect();
+        assert!(left.is_empty(), "{topic} still holds {left:?}");
+    }
+    let written = world.kafka.read(&[&world.topic("erasures")], Isolation::Committed);
+    let written: BTreeSet<String> = written.iter().map(|receipt| receipt.text().to_owned()).collect();
+    let replayed = std::fs::read_to_string(world.replay().join("erasures.ndjson")).unwrap();
+    assert_eq!(written, replayed.lines().map(str::to_owned).collect());
+    assert_eq!(written.len(), ids.len());
+}
+
+#[test]
+fn who_is_erased_while_a_merge_is_under_way_stays_erased() {
+    let mut world = World::new("merge-erased", 3, "[privacy]\nopt_out = \"0s\"\n");
+    for (from, to) in PAIRS {
+        for id in [from, to] {
+            world.add(Source::Clickstream, id, &event(id, "page_viewed", START, ""));
+        }
+        let merge = format!(r#","from_id":"{from}""#);
+        world.add(Source::Profile, to, &event(to, "customers_merged", START + DAY_MS, &merge));
+        world.add(Source::Profile, to, &event(to, "customer_deleted", START + DAY_MS + 10_000, ""));
+    }
+    world.sort();
+    world.load(0.0, 0.5);
+    world.finish(&["run", "--until-end"], &[]);
+    world.load(0.5, 1.0);
+    world.finish(&["run", "--until-end"], &[]);
+    check_all_are_gone(&world);
+}
+
+#[test]
+fn a_backlog_longer_than_the_opt_out_brings_nobody_back() {
+    let mut world = World::new("merge-backlog", 3, "[privacy]\nopt_out = \"3d\"\n");
+    for (from, to) in PAIRS {
+        for id in [from, to] {
+            world.add(Source::Clickstream, id, &event(id, "page_viewed", START, ""));
+        }
+        let merge = format!(r#","from_id":"{from}""#);
+        world.add(Source::Profile, to, &event(to, "customers_merged", START + DAY_MS, &merge));
+        world.add(Source::Profile, to, &event(to, "customer_deleted", START + 3 * DAY_MS, ""));
+    }
+    for (day, n) in (0..28).flat_map(|day| (0..8).map(move |n| (day, n))) {
+        let id = format!("other-{n}");
+        let view = event(&id, "page_viewed", START + day * DAY_MS + 5 * HOUR_MS, "");
+        world.add(Source::Clickstream, &id, &view);
+    }
+    world.sort();
+    world.load(0.0, 1.0);
+    for point in ["after_commit:1", "before_commit:2"] {
+        let mut process = world.start("box-0", &["run", "--until-end"], &[("STAGECAST_FAULT", point)]);
+        process.exit_code(SOON);
+    }
+    world.finish(&["run", "--until-end"], &[]);
+    check_all_are_gone(&world);
+}
+
+#[test]
+fn a_circle_of_merges_in_a_backlog_leaves_one_customer_and_one_dead_letter() {
+    let mut world = World::new("merge-circle", 3, MANY);
+    let ids: Vec<String> = (0..14).map(|n| format!("k{n:02}")).collect();
+    for id in &ids {
+        for ts in [START, START + 4 * DAY_MS] {
+            world.add(Source::Clickstream, id, &event(id, "page_viewed", ts, ""));
+        }
+    }
+    let merge = |world: &mut World, from: &str, to: &str, ts: Ts| {
+        let json = event(to, "customers_merged", ts, &format!(r#","from_id":"{from}""#));
+        world.add(Source::Profile, to, &json);
+        json
+    };
+    for (n, pair) in ids.windows(2).enumerate() {
+        merge(&mut world, &pair[0], &pair[1], START + DAY_MS + n as i64 * MINUTE_MS);
+    }
+    let contradiction = merge(&mut world, &ids[13], &ids[0], START + 2 * DAY_MS);
+    world.sort();
+    world.load(0.0, 1.0);
+    for point in ["before_commit:2", "after_commit:3"] {
+        let mut process = world.start("box-0", &["run", "--until-end"], &[("STAGECAST_FAULT", point)]);
+        process.exit_code(SOON);
+    }
+    world.finish(&["run", "--until-end"], &[]);
+    check(&world, &ids[..13].iter().cloned().collect());
+    let letters = world.kafka.read(&[&world.topic("dlq")], Isolation::Committed);
+    let letters: Vec<&str> = letters.iter().map(|letter| letter.text()).collect();
+    assert_eq!(letters, [contradiction]);
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Id, VERSION};
+use super::{Id, VERSION, unknown};
 use crate::event::{Event, Field, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::described::Description;
 use crate::pipeline::facts::TraitValue;
@@ -17,8 +17,48 @@ pub struct Message {
     pub at: Ts,
     /// The ids that it came through, first to last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) path: Vec<Id>,
+    pub(super) path: Vec<Hop>,
     pub(super) body: Body,
+}
+
+/// An id that something came through, by its redirect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "HopForm")]
+pub struct Hop {
+    pub id: Id,
+    /// Where it led.
+    pub target: Id,
+    /// The latest of the merges that brought it through here, those before on its way included.
+    pub via: Ts,
+    /// When the id itself was merged, and whether the record that asked for it can still be told.
+    pub merged_at: Ts,
+    pub is_told: bool,
+}
+
+impl Hop {
+    /// Of a circle of redirects the merge that ranks highest cannot be: the latest, as replay has it.
+    pub(super) fn rank(&self) -> (bool, Ts, &str) {
+        (self.is_told, self.merged_at, &self.id)
+    }
+}
+
+/// Messages of an earlier version, which may be under way, name the id alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum HopForm {
+    Id(Id),
+    Hop { id: Id, target: Id, via: Ts, merged_at: Ts, is_told: bool },
+}
+
+impl From<HopForm> for Hop {
+    fn from(form: HopForm) -> Hop {
+        match form {
+            HopForm::Id(id) => Hop { id, target: "".into(), via: MIN_TS, merged_at: MIN_TS, is_told: false },
+            HopForm::Hop { id, target, via, merged_at, is_told } => {
+                Hop { id, target, via, merged_at, is_told }
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,7 +71,12 @@ pub(super) enum Body {
     /// What somebody had who is this customer now.
     State(Box<Moved>),
     /// Whom your events follow from now on: nobody, and you are a customer of your own again.
-    Follow { target: Option<Id> },
+    Follow {
+        target: Option<Id>,
+        /// The latest of the merges by which you are that one.
+        #[serde(default = "unknown")]
+        via: Ts,
+    },
     /// The customer that you are now was erased.
     Forget,
 }
@@ -88,7 +133,7 @@ enum Value {
 }
 
 impl Message {
-    pub(super) fn new(to: &str, at: Ts, path: Vec<Id>, body: Body) -> Message {
+    pub(super) fn new(to: &str, at: Ts, path: Vec<Hop>, body: Body) -> Message {
         Message { v: VERSION, to: to.into(), at, path, body }
     }
 

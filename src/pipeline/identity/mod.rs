@@ -16,7 +16,9 @@
 //!
 //! Each merge tells the ids that came before it whom they are now, so that an event follows one redirect, two
 //! while that is under way. Merges that contradict each other while their states are under way make a circle of
-//! redirects; it ends at the smallest id in it, which is a customer again and gets everything.
+//! redirects, which whatever is under way to them goes round. Its way names the merges of the circle; where it comes
+//! to the latest of them, that one is taken back: its record is refused, and who was merged by it is a customer
+//! again and gets everything. For that a redirect keeps the record of its merge for [`RECORDS_KEPT_MS`].
 
 mod message;
 mod moves;
@@ -29,12 +31,17 @@ use serde::{Deserialize, Serialize};
 use super::codec::CodecError;
 use super::engine::Engine;
 use crate::event::{Event, Origin, ProfileChange, Reject, Source};
-use crate::time::{MAX_TS, MIN_TS, Ts};
+use crate::time::{DAY_MS, MAX_TS, MIN_TS, Ts};
 
+pub(in crate::pipeline) use message::Hop;
 pub use message::Message;
 
-/// Redirects that one event or state follows.
-pub const MAX_HOPS: usize = 16;
+/// Redirects that one event or state follows; a merge that makes a chain longer before any of it has arrived is
+/// refused.
+pub const MAX_HOPS: usize = 256;
+/// Wall-clock time for which the record of a merge is kept: as long as the topic keeps what passes between ids.
+const RECORDS_KEPT_MS: i64 = 7 * DAY_MS;
+const RECORDS_AT_ONCE: usize = 1_000;
 /// Other ids of one customer that are followed; beyond it the oldest begins a life of its own again.
 pub const MAX_ALIASES: usize = 256;
 /// Raised whenever the meaning of the records changes.
@@ -48,8 +55,24 @@ type Id = Box<str>;
 struct Redirect {
     v: u8,
     target: Id,
+    /// The latest of the merges by which it is the target; records of an earlier version do not tell.
+    #[serde(default = "unknown")]
+    via: Ts,
+    /// When it was itself merged.
+    #[serde(default = "unknown")]
+    merged_at: Ts,
     /// Events before this instant follow; it moves on while some do.
     until: Ts,
+    /// The record that asked for the merge, as long as that may turn out to contradict others, and the wall clock
+    /// when it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Box<Origin>>,
+    #[serde(default = "unknown")]
+    noted_at: Ts,
+}
+
+const fn unknown() -> Ts {
+    MIN_TS
 }
 
 /// The ids that were merged into a customer, oldest first.
@@ -78,6 +101,8 @@ enum Before {
 pub struct Identities {
     redirects: HashMap<Id, Redirect>,
     by_end: BTreeSet<(Ts, Id)>,
+    /// Redirects with the record of their merge, by when that was noted.
+    by_note: BTreeSet<(Ts, Id)>,
     aliases: HashMap<Id, Vec<Id>>,
     /// What each was before the transaction, in order of change.
     before: Vec<Before>,
@@ -105,7 +130,12 @@ impl Identities {
 
     /// Who an id is in the end, where all customers are in one partition.
     pub fn who<'a>(&'a self, id: &'a str) -> &'a str {
-        (0..MAX_HOPS).fold(id, |id, _| self.target(id).unwrap_or(id))
+        let mut who = id;
+        for _ in 0..MAX_HOPS {
+            let Some(target) = self.target(who) else { break };
+            who = target;
+        }
+        who
     }
 
     /// The other ids of a customer.
@@ -165,18 +195,23 @@ impl Identities {
         Ok(true)
     }
 
-    fn change_redirect(&mut self, id: &str, to: Option<(&str, Ts)>) {
+    fn change_redirect(&mut self, id: &str, to: Option<Redirect>) {
         self.before.push(Before::Redirect(id.into(), self.redirects.get(id).cloned()));
-        let to = to.map(|(target, until)| Redirect { v: VERSION, target: target.into(), until });
         self.put_redirect(id.into(), to);
     }
 
     fn put_redirect(&mut self, id: Id, to: Option<Redirect>) {
         if let Some(old) = self.redirects.remove(&id) {
             self.by_end.remove(&(old.until, id.clone()));
+            if old.origin.is_some() {
+                self.by_note.remove(&(old.noted_at, id.clone()));
+            }
         }
         if let Some(new) = to {
             self.by_end.insert((new.until, id.clone()));
+            if new.origin.is_some() {
+                self.by_note.insert((new.noted_at, id.clone()));
+            }
             self.redirects.insert(id, new);
         }
     }
@@ -207,6 +242,16 @@ impl Identities {
     pub(super) fn expire(&mut self, limit: Ts) {
         while let Some((_, id)) = self.by_end.first().filter(|(until, _)| *until <= limit).cloned() {
             self.change_redirect(&id, None);
+        }
+    }
+
+    /// Lets the records go of merges that were noted up to then, some at a time.
+    fn forget_records(&mut self, noted_to: Ts) {
+        for _ in 0..RECORDS_AT_ONCE {
+            let oldest = self.by_note.first().filter(|(noted_at, _)| *noted_at <= noted_to).cloned();
+            let Some((_, id)) = oldest else { return };
+            let without = self.redirects.get(&id).map(|with| Redirect { origin: None, ..with.clone() });
+            self.change_redirect(&id, without);
         }
     }
 
@@ -243,7 +288,8 @@ impl Identities {
         // Ids stand in both tables and in the order of their ends.
         const REDIRECT_BYTES: usize = 200;
         let aliases: usize = self.aliases.values().map(|ids| 64 + ids.len() * 56).sum();
-        self.redirects.len() * REDIRECT_BYTES + aliases
+        const RECORD_BYTES: usize = 400;
+        self.redirects.len() * REDIRECT_BYTES + self.by_note.len() * RECORD_BYTES + aliases
     }
 }
 
@@ -271,6 +317,12 @@ impl Engine {
 
     pub fn identities_mut(&mut self) -> &mut Identities {
         &mut self.identities
+    }
+
+    /// Lets the records of merges go that are older than [`RECORDS_KEPT_MS`] by the wall clock. To be asked while
+    /// nothing waits to be read.
+    pub fn forget_merge_records(&mut self) {
+        self.identities.forget_records(self.opt_outs.wall().saturating_sub(RECORDS_KEPT_MS));
     }
 
     /// Takes in a record of the state topic about a merged customer; false when it is about something else.

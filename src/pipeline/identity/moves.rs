@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use super::message::{Ask, Body, Carried, Moved};
-use super::{Id, MAX_ALIASES, MAX_HOPS, Message, Refused};
+use super::{Hop, Id, MAX_ALIASES, MAX_HOPS, Message, Redirect, Refused, VERSION};
 use crate::event::{Event, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::engine::{Applied, Engine};
 use crate::pipeline::join::Joining;
 use crate::pipeline::outbox::Channel;
-use crate::time::{MAX_TS, Ts};
+use crate::time::{MAX_TS, MIN_TS, Ts};
 
 const CIRCLE: &str = "the customer was itself merged into the one that is to be merged into it";
+const CONTRADICTED: &str = "the customer it is to be merged into was by earlier merges merged into it";
+const TOO_LONG: &str = "more customers are being merged into one another than are followed";
 const ELSEWHERE: &str = "the customer to be merged was merged into another one before";
 
 impl Engine {
@@ -23,6 +25,8 @@ impl Engine {
                 applied = followed;
             }
         }
+        // Nothing is under way that a merge could contradict.
+        self.identities.forget_records(MAX_TS);
         applied
     }
 
@@ -36,7 +40,7 @@ impl Engine {
             }
             Body::Ask(ask) => self.give(&to, *ask, path),
             Body::State(moved) => self.take(&to, at, *moved, path),
-            Body::Follow { target } => self.follow_another(&to, target.as_deref(), at),
+            Body::Follow { target, via } => self.follow_another(&to, target.as_deref(), via, at),
             Body::Forget => self.be_forgotten(&to, at),
         }
         None
@@ -54,32 +58,71 @@ impl Engine {
     }
 
     /// Sends the event of a customer without a state after whoever that is now; false when it is nobody else.
-    pub(in crate::pipeline) fn follows(&mut self, event: &Event<'_>, path: &[Id]) -> bool {
+    pub(in crate::pipeline) fn follows(&mut self, event: &Event<'_>, path: &[Hop]) -> bool {
         if self.identities.redirects.is_empty() {
             return false;
         }
-        let Some(target) = self.next_hop(&event.customer_id, event.ts, path) else { return false };
+        let Some((target, path)) = self.next_hop(&event.customer_id, event.ts, path) else { return false };
         let body = Body::Event(Box::new(Carried::of(event)));
-        let path = beyond(path, &event.customer_id);
         self.identities.send(Message::new(&target, event.ts, path, body));
         true
     }
 
-    /// Where something goes that came for `id` through `path`; `None`: it has arrived. A redirect that is over,
-    /// or that makes a circle which ends here, is dropped.
-    fn next_hop(&mut self, id: &str, ts: Ts, path: &[Id]) -> Option<Id> {
+    /// Whether the customer was erased after an event of one of its other ids that comes only now, and after the
+    /// merges that bring it.
+    pub(in crate::pipeline) fn is_erased_on_the_way(&self, event: &Event<'_>, path: &[Hop]) -> bool {
+        self.erased_since(&event.customer_id, event.ts.max(latest(path))).is_some()
+    }
+
+    /// Where something goes that came for `id` through `path`, and through what by then; `None`: it has arrived. A
+    /// redirect that is over is dropped; a merge that makes a circle with earlier ones, or too long a way, is taken
+    /// back. In a circle the way holds each redirect once, as it was met last.
+    fn next_hop(&mut self, id: &str, ts: Ts, path: &[Hop]) -> Option<(Id, Vec<Hop>)> {
         let follow_ms = self.plan().settings.identity.follow_ms;
         let redirect = self.identities.redirects.get(id)?;
-        if redirect.until <= ts || ends_at(id, path) {
+        let (target, until) = (redirect.target.clone(), redirect.until);
+        if until <= ts {
             self.identities.change_redirect(id, None);
             return None;
         }
-        let target = redirect.target.clone();
-        // Seldom enough to write little, often enough that who is in use is not forgotten.
-        if redirect.until.saturating_sub(ts) < follow_ms / 2 {
-            self.identities.change_redirect(id, Some((&target, end_of_redirect(ts, follow_ms))));
+        let hop = Hop {
+            id: id.into(),
+            target: target.clone(),
+            via: redirect.via.max(latest(path)),
+            merged_at: redirect.merged_at,
+            is_told: redirect.origin.is_some(),
+        };
+        let before = path.iter().position(|before| *before.id == *id);
+        // What leads elsewhere by now may be no circle any more: the way begins anew.
+        let is_same = |before: &Hop| before.target == hop.target && before.merged_at == hop.merged_at;
+        let (before, path) = match before {
+            Some(first) if !is_same(&path[first]) => (None, &[][..]),
+            _ => (before, path),
+        };
+        let circle = before.map(|first| &path[first + 1..]);
+        if circle.is_some_and(|others| others.iter().all(|other| other.rank() < hop.rank())) {
+            self.take_back(id, CONTRADICTED);
+            return None;
         }
-        Some(target)
+        if circle.is_none() && path.len() >= MAX_HOPS {
+            self.take_back(id, TOO_LONG);
+            return None;
+        }
+        let way = circle.unwrap_or(path).iter().cloned().chain([hop]).collect();
+        // Seldom enough to write little, often enough that who is in use is not forgotten.
+        if until.saturating_sub(ts) < follow_ms / 2 {
+            let until = end_of_redirect(ts, follow_ms);
+            let longer = self.identities.redirects.get(id).map(|now| Redirect { until, ..now.clone() });
+            self.identities.change_redirect(id, longer);
+        }
+        Some((target, way))
+    }
+
+    /// The merge of this id does not hold: it is a customer of its own again.
+    fn take_back(&mut self, id: &str, why: &str) {
+        let origin = self.identities.redirects.get(id).and_then(|redirect| redirect.origin.clone());
+        self.identities.change_redirect(id, None);
+        self.refuse(origin, why);
     }
 
     /// A merge has come to the customer that is to remain: asks the other for what it has.
@@ -109,14 +152,13 @@ impl Engine {
 
     /// Gives what a customer has to the one that it is now. Whoever was merged before is asked in vain, unless
     /// it was into the same.
-    fn give(&mut self, from: &str, ask: Ask, path: Vec<Id>) {
+    fn give(&mut self, from: &str, ask: Ask, path: Vec<Hop>) {
         let Ask { target, merged_at, event_id, origin, is_new } = &ask;
         if **target == *from {
             return;
         }
-        if let Some(next) = self.next_hop(from, *merged_at, &path) {
+        if let Some((next, path)) = self.next_hop(from, *merged_at, &path) {
             if next != *target {
-                let path = beyond(&path, from);
                 self.identities.send(Message::new(&next, *merged_at, path, Body::Ask(Box::new(ask))));
             }
             return;
@@ -130,9 +172,9 @@ impl Engine {
             _ if is_gone => (None, *merged_at, Vec::new()),
             Some(index) => {
                 let (state, at) = self.let_go(index, *merged_at);
-                (Some(state), at, self.redirect(from, target, *merged_at))
+                (Some(state), at, self.redirect(from, target, *merged_at, origin.clone()))
             }
-            None => (None, *merged_at, self.redirect(from, target, *merged_at)),
+            None => (None, *merged_at, self.redirect(from, target, *merged_at, origin.clone())),
         };
         let layout = state.as_ref().map(|_| (self.plan().layout_id, self.plan().description.clone()));
         let (merged_at, is_new, event_id) = (*merged_at, *is_new, event_id.clone());
@@ -156,51 +198,65 @@ impl Engine {
     }
 
     /// From now on events of `from` follow `target`, and so do those of everybody who was `from`. Returns all.
-    fn redirect(&mut self, from: &str, target: &str, at: Ts) -> Vec<Id> {
+    fn redirect(&mut self, from: &str, target: &str, at: Ts, origin: Option<Box<Origin>>) -> Vec<Id> {
         let until = end_of_redirect(at, self.plan().settings.identity.follow_ms);
-        self.identities.change_redirect(from, Some((target, until)));
+        let (target_id, noted_at) = (target.into(), self.opt_outs.wall());
+        let redirect =
+            Redirect { v: VERSION, target: target_id, via: at, merged_at: at, until, origin, noted_at };
+        self.identities.change_redirect(from, Some(redirect));
         let mut ids = self.identities.take_aliases(from);
-        self.tell_to_follow(&ids, Some(target), at);
+        self.tell_to_follow(&ids, Some(target), at, at);
         ids.push(from.into());
         ids
     }
 
-    fn tell_to_follow(&mut self, ids: &[Id], target: Option<&str>, at: Ts) {
-        for id in ids {
-            let body = Body::Follow { target: target.map(Id::from) };
+    fn tell_to_follow(&mut self, ids: &[Id], target: Option<&str>, via: Ts, at: Ts) {
+        for id in ids.iter().filter(|id| target != Some(&***id)) {
+            let body = Body::Follow { target: target.map(Id::from), via };
             self.identities.send(Message::new(id, at, Vec::new(), body));
         }
     }
 
-    fn follow_another(&mut self, id: &str, target: Option<&str>, at: Ts) {
+    fn follow_another(&mut self, id: &str, target: Option<&str>, via: Ts, at: Ts) {
         let Some(redirect) = self.identities.redirects.get(id) else { return };
         let until = redirect.until.max(end_of_redirect(at, self.plan().settings.identity.follow_ms));
-        let to = target.filter(|target| *target != id).map(|target| (target, until));
+        let via = redirect.via.max(via);
+        if target == Some(id) {
+            return self.take_back(id, CONTRADICTED);
+        }
+        let to = target.map(|target| Redirect { target: target.into(), via, until, ..redirect.clone() });
         self.identities.change_redirect(id, to);
     }
 
-    /// Takes what somebody had who is this customer now, or sends it after whoever that is.
-    fn take(&mut self, to: &str, at: Ts, moved: Moved, path: Vec<Id>) {
+    /// Takes what somebody had who is this customer now, or sends it after whoever that is. If this customer was
+    /// erased after the merge, what comes by it is erased too, whoever has this id meanwhile.
+    fn take(&mut self, to: &str, at: Ts, moved: Moved, path: Vec<Hop>) {
+        let via = moved.merged_at.max(latest(&path));
+        if let Some(erased_at) = self.erased_since(to, via) {
+            return self.forget_ids(&moved.ids, erased_at);
+        }
         let known = self.store.find(to);
         if known.is_none() {
-            if let Some(next) = self.next_hop(to, at, &path) {
-                let path = beyond(&path, to);
+            if let Some((next, path)) = self.next_hop(to, at, &path) {
                 return self.identities.send(Message::new(&next, at, path, Body::State(Box::new(moved))));
             }
-            if let Some(opt_out) = self.shut_out(to, moved.merged_at) {
+            if let Some(opt_out) = self.shut_out(to, via) {
                 return self.forget_ids(&moved.ids, opt_out.erased_at);
             }
         }
         let decoded = moved.state.as_deref().and_then(|state| self.decode(state).ok());
+        // Its own comes back where the merge it went away by does not hold: it goes on as it was.
+        let is_own = moved.ids.last().is_some_and(|sender| **sender == *to);
         match decoded {
             Some(decoded) => {
                 let merge = Joining {
                     merged_at: moved.merged_at,
-                    event_id: moved.event_id.as_deref(),
-                    is_new: moved.is_new,
+                    event_id: moved.event_id.as_deref().filter(|_| !is_own),
+                    is_new: moved.is_new || is_own,
                 };
                 self.join(to, *decoded, at, &merge);
             }
+            None if is_own => {}
             None => {
                 let event = plain_merge(to, &moved);
                 let hash = event.event_id.as_deref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
@@ -208,7 +264,7 @@ impl Engine {
             }
         }
         if !path.is_empty() {
-            self.tell_to_follow(&moved.ids, Some(to), at);
+            self.tell_to_follow(&moved.ids, Some(to), via, at);
         }
         self.know_as(to, moved.ids, at);
     }
@@ -220,7 +276,7 @@ impl Engine {
         aliases.extend(ids.into_iter().filter(|id| **id != *to));
         let surplus = aliases.len().saturating_sub(MAX_ALIASES);
         let oldest: Vec<Id> = aliases.drain(..surplus).collect();
-        self.tell_to_follow(&oldest, None, at);
+        self.tell_to_follow(&oldest, None, MIN_TS, at);
         if *aliases != *self.identities.aliases(to) {
             self.identities.change_aliases(to, aliases);
         }
@@ -260,17 +316,11 @@ fn plain_merge(to: &str, moved: &Moved) -> Event<'static> {
     }
 }
 
-fn beyond(path: &[Id], id: &str) -> Vec<Id> {
-    path.iter().cloned().chain([Id::from(id)]).collect()
+/// The latest of the merges that brought something here.
+fn latest(path: &[Hop]) -> Ts {
+    path.last().map_or(MIN_TS, |hop| hop.via)
 }
 
 fn end_of_redirect(at: Ts, follow_ms: i64) -> Ts {
     at.saturating_add(follow_ms).min(MAX_TS)
-}
-
-/// Whether what came this way goes no further: it went round a circle and this is the smallest id in it, or it
-/// has come too far.
-fn ends_at(id: &str, path: &[Id]) -> bool {
-    let circle = path.iter().position(|before| **before == *id).map(|first| &path[first..]);
-    path.len() >= MAX_HOPS || circle.is_some_and(|circle| circle.iter().all(|other| id <= &**other))
 }

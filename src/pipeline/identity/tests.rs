@@ -4,6 +4,18 @@ use crate::pipeline::facts::TraitValue;
 
 use super::message::{Body, Carried};
 
+fn to(target: &str, until: Ts) -> Option<Redirect> {
+    Some(Redirect {
+        v: VERSION,
+        target: target.into(),
+        via: 1,
+        merged_at: 1,
+        until,
+        origin: None,
+        noted_at: 0,
+    })
+}
+
 fn event(profile: Option<ProfileChange>) -> Event<'static> {
     let mut numbers = Numbers::default();
     numbers.set(Field::Amount, 0.1 + 0.2);
@@ -42,7 +54,12 @@ fn an_event_comes_out_of_a_message_as_it_went_in() {
     ] {
         let event = event(profile);
         let body = Body::Event(Box::new(Carried::of(&event)));
-        let message = Message::new("new", 5, vec!["old".into()], body);
+        let message = Message::new(
+            "new",
+            5,
+            vec![Hop { id: "old".into(), target: "new".into(), via: 3, merged_at: 2, is_told: true }],
+            body,
+        );
         let read = Message::decode(&message.encode()).unwrap();
         assert_eq!(read, message);
         let Body::Event(carried) = read.body else { panic!("{read:?}") };
@@ -68,7 +85,7 @@ fn what_is_no_message_is_told_without_quoting_it() {
 #[test]
 fn records_are_read_back_and_damage_is_told() {
     let mut all = Identities::default();
-    all.change_redirect("a", Some(("b", 9)));
+    all.change_redirect("a", to("b", 9));
     all.change_aliases("b", vec!["a".into()]);
     let mut again = Identities::default();
     for (key, value) in all.changes() {
@@ -86,12 +103,35 @@ fn records_are_read_back_and_damage_is_told() {
 }
 
 #[test]
+fn the_record_of_a_merge_is_kept_until_nothing_can_contradict_it() {
+    let mut all = Identities::default();
+    let noted = |noted_at: Ts| {
+        let origin = Some(Box::new(Origin { offset: 7, value: b"{}".to_vec(), ..Origin::default() }));
+        to("c", 99).map(|redirect| Redirect { origin, noted_at, ..redirect })
+    };
+    all.change_redirect("a", noted(10));
+    all.change_redirect("b", noted(20));
+    let mut again = Identities::default();
+    for (key, value) in all.changes() {
+        again.restore(&key, value.as_deref()).unwrap();
+    }
+    assert_eq!(again.redirects, all.redirects);
+    again.forget_records(10);
+    let kept = |all: &Identities| ["a", "b"].map(|id| all.redirects[id].origin.is_some());
+    assert_eq!((kept(&again), again.changes().len()), ([false, true], 1));
+    again.rollback();
+    assert_eq!((kept(&again), again.by_note.len()), ([true, true], 2));
+    again.expire(99);
+    assert!(again.is_empty() && again.by_note.is_empty());
+}
+
+#[test]
 fn each_redirect_ends_in_its_time_and_a_rollback_brings_all_back() {
     let mut all = Identities::default();
-    all.change_redirect("a", Some(("c", 10)));
-    all.change_redirect("b", Some(("c", 20)));
+    all.change_redirect("a", to("c", 10));
+    all.change_redirect("b", to("c", 20));
     all.commit();
-    all.change_redirect("b", Some(("d", 30)));
+    all.change_redirect("b", to("d", 30));
     all.change_aliases("d", vec!["b".into()]);
     all.expire(15);
     let changed: Vec<bool> = all.changes().iter().map(|(_, value)| value.is_some()).collect();
