@@ -10,6 +10,7 @@ use std::sync::Arc;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+use stagecast::event::decoder::{Decoder, Format};
 use stagecast::event::money::Money;
 use stagecast::event::native::{Envelope, decode};
 use stagecast::event::{Origin, ProfileChange, Source};
@@ -666,4 +667,35 @@ fn a_chain_too_long_to_follow_is_cut_and_told() {
     let at = START + 4 * DAY_MS;
     let counted: f64 = ids.iter().map(|id| partitions.events(id, at)).sum();
     assert_eq!(counted, 2.0 * ids.len() as f64);
+}
+
+/// Whom Zendesk knows by a number of its own: one event says whose number it is, and what has come and comes under
+/// it follows.
+#[test]
+fn tickets_of_a_requester_are_those_of_the_customer_whose_number_it_is() {
+    let fields = [("customer_id".to_owned(), "/detail/requester_id".to_owned())].into();
+    let zendesk = Decoder::new(Format::Zendesk, Format::Native, &fields, BTreeMap::new());
+    let ticket = |number: i64| {
+        let ts = format_rfc3339(START + number * DAY_MS);
+        format!(
+            r#"{{"id":"z{number}","time":"{}","type":"zen:event-type:ticket.created","event":{{}},
+               "detail":{{"id":"{number}","requester_id":"844"}},"subject":"zen:ticket:{number}"}}"#,
+            ts.as_str()
+        )
+    };
+    let mut driver = Driver::new(&a_plan());
+    driver.apply_as(&zendesk, Source::Support, ticket(0).as_bytes());
+    let order =
+        format!(r#"{{"customer_id":"c","type":"order_completed","ts":{},"amount":5}}"#, START + HOUR_MS);
+    driver.apply(Source::Purchase, order.as_bytes());
+    let merge = format!(
+        r#"{{"customer_id":"c","type":"customers_merged","ts":{},"from_id":"844"}}"#,
+        START + 2 * HOUR_MS
+    );
+    driver.apply(Source::Profile, merge.as_bytes());
+    driver.apply_as(&zendesk, Source::Support, ticket(1).as_bytes());
+    let known = features(&driver.engine, "c", START + 2 * DAY_MS).expect("the customer");
+    let value = |name: &str| known.iter().find(|(known, _)| known == name).expect("a feature").1;
+    assert_eq!((value("tickets_90d"), value("orders_lifetime")), (2.0, 1.0));
+    assert_eq!(driver.engine.store().find("844"), None);
 }
