@@ -127,13 +127,12 @@ impl Decoder {
             cloudevents::check_single(headers)?;
         }
         let json = json::object(value)?;
+        let mut mapped = Mapped::default();
         if self.format != Format::CloudEvents {
-            let mut mapped = Mapped::default();
             self.map(self.format, json, &mut mapped)?;
             return mapped.into_event(envelope, &self.types, money);
         }
         let parcel = cloudevents::open(json, headers)?;
-        let mut mapped = Mapped::default();
         let checked = self.map(self.data, parcel.data, &mut mapped).and_then(|()| {
             parcel.attributes.stand_in(&mut mapped, envelope.key.is_some());
             mapped.into_event(envelope, &self.types, money)

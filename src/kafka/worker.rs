@@ -282,8 +282,8 @@ impl<'a> Worker<'a> {
     /// Before a commit after which partitions are given up, all unless some are named: the nearer the end, the shorter
     /// the tail behind their checkpoints.
     fn ask_where_state_ends(&mut self, partitions: Option<&[i32]>) {
+        let is_due = !self.is_all_committed();
         let Some(saving) = &mut self.saving else { return };
-        let is_due = self.open || self.tasks.values().any(|task| task.changed);
         let all: Vec<i32> = self.tasks.keys().copied().collect();
         if is_due {
             saving.ask(self.member, partitions.unwrap_or(&all));

@@ -71,7 +71,7 @@ impl<'m> Place<'m> {
 pub struct Passage<'a> {
     pub place: Place<'a>,
     pub to: &'a str,
-    /// Whether the customer had been in the stage left before this stay.
+    /// Whether the customer had been in a stage of customers when it left.
     pub returned: bool,
     pub stage_days: f64,
     pub at: Ts,
@@ -89,7 +89,7 @@ pub struct Left {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
     pub all: u64,
-    /// Of them, those who had been in the stage left before.
+    /// Of them, those who had been in a stage of customers.
     pub returned: u64,
 }
 
@@ -330,8 +330,9 @@ impl Traffic {
         Place { segment, ..passage.place }.write(&mut self.names);
         let counts = Arc::make_mut(self.moves.days.entry(day).or_default());
         let known = counts.get_mut(&*self.names);
-        if self.journal && !self.before.contains_key(&(day, Box::from(&*self.names))) {
-            self.before.insert((day, Box::from(&*self.names)), known.as_deref().cloned());
+        if self.journal {
+            let before = self.before.entry((day, Box::from(&*self.names)));
+            before.or_insert_with(|| known.as_deref().cloned());
         }
         match known {
             Some(left) => left.count(passage),

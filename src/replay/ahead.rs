@@ -18,8 +18,10 @@ use crate::time::Ts;
 use super::input::{Line, RawRecord};
 use super::merged::Lanes;
 
-/// A batch ends with so many records, or with so many bytes.
-const BATCH_RECORDS: usize = 512;
+/// Records ahead over all lanes, of which a history on Kafka has one for each partition of each topic.
+const RECORDS_AHEAD: usize = 8_192;
+/// A batch ends with its lane's share of them, at least so many; or with so many bytes.
+const BATCH_RECORDS_LEAST: usize = 16;
 const BATCH_BYTES: usize = 1 << 20;
 /// Batches of a lane that are decoded, or waiting for that, beside the one that is used up.
 const BATCHES_AHEAD: usize = 3;
@@ -107,7 +109,8 @@ impl<'a> Ahead<'a> {
 
     fn read_batch(&mut self, lane: usize) -> Result<()> {
         let (mut records, mut bytes) = (Vec::new(), 0);
-        while records.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
+        let share = RECORDS_AHEAD / (self.queues.len() * (BATCHES_AHEAD + 1));
+        while records.len() < share.max(BATCH_RECORDS_LEAST) && bytes < BATCH_BYTES {
             let Some(record) = self.lanes.next(lane)? else {
                 self.queues[lane].ended = true;
                 break;

@@ -175,12 +175,12 @@ impl Lifecycle {
         problems.result(built)
     }
 
-    /// In order of priority, highest first.
     /// Which stages are those of customers, and in which they have lapsed.
     pub fn roles(&self) -> &Roles {
         &self.roles
     }
 
+    /// In order of priority, highest first.
     pub fn stages(&self) -> &[Stage] {
         &self.stages
     }
