@@ -7,11 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::json::{Fields, Key, object, read_into};
 use super::money::{MAX_AMOUNT, Money};
 use super::sentiment::sentiment;
-use super::{Event, Field, MAX_RECORD_BYTES, Merge, Numbers, ProfileChange, Reason, Reject, Source};
+use super::{Event, Field, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
 use crate::time::{MAX_TS, MIN_TS, Ts, format_rfc3339, parse_rfc3339};
 
@@ -43,7 +44,8 @@ pub struct Envelope<'a> {
 
 /// Reads one record.
 pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Result<Event<'a>, Reject> {
-    let raw = parse(value)?;
+    let mut raw = Raw::default();
+    read_into(object(value)?, &mut raw)?;
     let source = envelope.source;
     let customer_id = customer_id(raw.customer_id, envelope.key)?;
     let name = event_type(raw.kind)?;
@@ -122,8 +124,7 @@ struct Raw<'a> {
     nps: Scalar<'a>,
     text: Scalar<'a>,
     traits: TraitMap<'a>,
-    /// Bits of [`Known`]: the fields that came, and those of them that are neither text nor `null`.
-    came: u32,
+    /// Bits of [`Known`]: the fields that came and are neither text nor `null`.
     no_text: u32,
 }
 
@@ -204,65 +205,47 @@ impl<'de> Deserialize<'de> for Known {
     }
 }
 
-/// Fills the fields in where they are: there are many of them, and most of an event's are absent.
-impl<'de> DeserializeSeed<'de> for &mut Raw<'de> {
-    type Value = ();
+/// Filled in where it is: there are many fields, and most of an event's are absent.
+impl<'de> Fields<'de> for Raw<'de> {
+    type Name = Known;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &mut Raw<'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an event")
+    fn bit(name: Known) -> u32 {
+        if name == Known::Skipped { 0 } else { name.bit() }
     }
 
-    /// A second occurrence of a field is malformed.
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key::<Known>()? {
-            if field != Known::Skipped && self.came & field.bit() != 0 {
-                return Err(serde::de::Error::custom("a field came twice"));
+    fn fill<A: MapAccess<'de>>(&mut self, name: Known, map: &mut A) -> Result<(), A::Error> {
+        let scalar = match name {
+            Known::CustomerId => &mut self.customer_id,
+            Known::FromId => &mut self.from_id,
+            Known::Kind => &mut self.kind,
+            Known::Ts => &mut self.ts,
+            Known::EventId => &mut self.event_id,
+            Known::Channel => &mut self.channel,
+            Known::Amount => &mut self.amount,
+            Known::Currency => &mut self.currency,
+            Known::Sentiment => &mut self.sentiment,
+            Known::Csat => &mut self.csat,
+            Known::Nps => &mut self.nps,
+            Known::Text => &mut self.text,
+            Known::SessionId
+            | Known::Url
+            | Known::ProductId
+            | Known::Campaign
+            | Known::OrderId
+            | Known::TicketId
+            | Known::Priority => {
+                if !map.next_value::<IsText>()?.0 {
+                    self.no_text |= name.bit();
+                }
+                return Ok(());
             }
-            self.came |= field.bit();
-            let scalar = match field {
-                Known::CustomerId => &mut self.customer_id,
-                Known::FromId => &mut self.from_id,
-                Known::Kind => &mut self.kind,
-                Known::Ts => &mut self.ts,
-                Known::EventId => &mut self.event_id,
-                Known::Channel => &mut self.channel,
-                Known::Amount => &mut self.amount,
-                Known::Currency => &mut self.currency,
-                Known::Sentiment => &mut self.sentiment,
-                Known::Csat => &mut self.csat,
-                Known::Nps => &mut self.nps,
-                Known::Text => &mut self.text,
-                Known::SessionId
-                | Known::Url
-                | Known::ProductId
-                | Known::Campaign
-                | Known::OrderId
-                | Known::TicketId
-                | Known::Priority => {
-                    if !map.next_value::<IsText>()?.0 {
-                        self.no_text |= field.bit();
-                    }
-                    continue;
-                }
-                Known::Traits => {
-                    self.traits = map.next_value()?;
-                    continue;
-                }
-                Known::Skipped => {
-                    map.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-            };
-            *scalar = map.next_value()?;
-        }
+            Known::Traits => {
+                self.traits = map.next_value()?;
+                return Ok(());
+            }
+            Known::Skipped => return map.next_value::<IgnoredAny>().map(drop),
+        };
+        *scalar = map.next_value()?;
         Ok(())
     }
 }
@@ -387,18 +370,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for TraitMap<'a> {
 
 struct TraitMapVisitor;
 
-/// An object's key, borrowed where it has no escapes.
-struct Key<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Key<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match Scalar::deserialize(deserializer)? {
-            Scalar::Text(text) => Ok(Key(text)),
-            _ => Err(serde::de::Error::custom("object keys are strings")),
-        }
-    }
-}
-
 impl<'de> Visitor<'de> for TraitMapVisitor {
     type Value = TraitMap<'de>;
 
@@ -440,55 +411,6 @@ impl<'de> Visitor<'de> for TraitMapVisitor {
         while seq.next_element::<IgnoredAny>()?.is_some() {}
         Ok(TraitMap::NotAnObject)
     }
-}
-
-/// Confluent wire framing: a zero byte and a schema id of four bytes stand before the JSON.
-const FRAMING_BYTES: usize = 5;
-
-fn parse(value: &[u8]) -> Result<Raw<'_>, Reject> {
-    if value.len() > MAX_RECORD_BYTES {
-        let message = format!("{} bytes; at most {MAX_RECORD_BYTES} are read", value.len());
-        return Err(Reject::new(Reason::TooLarge, message));
-    }
-    let json = match value.first() {
-        None => return Err(Reject::new(Reason::Empty, "the record has no value")),
-        Some(0) if value.len() > FRAMING_BYTES => &value[FRAMING_BYTES..],
-        Some(_) => value,
-    };
-    // Asked first, since serde would read an array as a struct's fields in order.
-    if json.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-        return Err(match serde_json::from_slice::<IgnoredAny>(json) {
-            Ok(_) => Reject::new(Reason::NotAnObject, "the value is JSON but no object"),
-            Err(error) => malformed(&error),
-        });
-    }
-    let mut raw = Raw::default();
-    // Text that is known to be UTF-8 as a whole need not be looked at again string by string. Where it is not,
-    // the reader of bytes says where.
-    let filled = match std::str::from_utf8(json) {
-        Ok(text) => fill(&mut raw, serde_json::Deserializer::from_str(text)),
-        Err(_) => fill(&mut raw, serde_json::Deserializer::from_slice(json)),
-    };
-    filled.map(|()| raw).map_err(|error| malformed(&error))
-}
-
-fn fill<'a, R: serde_json::de::Read<'a>>(
-    raw: &mut Raw<'a>,
-    mut json: serde_json::Deserializer<R>,
-) -> Result<(), serde_json::Error> {
-    raw.deserialize(&mut json)?;
-    json.end()
-}
-
-fn malformed(error: &serde_json::Error) -> Reject {
-    // serde_json's own sentence may quote a field's value; its kind and place are enough.
-    let what = match error.classify() {
-        serde_json::error::Category::Eof => "ends too early",
-        serde_json::error::Category::Data => "has a field twice or of an impossible shape",
-        _ => "is not valid JSON",
-    };
-    let (line, column) = (error.line(), error.column());
-    Reject::new(Reason::MalformedJson, format!("the value {what} (line {line}, column {column})"))
 }
 
 fn customer_id<'a>(field: Scalar<'a>, key: Option<&'a [u8]>) -> Result<Cow<'a, str>, Reject> {
@@ -723,6 +645,7 @@ fn traits_change(entries: Vec<(Cow<'_, str>, Scalar<'_>)>) -> Result<ProfileChan
 
 #[cfg(test)]
 mod tests {
+    use super::super::MAX_RECORD_BYTES;
     use super::*;
 
     fn read(source: Source, json: &str) -> Result<Event<'_>, Reject> {
