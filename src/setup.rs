@@ -187,7 +187,7 @@ pub fn settings(config: &Config) -> Settings {
             salt: config.privacy.salt.clone().unwrap_or_else(|| config.app.id.clone()),
             consent: config.privacy.consent.clone(),
         },
-        identity: Identity { follow_ms: config.identity.follow_ms },
+        identity: Identity { follow_ms: config.identity.follow_ms, traits: config.identity.traits.clone() },
         outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
     }
 }

@@ -24,6 +24,9 @@ use support::{Driver, Out, plan};
 
 const START: Ts = 1_767_225_600_000;
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
+/// How an event says that another id is its customer's, up to the id.
+const FROM_ID: &str = r#","from_id":""#;
+const OTHER_ID: &str = r#","traits":{"other_id":""#;
 
 fn tries(cases: u32) -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(cases);
@@ -37,7 +40,11 @@ fn a_plan() -> Arc<Plan> {
 fn a_plan_with(opt_out_ms: i64) -> Arc<Plan> {
     let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
     let privacy = Privacy { opt_out_ms, ..Privacy::default() };
-    plan(&lifecycles, Settings { privacy, ..Settings::default() })
+    plan(&lifecycles, Settings { privacy, identity: by_traits(), ..Settings::default() })
+}
+
+fn by_traits() -> Identity {
+    Identity { traits: vec!["other_id".into()], ..Identity::default() }
 }
 
 /// One record of a history.
@@ -60,8 +67,15 @@ impl Step {
     }
 
     fn merged(&self) -> Option<&'static str> {
-        let from = self.more.strip_prefix(",\"from_id\":\"")?.trim_end_matches('"');
-        IDS.into_iter().find(|id| *id == from)
+        let told = self.more.strip_prefix(FROM_ID).or_else(|| self.more.strip_prefix(OTHER_ID))?;
+        IDS.into_iter().find(|id| told.starts_with(*id))
+    }
+
+    /// The same without the merge: `None` where nothing else is in it.
+    fn without_merge(&self) -> Option<Step> {
+        let merged = self.merged().is_some();
+        let rest = Step { more: if merged { String::new() } else { self.more.clone() }, ..self.clone() };
+        (self.kind != "customers_merged").then_some(rest)
     }
 }
 
@@ -78,28 +92,39 @@ fn activity() -> impl Strategy<Value = (Source, &'static str, String)> {
     ]
 }
 
+/// What else a history may tell of.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    erasures: bool,
+    /// Merges by a trait, as well as by records of their own.
+    traits: bool,
+}
+
 /// A gap, how late, whom it is about, and what happens: a merge where nothing else does.
 type Drawn = (i64, i64, (&'static str, &'static str), Option<(Source, &'static str, String)>);
 
 /// Histories of five ids, some of which turn out to be one customer's.
-fn histories(erasures: bool) -> impl Strategy<Value = Vec<Step>> {
+fn histories(told: Told) -> impl Strategy<Value = Vec<Step>> {
     let gap = select(vec![0, MINUTE_MS, 20 * MINUTE_MS, 5 * HOUR_MS, DAY_MS, 4 * DAY_MS, 30 * DAY_MS]);
     let merge = (select(IDS.to_vec()), select(IDS.to_vec()));
     let what = prop_oneof![
         12 => activity().prop_map(Some),
         3 => Just(None),
-        if erasures { 1 } else { 0 } => Just(Some((Source::Profile, "customer_deleted", String::new()))),
+        if told.erasures { 1 } else { 0 } => Just(Some((Source::Profile, "customer_deleted", String::new()))),
     ];
     let step = (gap, 0..=4 * HOUR_MS, merge, what);
-    vec(step, 1..60).prop_map(|steps| {
+    vec(step, 1..60).prop_map(move |steps| {
         let mut clock = START;
         let at = |(number, (gap, late, (customer, from), what)): (usize, Drawn)| {
             clock += gap;
-            let merge = || (Source::Profile, "customers_merged", format!(",\"from_id\":\"{from}\""));
+            let merge = || match told.traits && late % 2 == 0 {
+                true => (Source::Profile, "traits_updated", format!("{OTHER_ID}{from}\"}}")),
+                false => (Source::Profile, "customers_merged", format!("{FROM_ID}{from}\"")),
+            };
             let (source, kind, more) = what.unwrap_or_else(merge);
+            let step = Step { ts: clock, customer, source, kind, more, number };
             // Merges come in time: a late one is the same to both, but not to the order of merges.
-            let ts = if kind == "customers_merged" { clock } else { clock - late };
-            Step { ts, customer, source, kind, more, number }
+            if step.merged().is_some() { step } else { Step { ts: clock - late, ..step } }
         };
         let is_one = |step: &Step| step.merged() == Some(step.customer);
         steps.into_iter().enumerate().map(at).filter(|step| !is_one(step)).collect()
@@ -198,7 +223,9 @@ proptest! {
     #![proptest_config(tries(48))]
 
     #[test]
-    fn merged_customers_have_the_features_of_one_who_did_everything(steps in histories(false)) {
+    fn merged_customers_have_the_features_of_one_who_did_everything(
+        steps in histories(Told { traits: true, ..Told::default() }),
+    ) {
         let plan = a_plan();
         let (mut merged, mut one) = (Driver::new(&plan), Driver::new(&plan));
         let is = ends_as(&steps);
@@ -208,8 +235,8 @@ proptest! {
             changes.extend(merged.commit());
             known.insert(is[step.customer]);
             // A merge that cannot be leaves no trace; one that can brings nothing of its own.
-            if step.merged().is_none() {
-                apply(&mut one, step, is[step.customer]);
+            if let Some(step) = step.without_merge() {
+                apply(&mut one, &step, is[step.customer]);
                 one.commit();
             }
         }
@@ -233,7 +260,7 @@ proptest! {
 
     #[test]
     fn merges_survive_restarts_and_rollbacks_anywhere(
-        steps in histories(true),
+        steps in histories(Told { erasures: true, traits: true }),
         stops in vec(any::<Index>(), 0..4),
         spans in vec((any::<Index>(), 1..10usize), 0..4),
     ) {
@@ -414,7 +441,7 @@ proptest! {
 
     #[test]
     fn partitions_read_at_any_speed_agree_on_the_features(
-        steps in histories(false),
+        steps in histories(Told { traits: true, ..Told::default() }),
         schedule in vec((any::<u8>(), any::<u8>()), 0..200),
     ) {
         // Each id goes into a later one, once: which merges can be does not depend on what is read first.
@@ -439,11 +466,11 @@ proptest! {
 
     #[test]
     fn no_event_is_lost_or_counted_twice_however_merges_contradict_each_other(
-        steps in histories(false),
+        steps in histories(Told::default()),
         schedule in vec((any::<u8>(), any::<u8>()), 0..300),
     ) {
         // Nobody is forgotten meanwhile.
-        let identity = Identity { follow_ms: 40_000 * DAY_MS };
+        let identity = Identity { follow_ms: 40_000 * DAY_MS, ..Identity::default() };
         let lifecycles = [preset("retention").expect("a preset").to_owned()];
         let plan = plan(&lifecycles, Settings { identity, ..Settings::default() });
         let mut partitions = Partitions::new(&plan, &steps);
@@ -669,33 +696,109 @@ fn a_chain_too_long_to_follow_is_cut_and_told() {
     assert_eq!(counted, 2.0 * ids.len() as f64);
 }
 
+/// A driver that knows the customer `c` by an order of the first hour, and its ticket of the first day.
+struct HelpDesk {
+    zendesk: Decoder,
+    driver: Driver,
+}
+
+impl HelpDesk {
+    fn new() -> HelpDesk {
+        let fields = [("customer_id".to_owned(), "/detail/requester_id".to_owned())].into();
+        let zendesk = Decoder::new(Format::Zendesk, Format::Native, &fields, BTreeMap::new());
+        let mut desk = HelpDesk { zendesk, driver: Driver::new(&a_plan()) };
+        desk.ticket(0);
+        let order =
+            format!(r#"{{"customer_id":"c","type":"order_completed","ts":{},"amount":5}}"#, START + HOUR_MS);
+        desk.driver.apply(Source::Purchase, order.as_bytes());
+        desk
+    }
+
+    fn ticket(&mut self, number: i64) {
+        let ts = format_rfc3339(START + number * DAY_MS);
+        let json = format!(
+            r#"{{"id":"z{number}","time":"{}","type":"zen:event-type:ticket.created","event":{{}},
+               "detail":{{"id":"{number}","requester_id":"844"}},"subject":"zen:ticket:{number}"}}"#,
+            ts.as_str()
+        );
+        self.driver.apply_as(&self.zendesk, Source::Support, json.as_bytes());
+    }
+
+    fn profile(&mut self, customer: &str, at: Ts, kind_and_more: &str) {
+        let json = format!(r#"{{"customer_id":"{customer}","ts":{at},"type":{kind_and_more}}}"#);
+        self.driver.apply(Source::Profile, json.as_bytes());
+    }
+
+    fn value(&self, customer: &str, name: &str) -> f64 {
+        let known = features(&self.driver.engine, customer, START + 2 * DAY_MS).expect("the customer");
+        known.iter().find(|(known, _)| known == name).expect("a feature").1
+    }
+}
+
 /// Whom Zendesk knows by a number of its own: one event says whose number it is, and what has come and comes under
 /// it follows.
 #[test]
 fn tickets_of_a_requester_are_those_of_the_customer_whose_number_it_is() {
-    let fields = [("customer_id".to_owned(), "/detail/requester_id".to_owned())].into();
-    let zendesk = Decoder::new(Format::Zendesk, Format::Native, &fields, BTreeMap::new());
-    let ticket = |number: i64| {
-        let ts = format_rfc3339(START + number * DAY_MS);
-        format!(
-            r#"{{"id":"z{number}","time":"{}","type":"zen:event-type:ticket.created","event":{{}},
-               "detail":{{"id":"{number}","requester_id":"844"}},"subject":"zen:ticket:{number}"}}"#,
-            ts.as_str()
-        )
+    for says_so in [
+        r#""customers_merged","from_id":"844""#,
+        r#""traits_updated","traits":{"other_id":"844","plan":"pro"}"#,
+    ] {
+        let mut desk = HelpDesk::new();
+        desk.profile("c", START + 2 * HOUR_MS, says_so);
+        desk.ticket(1);
+        assert_eq!((desk.value("c", "tickets_90d"), desk.value("c", "orders_lifetime")), (2.0, 1.0));
+        assert_eq!(desk.driver.engine.store().find("844"), None);
+    }
+}
+
+/// A number is an id as the help desk writes it; what cannot be an id is a trait like any other.
+#[test]
+fn a_trait_is_another_id_where_it_can_be_one() {
+    for (value, tickets) in [
+        ("844", 2.0),
+        ("844.0", 2.0),
+        ("844.5", 0.0),
+        ("true", 0.0),
+        ("null", 0.0),
+        (r#""""#, 0.0),
+        (r#""c""#, 0.0),
+    ] {
+        let mut desk = HelpDesk::new();
+        desk.profile(
+            "c",
+            START + 2 * HOUR_MS,
+            &format!(r#""traits_updated","traits":{{"other_id":{value}}}"#),
+        );
+        desk.ticket(1);
+        assert_eq!(desk.value("c", "tickets_90d"), tickets, "{value}");
+    }
+}
+
+/// Whose an id is, is settled by who tells it first; who tells it again, or after that, changes nothing.
+#[test]
+fn an_id_that_two_claim_by_a_trait_stays_with_the_first() {
+    let mut desk = HelpDesk::new();
+    let claim = r#""traits_updated","traits":{"other_id":"844"}"#;
+    desk.profile("c", START + 2 * HOUR_MS, claim);
+    desk.profile("d", START + 3 * HOUR_MS, claim);
+    desk.driver.commit();
+    let scored = desk.driver.engine.store().len();
+    desk.profile("c", START + 4 * HOUR_MS, claim);
+    assert_eq!(desk.driver.engine.store().len(), scored);
+    desk.ticket(1);
+    assert_eq!((desk.value("c", "tickets_90d"), desk.value("d", "tickets_90d")), (2.0, 0.0));
+    assert!(desk.driver.engine.identities_mut().take_refused().is_empty(), "their records were of use");
+}
+
+/// Nobody is evaluated once more for an id that nothing is known of.
+#[test]
+fn a_trait_that_names_nobody_is_one_evaluation() {
+    let outputs = |other: &str| {
+        let mut desk = HelpDesk::new();
+        desk.driver.commit();
+        let traits = format!(r#""traits_updated","event_id":"t1","traits":{{"other_id":"{other}"}}"#);
+        desk.profile("c", START + 2 * HOUR_MS, &traits);
+        desk.driver.commit().len()
     };
-    let mut driver = Driver::new(&a_plan());
-    driver.apply_as(&zendesk, Source::Support, ticket(0).as_bytes());
-    let order =
-        format!(r#"{{"customer_id":"c","type":"order_completed","ts":{},"amount":5}}"#, START + HOUR_MS);
-    driver.apply(Source::Purchase, order.as_bytes());
-    let merge = format!(
-        r#"{{"customer_id":"c","type":"customers_merged","ts":{},"from_id":"844"}}"#,
-        START + 2 * HOUR_MS
-    );
-    driver.apply(Source::Profile, merge.as_bytes());
-    driver.apply_as(&zendesk, Source::Support, ticket(1).as_bytes());
-    let known = features(&driver.engine, "c", START + 2 * DAY_MS).expect("the customer");
-    let value = |name: &str| known.iter().find(|(known, _)| known == name).expect("a feature").1;
-    assert_eq!((value("tickets_90d"), value("orders_lifetime")), (2.0, 1.0));
-    assert_eq!(driver.engine.store().find("844"), None);
+    assert_eq!(outputs("nobody"), outputs("c"));
 }

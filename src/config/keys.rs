@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// In the order of `check --print`.
-pub const KEYS: [Key; 60] = [
+pub const KEYS: [Key; 61] = [
     ("app.id", "group.id, prefix of transactional.id and of the private topics"),
     (
         "app.instance",
@@ -85,6 +85,11 @@ pub const KEYS: [Key; 60] = [
     (
         "identity.follow",
         "event time after its last event for which a folded id still stands for the customer it was folded into",
+    ),
+    (
+        "identity.traits",
+        "traits whose values are other ids of their customer, such as the number it has in the help desk; these are \
+         folded into it; empty: none",
     ),
     (
         "state.checkpoint_dir",

@@ -31,6 +31,7 @@ impl Config {
         out.text("consent", &self.privacy.consent);
         out.section("identity");
         out.span("follow", self.identity.follow_ms);
+        out.key("traits", self.identity.traits.clone());
         out.section("state");
         out.path("checkpoint_dir", &self.state.checkpoint_dir);
         out.duration("checkpoint_every", self.state.checkpoint_every);

@@ -453,7 +453,11 @@ fn check_currency(code: &str) -> Result<(), String> {
 
 fn identity(root: &mut Section<'_>) -> Identity {
     let mut section = root.section("identity");
-    let identity = Identity { follow_ms: section.get("follow", Identity::default().follow_ms, any_span()) };
+    let default = Identity::default();
+    let identity = Identity {
+        follow_ms: section.get("follow", default.follow_ms, any_span()),
+        traits: section.get("traits", default.traits, read::texts),
+    };
     section.finish();
     identity
 }

@@ -497,17 +497,14 @@ impl<'a> Worker<'a> {
             self.sent_bytes += value.len();
             self.transactions.send(record)?;
         }
-        for refused in refused {
-            self.local.event(refused.source, EventResult::DeadLetter);
-            self.local.dead_letter(refused.source, refused.reject.reason);
-            self.send_refused(&refused)?;
-        }
-        Ok(())
+        refused.iter().try_for_each(|refused| self.send_refused(refused))
     }
 
-    /// Passes on the record of a merge that cannot be.
+    /// Passes on the record of a merge that cannot be. There is none where a trait said so, or the record was let go.
     fn send_refused(&mut self, refused: &Refused) -> Result<(), End> {
         let Some(origin) = &refused.origin else { return Ok(()) };
+        self.local.event(refused.source, EventResult::DeadLetter);
+        self.local.dead_letter(refused.source, refused.reject.reason);
         let mut headers = OwnedHeaders::new();
         for (key, value) in &origin.headers {
             headers = headers.insert(Header { key, value: value.as_deref() });

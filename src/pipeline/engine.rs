@@ -216,7 +216,9 @@ impl Engine {
         if identity::is_merge(event) {
             return self.ask(event);
         }
-        self.take_in(known, event, id)
+        let applied = self.take_in(known, event, id);
+        self.ask_by_traits(event, known.is_none());
+        applied
     }
 
     /// Folds an event into its customer, who may be new, and evaluates it. `id` is the hash of the event's.

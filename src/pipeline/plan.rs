@@ -47,11 +47,13 @@ pub struct Settings {
 pub struct Identity {
     /// How long, in event time, events under a merged id follow its customer, since the last that did.
     pub follow_ms: i64,
+    /// Traits whose values are other ids of their customer.
+    pub traits: Vec<String>,
 }
 
 impl Default for Identity {
     fn default() -> Self {
-        Identity { follow_ms: 365 * DAY_MS }
+        Identity { follow_ms: 365 * DAY_MS, traits: Vec::new() }
     }
 }
 

@@ -5,6 +5,7 @@
 //! An event older than T that only comes up later is missing in the row, as it was for whoever scored at T; it
 //! still counts for the labels of the horizons it falls into.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::model::{Dataset, metrics};
 use crate::pipeline::engine::{Applied, Engine, View};
 use crate::pipeline::erasure::is_erasure;
 use crate::pipeline::facts::{FeatureNames, TraitValue};
+use crate::pipeline::identity::other_ids;
 use crate::pipeline::layout::Layout;
 use crate::pipeline::outbox::hash_customer;
 use crate::pipeline::plan::Plan;
@@ -313,6 +315,11 @@ impl<'t> Collector<'t> {
         }
         if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref() {
             return self.merge(&merge.from_id);
+        }
+        if event.source == Source::Profile {
+            let ids = other_ids(&self.engine.plan().settings.identity, event);
+            let ids: Vec<_> = ids.map(Cow::into_owned).collect();
+            ids.iter().for_each(|id| self.merge(id));
         }
         let track = self.tracks.entry(hash_customer(&was)).or_default();
         if Source::ACTIVITY.contains(&event.source) {

@@ -24,7 +24,10 @@ use crate::world::{World, event, time_of};
 const SOON: Duration = Duration::from_secs(60);
 const MANY: &str = "[commit]\ninterval = \"10ms\"\ncatch_up = \"10ms\"\nmax_records = 40\n";
 
-/// Two of three customers come without a name first; some events come under the old id although it is known.
+const BY_TRAIT: &str = "[identity]\ntraits = [\"was\"]\n";
+
+/// Two of three customers come without a name first, and half of them name it by a trait, again and again; some events
+/// come under the old id although it is known.
 fn with_visitors(world: &mut World) -> BTreeSet<String> {
     let mut times: BTreeMap<String, Vec<Ts>> = BTreeMap::new();
     for (id, json) in world.events.iter().flatten() {
@@ -46,8 +49,16 @@ fn with_visitors(world: &mut World) -> BTreeSet<String> {
                 *key = visitor.clone();
             }
         }
-        let from = format!(r#","from_id":"{visitor}""#);
-        world.add(Source::Profile, &id, &event(&id, "customers_merged", named_at, &from));
+        if n % 2 == 0 {
+            let from = format!(r#","from_id":"{visitor}""#);
+            world.add(Source::Profile, &id, &event(&id, "customers_merged", named_at, &from));
+        } else {
+            let was = format!(r#","traits":{{"was":"{visitor}"}}"#);
+            for day in 0..3 {
+                let told_at = named_at + day * DAY_MS;
+                world.add(Source::Profile, &id, &event(&id, "traits_updated", told_at, &was));
+            }
+        }
         visitors.insert(visitor);
     }
     world.events[Source::Profile.index()].sort_by_key(|(_, json)| time_of(json));
@@ -114,7 +125,7 @@ fn check(world: &World, visitors: &BTreeSet<String>) {
 
 #[test]
 fn visitors_become_customers_across_partitions_through_kills() {
-    let mut world = World::new("merged", 4, MANY);
+    let mut world = World::new("merged", 4, &[MANY, BY_TRAIT].concat());
     world.simulate(90, 90, 31);
     let visitors = with_visitors(&mut world);
     world.load(0.0, 0.6);
@@ -178,17 +189,22 @@ fn check_all_are_gone(world: &World) {
     assert_eq!(written.len(), ids.len());
 }
 
-#[test]
-fn who_is_erased_while_a_merge_is_under_way_stays_erased() {
-    let mut world = World::new("merge-erased", 3, "[privacy]\nopt_out = \"0s\"\n");
+/// Everybody of the pairs was there; on the second day each is folded into the other, which is erased later.
+fn with_pairs(world: &mut World, erased_at: Ts) {
     for (from, to) in PAIRS {
         for id in [from, to] {
             world.add(Source::Clickstream, id, &event(id, "page_viewed", START, ""));
         }
         let merge = format!(r#","from_id":"{from}""#);
         world.add(Source::Profile, to, &event(to, "customers_merged", START + DAY_MS, &merge));
-        world.add(Source::Profile, to, &event(to, "customer_deleted", START + DAY_MS + 10_000, ""));
+        world.add(Source::Profile, to, &event(to, "customer_deleted", erased_at, ""));
     }
+}
+
+#[test]
+fn who_is_erased_while_a_merge_is_under_way_stays_erased() {
+    let mut world = World::new("merge-erased", 3, "[privacy]\nopt_out = \"0s\"\n");
+    with_pairs(&mut world, START + DAY_MS + 10_000);
     world.sort();
     world.load(0.0, 0.5);
     world.finish(&["run", "--until-end"], &[]);
@@ -200,14 +216,7 @@ fn who_is_erased_while_a_merge_is_under_way_stays_erased() {
 #[test]
 fn a_backlog_longer_than_the_opt_out_brings_nobody_back() {
     let mut world = World::new("merge-backlog", 3, "[privacy]\nopt_out = \"3d\"\n");
-    for (from, to) in PAIRS {
-        for id in [from, to] {
-            world.add(Source::Clickstream, id, &event(id, "page_viewed", START, ""));
-        }
-        let merge = format!(r#","from_id":"{from}""#);
-        world.add(Source::Profile, to, &event(to, "customers_merged", START + DAY_MS, &merge));
-        world.add(Source::Profile, to, &event(to, "customer_deleted", START + 3 * DAY_MS, ""));
-    }
+    with_pairs(&mut world, START + 3 * DAY_MS);
     for (day, n) in (0..28).flat_map(|day| (0..8).map(move |n| (day, n))) {
         let id = format!("other-{n}");
         let view = event(&id, "page_viewed", START + day * DAY_MS + 5 * HOUR_MS, "");

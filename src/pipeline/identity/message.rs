@@ -89,6 +89,9 @@ pub(super) struct Ask {
     pub merged_at: Ts,
     pub event_id: Option<Id>,
     pub origin: Option<Box<Origin>>,
+    /// A trait of the target says so, again whenever it is told.
+    #[serde(default)]
+    pub by_trait: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +105,8 @@ pub(super) struct Moved {
     pub layout: Option<(u32, Description)>,
     /// Whoever is this customer now, the sender included.
     pub ids: Vec<Id>,
+    #[serde(default)]
+    pub by_trait: bool,
 }
 
 /// An event, free of its record.

@@ -23,6 +23,7 @@
 mod message;
 mod moves;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
@@ -30,6 +31,9 @@ use serde::{Deserialize, Serialize};
 
 use super::codec::CodecError;
 use super::engine::Engine;
+use super::facts::TraitValue;
+use super::plan::Identity as Settings;
+use crate::event::native::MAX_CUSTOMER_ID_BYTES;
 use crate::event::{Event, Origin, ProfileChange, Reject, Source};
 use crate::time::{DAY_MS, MAX_TS, MIN_TS, Ts};
 
@@ -42,6 +46,8 @@ pub const MAX_HOPS: usize = 256;
 /// Wall-clock time for which the record of a merge is kept: as long as the topic keeps what passes between ids.
 const RECORDS_KEPT_MS: i64 = 7 * DAY_MS;
 const RECORDS_AT_ONCE: usize = 1_000;
+/// Below it every whole number is exact as a float.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 /// Other ids of one customer that are followed; beyond it the oldest begins a life of its own again.
 pub const MAX_ALIASES: usize = 256;
 /// Raised whenever the meaning of the records changes.
@@ -302,6 +308,21 @@ fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
         VERSION => serde_json::from_slice(bytes).map_err(|_| CodecError::Corrupt),
         other => Err(CodecError::OtherVersion(other)),
     }
+}
+
+/// The ids that the event's traits say are its customer's as well: text or whole numbers that can be ids.
+pub fn other_ids<'a>(identity: &'a Settings, event: &'a Event<'_>) -> impl Iterator<Item = Cow<'a, str>> {
+    let changes = match event.profile.as_deref() {
+        Some(ProfileChange::Traits(changes)) => changes.as_slice(),
+        _ => &[],
+    };
+    let told = changes.iter().filter(|(name, _)| identity.traits.iter().any(|known| **known == **name));
+    let ids = told.filter_map(|(_, value)| match value.as_ref()? {
+        TraitValue::Text(text) => Some(Cow::Borrowed(&**text)),
+        TraitValue::Number(x) if x.fract() == 0.0 && x.abs() < EXACT => Some(Cow::Owned(format!("{x:.0}"))),
+        TraitValue::Number(_) | TraitValue::Flag(_) => None,
+    });
+    ids.filter(|id| (1..=MAX_CUSTOMER_ID_BYTES).contains(&id.len()) && *id != event.customer_id)
 }
 
 /// Whether the event says that two customers are one.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::message::{Ask, Body, Carried, Moved};
-use super::{Hop, Id, MAX_ALIASES, MAX_HOPS, Message, Redirect, Refused, VERSION};
+use super::{Hop, Id, MAX_ALIASES, MAX_HOPS, Message, Redirect, Refused, VERSION, other_ids};
 use crate::event::{Event, Merge, Numbers, Origin, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::codec::CodecError;
 use crate::pipeline::engine::{Applied, Engine};
@@ -134,15 +134,25 @@ impl Engine {
             self.refuse(origin.clone(), CIRCLE);
             return Applied::Refused;
         }
-        let ask = Ask {
-            target: event.customer_id.as_ref().into(),
-            is_new: self.store.find(&event.customer_id).is_none(),
-            merged_at: event.ts,
-            event_id: event.event_id.as_deref().map(Id::from),
-            origin: origin.clone(),
-        };
-        self.identities.send(Message::new(from_id, event.ts, Vec::new(), Body::Ask(Box::new(ask))));
+        let is_new = self.store.find(&event.customer_id).is_none();
+        self.send_ask(from_id, event, Ask { origin: origin.clone(), ..Ask::of(event, is_new) });
         Applied::InOrder
+    }
+
+    /// Traits of the customer may name other ids of it: asks these for what they have. `is_new`: nobody knew the
+    /// customer before the event. An id that is somebody's already stays theirs.
+    pub(in crate::pipeline) fn ask_by_traits(&mut self, event: &Event<'_>, is_new: bool) {
+        if event.profile.is_none() {
+            return;
+        }
+        let plan = Arc::clone(&self.plan);
+        for id in other_ids(&plan.settings.identity, event) {
+            self.send_ask(&id, event, Ask { by_trait: true, ..Ask::of(event, is_new) });
+        }
+    }
+
+    fn send_ask(&mut self, from: &str, event: &Event<'_>, ask: Ask) {
+        self.identities.send(Message::new(from, event.ts, Vec::new(), Body::Ask(Box::new(ask))));
     }
 
     fn refuse(&mut self, origin: Option<Box<Origin>>, why: &str) {
@@ -153,7 +163,7 @@ impl Engine {
     /// Gives what a customer has to the one that it is now. Whoever was merged before is asked in vain, unless
     /// it was into the same.
     fn give(&mut self, from: &str, ask: Ask, path: Vec<Hop>) {
-        let Ask { target, merged_at, event_id, origin, is_new } = &ask;
+        let Ask { target, merged_at, event_id, origin, is_new, by_trait } = &ask;
         if **target == *from {
             return;
         }
@@ -164,7 +174,11 @@ impl Engine {
             return;
         }
         if !path.is_empty() {
-            return self.refuse(origin.clone(), ELSEWHERE);
+            // A trait is told again and again, and its record was of use.
+            if !by_trait {
+                self.refuse(origin.clone(), ELSEWHERE);
+            }
+            return;
         }
         let known = self.store.find(from);
         let is_gone = known.is_none() && self.shut_out(from, *merged_at).is_some();
@@ -177,8 +191,8 @@ impl Engine {
             None => (None, *merged_at, self.redirect(from, target, *merged_at, origin.clone())),
         };
         let layout = state.as_ref().map(|_| (self.plan().layout_id, self.plan().description.clone()));
-        let (merged_at, is_new, event_id) = (*merged_at, *is_new, event_id.clone());
-        let moved = Moved { merged_at, is_new, event_id, state, layout, ids };
+        let (merged_at, is_new, by_trait, event_id) = (*merged_at, *is_new, *by_trait, event_id.clone());
+        let moved = Moved { merged_at, is_new, event_id, state, layout, ids, by_trait };
         self.identities.send(Message::new(target, at, Vec::new(), Body::State(Box::new(moved))));
     }
 
@@ -256,7 +270,7 @@ impl Engine {
                 };
                 self.join(to, *decoded, at, &merge);
             }
-            None if is_own => {}
+            None if is_own || moved.by_trait => {}
             None => {
                 let event = plain_merge(to, &moved);
                 let hash = event.event_id.as_deref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
@@ -298,6 +312,19 @@ impl Engine {
         if self.identities.redirects.contains_key(id) {
             self.identities.change_redirect(id, None);
             self.note_erased(id, at, true);
+        }
+    }
+}
+
+impl Ask {
+    fn of(event: &Event<'_>, is_new: bool) -> Ask {
+        Ask {
+            target: event.customer_id.as_ref().into(),
+            is_new,
+            merged_at: event.ts,
+            event_id: event.event_id.as_deref().map(Id::from),
+            origin: None,
+            by_trait: false,
         }
     }
 }

@@ -66,7 +66,8 @@ fn task(label: Label) -> Task {
 }
 
 fn examples(memory: Memory, task: &Task, cuts: &[Ts], most: usize) -> Dataset {
-    let config = Config::default();
+    let mut config = Config::default();
+    config.identity.traits.push("was".into());
     let plan = setup::plan_for_features(&config).unwrap();
     let collector = Collector::new(plan, task, most);
     collect(collector, cuts, &mut Merged::new(memory, &config), &|_| {}).unwrap().dataset
@@ -248,22 +249,29 @@ fn nobody_learns_from_what_was_erased_since() {
 
 #[test]
 fn what_a_customer_does_later_is_about_who_was_merged_into_it() {
-    let buys = |customer, ts| (BUY.0, customer, BUY.1, ts);
-    let mut memory = Memory::of(&[
-        buys("visitor", CUT - DAY_MS),
-        buys("other", CUT - DAY_MS),
-        buys("named", CUT + 3 * DAY_MS),
-        buys("visitor", CUT + 50 * DAY_MS),
-    ]);
-    let ts = format_rfc3339(CUT + DAY_MS);
-    memory.lanes[Source::Profile.index()].push(format!(
-        r#"{{"customer_id":"named","type":"customers_merged","from_id":"visitor","ts":"{ts}"}}"#
-    ));
-    let names = ["visitor", "other", "named"];
-    let later = CUT + 40 * DAY_MS;
-    let found = labels(memory.clone(), &task(Label::NoOrder), &[CUT, later], &names);
-    assert_eq!(found, [("named", false), ("other", true), ("other", true), ("visitor", false)]);
-    memory.push(Source::Profile, "visitor", "customer_deleted", CUT + 60 * DAY_MS);
-    let found = labels(memory, &task(Label::NoOrder), &[CUT, later], &names);
-    assert_eq!(found, [("other", true), ("other", true)], "both are erased");
+    for says_so in
+        [r#""customers_merged","from_id":"visitor""#, r#""traits_updated","traits":{"was":"visitor"}"#]
+    {
+        let buys = |customer, ts| (BUY.0, customer, BUY.1, ts);
+        let mut memory = Memory::of(&[
+            buys("visitor", CUT - DAY_MS),
+            buys("other", CUT - DAY_MS),
+            buys("named", CUT + 3 * DAY_MS),
+            buys("visitor", CUT + 50 * DAY_MS),
+        ]);
+        let ts = format_rfc3339(CUT + DAY_MS);
+        let told = format!(r#"{{"customer_id":"named","type":{says_so},"ts":"{ts}"}}"#);
+        memory.lanes[Source::Profile.index()].push(told);
+        let names = ["visitor", "other", "named"];
+        let later = CUT + 40 * DAY_MS;
+        let found = labels(memory.clone(), &task(Label::NoOrder), &[CUT, later], &names);
+        assert_eq!(
+            found,
+            [("named", false), ("other", true), ("other", true), ("visitor", false)],
+            "{says_so}"
+        );
+        memory.push(Source::Profile, "visitor", "customer_deleted", CUT + 60 * DAY_MS);
+        let found = labels(memory, &task(Label::NoOrder), &[CUT, later], &names);
+        assert_eq!(found, [("other", true), ("other", true)], "both are erased");
+    }
 }
