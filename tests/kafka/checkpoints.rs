@@ -67,6 +67,15 @@ fn run_through(world: &World, from: f64, to: f64) -> String {
     process.stderr()
 }
 
+/// Consumes everything up to there, so that every partition has a file that goes on in the midst of its topic: a run
+/// has one where the brokers told it in time where the topic ends, the next one knows that from the topic, and what is
+/// written in the second cannot begin the topic.
+fn run_thrice(world: &World, to: f64) {
+    for third in 0..3 {
+        run_through(world, to * f64::from(third) / 3.0, to * f64::from(third + 1) / 3.0);
+    }
+}
+
 fn metric(process: &mut Process, address: &str, outcome: &str) -> u64 {
     let metrics = process.answer(address, "/metrics", SOON);
     let line = format!("stagecast_checkpoints_total{{outcome=\"{outcome}\"}} ");
@@ -118,7 +127,7 @@ fn after_a_clean_stop_next_to_nothing_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let mut world = world("checkpoints-stop", folder.path());
     world.simulate(100, 100, 22);
-    run_through(&world, 0.0, 0.6);
+    run_thrice(&world, 0.6);
     let in_topic = states(&world);
     let address = free_address();
     let listen = format!("http.listen={address}");
@@ -140,7 +149,7 @@ fn a_file_that_is_damaged_is_passed_over() {
     let folder = tempfile::tempdir().unwrap();
     let mut world = world("checkpoints-damage", folder.path());
     world.simulate(80, 100, 23);
-    run_through(&world, 0.0, 0.5);
+    run_thrice(&world, 0.5);
     let in_topic = states(&world);
     let files = files(&world, folder.path());
     let whole: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
@@ -172,9 +181,7 @@ fn a_file_of_a_topic_that_was_created_anew_is_passed_over() {
     let folder = tempfile::tempdir().unwrap();
     let mut world = world("checkpoints-anew", folder.path());
     world.simulate(60, 100, 24);
-    // Twice, so that the files go on at an offset that the empty topic does not have.
-    run_through(&world, 0.0, 0.15);
-    run_through(&world, 0.15, 0.3);
+    run_thrice(&world, 0.3);
     let files = files(&world, folder.path());
     let of_first: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
     // Everything is created anew, the group's offsets included.
