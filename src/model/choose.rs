@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
+use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder};
 
 use super::artifact::DEVIATION_LEAST;
 use super::curvature::Minimum;
@@ -365,9 +365,10 @@ impl<'d> Choosing<'d> {
     }
 }
 
-/// Some columns of a table. Row by row: a column at a time would fetch the whole table for each.
+/// Some columns of a table, by column, as fits want them. Row by row: a column at a time would fetch the whole table for
+/// each.
 fn columns(x: ArrayView2<f64>, wanted: &[usize]) -> Array2<f64> {
-    let mut out = Array2::zeros((x.nrows(), wanted.len()));
+    let mut out = Array2::zeros((x.nrows(), wanted.len()).f());
     for (mut to, from) in out.rows_mut().into_iter().zip(x.rows()) {
         to.iter_mut().zip(wanted).for_each(|(to, i)| *to = from[*i]);
     }

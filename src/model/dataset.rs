@@ -86,11 +86,6 @@ impl Dataset {
         }
     }
 
-    pub(super) fn has_enough(&self, rows: &[usize]) -> bool {
-        let churned = rows.iter().filter(|i| self.label[**i]).count();
-        churned >= CLASS_LEAST && rows.len() - churned >= CLASS_LEAST
-    }
-
     pub(super) fn base_rate(&self, rows: &[usize]) -> f64 {
         rows.iter().filter(|i| self.label[**i]).count() as f64 / rows.len() as f64
     }

@@ -5,9 +5,10 @@
 //! examples from events is not done here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Sum;
 
 use linfa::ParamGuard;
-use ndarray::{Array2, Axis};
+use ndarray::{Array2, Axis, ShapeBuilder};
 
 use super::artifact::{
     Calibration, DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term,
@@ -165,20 +166,28 @@ impl FitValidParams {
     /// held back: what falls into the horizon between is lost to both, so that a long horizon moves the cut on.
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let reach = self.about.lead + self.about.horizon;
-        let cuts: BTreeSet<Ts> = dataset.at.iter().copied().collect();
-        let splits = cuts.iter().map(|from| {
-            let rows = 0..dataset.label.len();
-            let (later, before): (Vec<usize>, Vec<usize>) = rows.partition(|i| dataset.at[*i] >= *from);
-            let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= *from).collect();
-            Split { early, later, from: *from }
-        });
-        let size = |rows: &[usize]| libm::log(rows.len() as f64);
-        let worth =
-            |split: &Split| (1.0 - self.held_back) * size(&split.early) + self.held_back * size(&split.later);
-        splits
-            .filter(|split| dataset.has_enough(&split.early) && dataset.has_enough(&split.later))
-            .max_by(|a, b| worth(a).total_cmp(&worth(b)))
-            .ok_or_else(|| self.no_split(dataset, &cuts))
+        let mut cuts: BTreeMap<Ts, Classes> = BTreeMap::new();
+        for (at, churned) in dataset.at.iter().zip(&dataset.label) {
+            cuts.entry(*at).or_default().add(*churned);
+        }
+        let sides = |from: Ts| {
+            let early = cuts.range(..=from.saturating_sub(reach)).map(|(_, classes)| *classes).sum();
+            let later = cuts.range(from..).map(|(_, classes)| *classes).sum();
+            (early, later)
+        };
+        let worth = |from: &Ts| -> Option<f64> {
+            let (early, later): (Classes, Classes) = sides(*from);
+            let size = |classes: Classes| libm::log(classes.rows() as f64);
+            let worth = (1.0 - self.held_back) * size(early) + self.held_back * size(later);
+            (early.are_enough() && later.are_enough()).then_some(worth)
+        };
+        let worthy = cuts.keys().filter_map(|from| Some((*from, worth(from)?)));
+        let best = worthy.max_by(|(_, a), (_, b)| a.total_cmp(b));
+        let (from, _) = best.ok_or_else(|| self.no_split(dataset, &cuts.into_keys().collect()))?;
+        let rows = 0..dataset.label.len();
+        let (later, before): (Vec<usize>, Vec<usize>) = rows.partition(|i| dataset.at[*i] >= from);
+        let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= from).collect();
+        Ok(Split { early, later, from })
     }
 
     fn no_split(&self, dataset: &Dataset, cuts: &BTreeSet<Ts>) -> Error {
@@ -280,6 +289,36 @@ impl FitValidParams {
     }
 }
 
+/// How many examples of each class.
+#[derive(Clone, Copy, Default)]
+struct Classes {
+    churners: usize,
+    stayers: usize,
+}
+
+impl Classes {
+    fn add(&mut self, churned: bool) {
+        *(if churned { &mut self.churners } else { &mut self.stayers }) += 1;
+    }
+
+    fn rows(self) -> usize {
+        self.churners + self.stayers
+    }
+
+    fn are_enough(self) -> bool {
+        self.churners.min(self.stayers) >= CLASS_LEAST
+    }
+}
+
+impl Sum for Classes {
+    fn sum<I: Iterator<Item = Classes>>(all: I) -> Classes {
+        all.fold(Classes::default(), |sum, more| Classes {
+            churners: sum.churners + more.churners,
+            stayers: sum.stayers + more.stayers,
+        })
+    }
+}
+
 /// Row numbers before and after a cut, with the label's horizon between.
 pub(super) struct Split {
     pub(super) early: Vec<usize>,
@@ -341,8 +380,14 @@ impl Fitted {
     }
 }
 
+/// By column, as [`logistic::fit`] wants them; filled row by row, as the rows lie.
 fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
-    Array2::from_shape_fn((rows.len(), specs.len()), |(i, j)| specs[j].value(dataset.rows.row(rows[i])))
+    let mut out = Array2::zeros((rows.len(), specs.len()).f());
+    for (mut to, i) in out.rows_mut().into_iter().zip(rows) {
+        let from = dataset.rows.row(*i);
+        to.iter_mut().zip(specs).for_each(|(to, spec)| *to = spec.value(from));
+    }
+    out
 }
 
 /// Vectors made of quantiles of each feature, and the customer to whom nothing ever happened: nobody's own row
