@@ -43,18 +43,20 @@ async function startDemo(...args) {
   return { address, end: async () => { child.kill("SIGINT"); return { code: await ended, said }; } };
 }
 
-/** /metrics as a function from a name and some labels to the sum over the series that match. */
+/** /metrics as a function from a name and some labels to the sum over the series that match; `values` has them one by one. */
 async function scrape(address) {
   const series = [];
   for (const line of (await (await fetch(address + "metrics")).text()).split("\n")) {
     const match = line.match(/^(\w+)(?:\{(.*)\})? (\S+)$/);
     if (match) series.push({ name: match[1], labels: Object.fromEntries([...(match[2] ?? "").matchAll(/(\w+)="([^"]*)"/g)].map(m => [m[1], m[2]])), value: Number(match[3]) });
   }
-  return (name, labels = {}) => {
+  const sum = (name, labels = {}) => {
     const found = series.filter(s => s.name === name && Object.entries(labels).every(([k, v]) => s.labels[k] === v));
     assert.ok(found.length > 0, `no ${name} ${JSON.stringify(labels)}`);
     return found.reduce((total, s) => total + s.value, 0);
   };
+  sum.values = name => series.filter(s => s.name === name).map(s => s.value);
+  return sum;
 }
 
 /** Waits until nothing is counted any more. */
@@ -124,6 +126,7 @@ async function everyPanelShowsTrueNumbers(browser) {
     assert.ok(value > 0, name);
     assert.equal(await figure(page, name), value, name);
   }
+  await driftShowsTrueNumbers(page, metrics);
   await aCustomerCanBeLookedUp(page, demo.address);
   assert.deepEqual(page.problems, []);
   const { code, said } = await demo.end();
@@ -160,6 +163,20 @@ async function everyLifecycleShowsTrueNumbers(page, address, metrics) {
     for (const chip of chips) assert.ok(stages.some(s => s.name === chip), `${chip} is no stage of ${lifecycle}`);
   }
   assert.equal(names.size, SEVERAL.length, "each shows stages of its own");
+}
+
+/** The features that drifted most, the most drifted first, and the score. */
+async function driftShowsTrueNumbers(page, metrics) {
+  const bars = await rows(page, "#drift li");
+  assert.ok(bars.length > 0, "the demo compares its customers with those of training");
+  for (const { name, value } of bars) assert.equal(Number(value), metrics("stagecast_feature_drift_psi", { feature: name }), name);
+  const shown = bars.map(b => Number(b.value));
+  assert.deepEqual(shown, shown.toSorted((a, b) => b - a), "the most drifted first");
+  const all = metrics.values("stagecast_feature_drift_psi").filter(Number.isFinite).sort((a, b) => b - a);
+  assert.deepEqual(shown, all.slice(0, bars.length), "none that drifted more is left out");
+  assert.ok(bars.length === all.length || bars.length >= 8, "there is room for eight");
+  const score = metrics("stagecast_score_drift_psi").toFixed(3);
+  assert.equal(await page.textContent("#score-drift"), `the score itself: ${score}`);
 }
 
 async function aCustomerCanBeLookedUp(page, address) {
