@@ -140,6 +140,9 @@ impl ClientSettings {
         let mut owned = self.consumer_must("read_committed");
         // An offset that is gone means a hole in the state: that must be an error, never a fresh start.
         owned.extend(properties(&[("auto.offset.reset", "error"), ("check.crcs", "true")]));
+        // Partitions are read one after another, each to its end, where a fetch waits for more: that holds up the
+        // first fetch of the next partition, which goes over the same connection.
+        owned.extend(properties(&[("fetch.wait.max.ms", "10")]));
         self.unjoined(RESTORE_QUEUE_KB, owned, &format!("{}-restore", self.member(worker)))
     }
 
@@ -394,6 +397,9 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     // A full local queue would otherwise stop fetching for a whole second.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
+    // A fetch that waits for records holds up what else goes over its connection: the first fetch of a partition that
+    // has just been assigned, the way back after an abort, where a topic ends.
+    ("fetch.wait.max.ms", "100"),
     ("queued.min.messages", "10000"),
     ("fetch.max.bytes", "16777216"),
     // The broker checked each batch when it was written, and TCP since; restoring state checks again.
@@ -573,8 +579,11 @@ mod tests {
 
     #[test]
     fn the_restore_reader_checks_every_batch_and_never_starts_afresh() {
-        let config = with("consumer", "check.crcs", "false").restore_consumer_config(0);
+        let mut settings = with("consumer", "check.crcs", "false");
+        settings.consumer.insert("fetch.wait.max.ms".to_owned(), "500".to_owned());
+        let config = settings.restore_consumer_config(0);
         assert_eq!(config.get("check.crcs"), Some("true"));
+        assert_eq!(config.get("fetch.wait.max.ms"), Some("10"));
         assert_eq!(config.get("auto.offset.reset"), Some("error"));
         assert_eq!(config.get("group.instance.id"), None);
     }

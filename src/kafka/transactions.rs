@@ -31,6 +31,8 @@ const PAUSE: Duration = Duration::from_micros(100);
 const LONG_PAUSE: Duration = Duration::from_micros(300);
 /// How long to leave a broker alone before the same call is made again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// How long an abort may take, whatever `transaction.timeout.ms` says: who has no broker by then begins anew.
+const ABORT_MOST: Duration = Duration::from_secs(20);
 /// Records that are handed over before the rest waits for them to be acknowledged. They take less time than
 /// `linger.ms`, and so many of one partition make a batch that leaves at once.
 pub const BURST_RECORDS: usize = 4_000;
@@ -160,10 +162,12 @@ impl Transactions {
 
     /// Takes back everything since [`Transactions::begin`].
     pub fn abort(&self) -> Result<(), TxnError> {
-        // The transaction may have used up its time; its end is given as much again.
+        // The transaction may have used up its time; its end is given as much again, but no more than a worker may be
+        // silent. Unlike elsewhere, never would mean never here: for as long as the brokers are away.
         self.began.set(Tick::now());
+        let most = self.timeout.min(ABORT_MOST);
         let aborted = self.persist(|| {
-            let aborted = self.producer.abort_transaction(Timeout::Never);
+            let aborted = self.producer.abort_transaction(Timeout::After(most));
             aborted.map_err(|e| TxnError::new(Call::Abort, e))
         });
         self.producer.context().forget();

@@ -1,5 +1,6 @@
 //! What the errors that a cluster can answer with ask for, on librdkafka's mock, which errs on demand.
 
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -97,6 +98,26 @@ fn a_commit_that_was_not_answered_in_time_costs_the_producer() {
     let error = transaction(&mock, &settings, |mock| mock.broker_down(-1).unwrap()).unwrap_err();
     assert_eq!(error.answer, Answer::RebuildProducer, "{error}");
     assert!(!error.is_fenced(), "{error}");
+}
+
+/// Where the brokers stay away, the worker must go on to say that it lives.
+#[test]
+fn an_abort_that_finds_no_broker_ends_and_costs_the_producer() {
+    let (mock, settings) = mock();
+    let transactions = Transactions::new(&settings, 0).unwrap();
+    transactions.init(INIT_MAX).unwrap();
+    transactions.begin().unwrap();
+    transactions.send(BaseRecord::to(TOPIC).key("k").payload("v")).unwrap();
+    until("the record is acknowledged", || transactions.is_settled());
+    mock.broker_down(-1).unwrap();
+    let (told, ended) = channel();
+    std::thread::spawn(move || {
+        let error = transactions.abort().unwrap_err();
+        drop(transactions);
+        told.send((error.call, error.answer)).unwrap();
+    });
+    let error = ended.recv_timeout(Duration::from_secs(60)).expect("an end");
+    assert_eq!(error, (Call::Abort, Answer::RebuildProducer));
 }
 
 #[test]
