@@ -478,7 +478,7 @@ fn a_storm_of_rebalances_loses_and_repeats_nothing() {
 #[test]
 #[ignore = "long"]
 fn long_storm() {
-    storm(60);
+    storm(150);
 }
 
 /// Every tenth record cannot be used.
