@@ -418,6 +418,10 @@ const CONSUMER_MUST: &[(&str, &str)] = &[
 ];
 
 const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
+    // When the group's coordinator leaves the cluster, librdkafka adds offsets to a transaction only once some
+    // connection comes or goes, and looks at no timeout until then (confluentinc/librdkafka#5511 and #5456): ten
+    // minutes, by the brokers' default for idle connections. In a call that waits, all are idle.
+    ("connections.max.idle.ms", "8000"),
     // A commit waits for the last batch, so every millisecond here is one of latency; but each batch costs a
     // request, and the brokers more than that.
     ("linger.ms", "5"),

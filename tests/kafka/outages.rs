@@ -110,3 +110,24 @@ fn three_brokers_carry_on_when_one_is_killed() {
     });
     expect_each_once(&kafka);
 }
+
+#[test]
+fn a_coordinator_that_is_gone_for_good_keeps_no_commit_waiting() {
+    let kafka = RealKafka::start(3);
+    kafka.create_topic("in", 1, 3, &[("min.insync.replicas", "2")]);
+    kafka.create_topic("out", 1, 3, &[("min.insync.replicas", "2")]);
+    let mut settings = ClientSettings::new(&kafka.bootstrap(), "app", "box-0");
+    // The producer knows where the coordinator was and learns that this broker is no more before it needs it:
+    // librdkafka then waits for a word from a broker it has given up (its issue 5511).
+    for (key, ms) in [("topic.metadata.refresh.interval.ms", "50"), ("metadata.max.age.ms", "900000")] {
+        settings.producer.insert(key.to_owned(), ms.to_owned());
+    }
+    commit_through(&kafka, &settings, |round| {
+        if round == 2 {
+            kafka.kill(kafka.group_coordinator("app"));
+            kafka.until_brokers_are(2);
+            sleep(Duration::from_secs(1));
+        }
+    });
+    expect_each_once(&kafka);
+}

@@ -120,6 +120,25 @@ impl RealKafka {
         });
     }
 
+    /// The broker that leads the partition of `__consumer_offsets` in which a group's positions are.
+    pub fn group_coordinator(&self, group: &str) -> usize {
+        let asker = self.consumer("asker", Isolation::Committed);
+        let metadata = patiently(|| asker.fetch_metadata(Some("__consumer_offsets"), ANSWER_MAX));
+        let partitions = metadata.topics()[0].partitions();
+        let hash = group.bytes().fold(0i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
+        let place = (hash & i32::MAX) % i32::try_from(partitions.len()).unwrap();
+        let leader = partitions.iter().find(|p| p.id() == place).unwrap().leader();
+        usize::try_from(leader).unwrap()
+    }
+
+    /// Waits until the cluster counts no more than so many brokers as its own.
+    pub fn until_brokers_are(&self, count: usize) {
+        let asker = self.consumer("asker", Isolation::Committed);
+        until(&format!("{count} brokers are left"), || {
+            asker.fetch_metadata(None, ANSWER_MAX).is_ok_and(|m| m.brokers().len() == count)
+        });
+    }
+
     /// Gives a topic more partitions, so many in all.
     pub fn add_partitions(&self, topic: &str, partitions: i32) {
         let new = NewPartitions::new(topic, usize::try_from(partitions).unwrap());
