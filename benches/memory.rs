@@ -125,7 +125,7 @@ fn show_parts(plan: &Plan, engines: &[(Engine, u64)], known: f64) {
     let mut sums = [0; 6];
     for store in engines.iter().map(|(engine, _)| engine.store()) {
         for index in store.indices() {
-            sums.iter_mut().zip(lists(store.customer(index))).for_each(|(sum, bytes)| *sum += bytes);
+            sums.iter_mut().zip(lists(&store.look(index).customer)).for_each(|(sum, bytes)| *sum += bytes);
         }
     }
     println!("of each customer, in bytes: row {}", plan.new_row.len() * size_of::<u32>());
