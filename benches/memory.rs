@@ -64,6 +64,7 @@ fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Even
 /// Customers of one partition and their 90 days, hour by hour, each hour with its share of everybody's events.
 fn lived(plan: &Arc<Plan>, partition: u64, customers: u64, events_each: u64) -> (Engine, u64) {
     let mut engine = Engine::new(Arc::clone(plan), true);
+    engine.share_room(PARTITIONS as usize);
     let mut rng = rand_pcg::Pcg64::seed_from_u64(partition);
     let (hours, mut events) = (DAYS * 24, 0u64);
     for hour in 0..hours {

@@ -751,6 +751,11 @@ impl Engine {
         &self.population
     }
 
+    /// Says that this is the engine of one of so many partitions, which share what may stay awake.
+    pub fn share_room(&mut self, partitions: usize) {
+        self.store.set_awake_least(self.plan.settings.awake_least / partitions.max(1));
+    }
+
     /// Bytes of state, with timers and what a transaction needs.
     pub fn bytes(&self) -> usize {
         let customers = self.store.bytes() + self.timers.bytes();

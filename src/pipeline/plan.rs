@@ -41,7 +41,7 @@ pub struct Settings {
     pub outcomes: Keeping,
     pub privacy: Privacy,
     pub identity: Identity,
-    /// Customers of a partition who may stay awake with nothing to do; see [`super::store`].
+    /// Customers of all partitions who may stay awake with nothing to do; see [`super::store`].
     pub awake_least: usize,
 }
 

@@ -20,9 +20,10 @@ use crate::time::{DAY_MS, MIN_TS, Ts};
 
 /// Customers to a chunk of places, which never move.
 const CHUNK: usize = 1024;
-/// Customers of a partition who may stay awake with nothing to do, unless the plan says otherwise. Debug builds have
-/// next to none, so that every test of the engine is one of waking up too.
-pub const AWAKE_LEAST: usize = if cfg!(debug_assertions) { 2 } else { 1024 };
+/// Customers who may stay awake with nothing to do, unless the plan says otherwise: about 150 MB. With fewer customers
+/// there is little to save, and waking them up costs a sixth of all CPU. Debug builds have next to none, so that every
+/// test of the engine is one of waking up too.
+pub const AWAKE_LEAST: usize = if cfg!(debug_assertions) { 2 } else { 100_000 };
 /// One customer of so many may stay awake with nothing to do, however few the plan allows.
 const AWAKE_SHARE: usize = 64;
 /// Room to take a transaction back that is kept in each list from one to the next, however little there was.
@@ -270,6 +271,11 @@ impl Store {
         customer.traits = place.traits.take();
         self.head.timer.set(row, place.timer);
         true
+    }
+
+    /// From now on so many customers may stay awake with nothing to do.
+    pub fn set_awake_least(&mut self, count: usize) {
+        self.awake_least = count;
     }
 
     /// Puts to rest who was not needed for longest, until no more are awake than may be. Whoever the transaction at
