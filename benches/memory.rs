@@ -64,6 +64,7 @@ fn event<'a>(id: &'a str, event_id: &'a str, ts: Ts, rng: &mut impl Rng) -> Even
 /// Customers of one partition and their 90 days, hour by hour, each hour with its share of everybody's events.
 fn lived(plan: &Arc<Plan>, partition: u64, customers: u64, events_each: u64) -> (Engine, u64) {
     let mut engine = Engine::new(Arc::clone(plan), true);
+    engine.share_room(PARTITIONS as usize);
     let mut rng = rand_pcg::Pcg64::seed_from_u64(partition);
     let (hours, mut events) = (DAYS * 24, 0u64);
     for hour in 0..hours {
@@ -125,7 +126,7 @@ fn show_parts(plan: &Plan, engines: &[(Engine, u64)], known: f64) {
     let mut sums = [0; 6];
     for store in engines.iter().map(|(engine, _)| engine.store()) {
         for index in store.indices() {
-            sums.iter_mut().zip(lists(store.customer(index))).for_each(|(sum, bytes)| *sum += bytes);
+            sums.iter_mut().zip(lists(&store.look(index).customer)).for_each(|(sum, bytes)| *sum += bytes);
         }
     }
     println!("of each customer, in bytes: row {}", plan.new_row.len() * size_of::<u32>());

@@ -15,6 +15,7 @@ use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::lifecycle;
 use crate::pipeline::outcomes::Keeping;
 use crate::pipeline::plan::{Identity, Plan, Policy, PolicyOn, Privacy, Settings};
+use crate::pipeline::store::AWAKE_LEAST;
 use crate::registry;
 
 /// The model that ships with the program.
@@ -189,6 +190,7 @@ pub fn settings(config: &Config) -> Settings {
         },
         identity: Identity { follow_ms: config.identity.follow_ms, traits: config.identity.traits.clone() },
         outcomes: Keeping { sample: config.outcomes.sample, every_ms: config.outcomes.every_ms },
+        awake_least: AWAKE_LEAST,
     }
 }
 

@@ -592,6 +592,43 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(tries(48))]
+
+    #[test]
+    fn how_many_stay_awake_changes_nothing(
+        all in customers(LATE),
+        acts in acts(),
+        lifecycles in any_lifecycles(),
+        awake_least in 0..4usize,
+    ) {
+        let with = |awake_least| plan(&lifecycles, Settings { awake_least, ..settings() });
+        let acts = placed(&acts, all.len());
+        let (mut resting, mut awake) = (Driver::new(&with(awake_least)), Driver::new(&with(1_000)));
+        let (mut written, mut rewritten) = (Vec::new(), Vec::new());
+        for (i, (customer, event)) in all.iter().enumerate() {
+            for (driver, written) in [(&mut resting, &mut written), (&mut awake, &mut rewritten)] {
+                apply(driver, customer, event);
+                for act in acts.get(&i).into_iter().flatten() {
+                    match act {
+                        Act::Tick(grace) => drop(driver.engine.tick(event.ts - grace)),
+                        _ => written.extend(driver.commit()),
+                    }
+                }
+            }
+            prop_assert_eq!(resting.engine.worth(), awake.engine.worth());
+        }
+        let until = all.iter().map(|(_, e)| e.ts).max().unwrap_or(START) + 2 * DAY_MS;
+        for (driver, written) in [(&mut resting, &mut written), (&mut awake, &mut rewritten)] {
+            driver.engine.run_until(until);
+            written.extend(driver.commit());
+        }
+        prop_assert_eq!(written, rewritten);
+        prop_assert_eq!(resting.states(), awake.states());
+        prop_assert!(resting.engine.store().awake() <= awake_least, "they are at rest");
+    }
+}
+
 // Bytes from outside
 
 /// A change of an encoded state.

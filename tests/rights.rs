@@ -113,7 +113,7 @@ impl Log {
     fn write(&mut self, driver: &Driver) {
         let (engine, store) = (&driver.engine, driver.engine.store());
         for index in store.dirty() {
-            let id = store.customer(*index).id.to_string();
+            let id = store.id(*index).to_string();
             self.states.remove(&id);
             if !store.is_erased(*index) {
                 let mut bytes = Vec::new();

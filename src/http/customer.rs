@@ -24,7 +24,8 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
     let (plan, store) = (engine.plan(), engine.store());
     let index = store.find(id)?;
     let view = engine.view(index, at);
-    let customer = store.customer(index);
+    let look = store.look(index);
+    let (row, customer) = (&*look.row, &*look.customer);
     let mut contributions = Vec::new();
     let is_scored = !view.p_churn.is_nan();
     if is_scored {
@@ -32,7 +33,6 @@ pub fn customer_json(engine: &Engine, recent: &Recent, id: &str, at: Ts) -> Opti
     }
     let mut room = Traits::new();
     let traits = with_main_channel(plan, customer, &mut room);
-    let row = store.row(index);
     let page = Page {
         customer_id: &customer.id,
         ts: format_rfc3339(view.at),

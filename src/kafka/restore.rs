@@ -197,7 +197,7 @@ impl Restoring<'_> {
     ) -> Result<State, Interrupted> {
         let taken_at = wall_now();
         let bounds = self.bounds(readers, partition)?;
-        let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        let mut reading = self.reading(partition);
         restored.records += self.read_topic(readers, partition, bounds, &mut reading, cancelled)?;
         let (engine, found) = reading.finish()?;
         let _ = self.faults.at("state_read");
@@ -252,7 +252,7 @@ impl Restoring<'_> {
         let (low, end) = self.bounds(readers, partition)?;
         let opened = checkpoints.open(partition, self.plan.layout_id, (low, end), taken_at);
         let Some((header, file)) = opened.map_err(Unfit::Why)? else { return Ok(None) };
-        let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        let mut reading = self.reading(partition);
         let trailer = file.read(|key, value| {
             read.from_files += 1;
             // Now and then.
@@ -341,6 +341,12 @@ impl Restoring<'_> {
             }
         }
         Ok(records)
+    }
+
+    fn reading(&self, partition: i32) -> Reading<'_> {
+        let mut reading = Reading::new(self.plan, self.state_topic, partition);
+        reading.engine.share_room(usize::try_from(self.partitions).unwrap_or(1));
+        reading
     }
 
     fn input_facts(

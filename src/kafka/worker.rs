@@ -663,7 +663,7 @@ impl<'a> Worker<'a> {
         self.tell_news();
         for task in self.tasks.values_mut() {
             let store = task.engine().store();
-            store.erased().iter().for_each(|gone| self.recent.forget(&store.customer(*gone).id));
+            store.erased().iter().for_each(|gone| self.recent.forget(store.id(*gone)));
             let tally = std::mem::take(&mut task.engine_mut().tally);
             self.local.tally(task.plan(), &tally);
             task.commit();
@@ -985,7 +985,7 @@ pub fn write_states<E>(
         let (mut start, mut encoded) = (0, ends.iter());
         for customer in burst {
             let end = if store.is_erased(*customer) { None } else { encoded.next().copied() };
-            send(store.customer(*customer).id.as_bytes(), end.map(|end| &buffer[start..end]))?;
+            send(store.id(*customer).as_bytes(), end.map(|end| &buffer[start..end]))?;
             start = end.unwrap_or(start);
             states += u64::from(end.is_some());
         }

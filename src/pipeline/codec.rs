@@ -69,7 +69,8 @@ impl Engine {
     /// Appends the state of a customer as of its last evaluated instant.
     pub fn encode(&self, index: u32, out: &mut Vec<u8>) {
         let start = out.len();
-        let (plan, row, customer) = (self.plan(), self.store().row(index), self.store().customer(index));
+        let (plan, look) = (self.plan(), self.store().look(index));
+        let (row, customer) = (&*look.row, &*look.customer);
         let head = plan.head;
         let now = head.now.get(row);
         out.push(VERSION);
@@ -132,6 +133,7 @@ impl Engine {
             customer.kept = decoded.kept;
         });
         self.reconciling.note(index, decoded.due);
+        self.store.rest_at_times();
         Ok(index)
     }
 
@@ -183,6 +185,7 @@ impl Engine {
         let all: Vec<u32> = self.store().indices().collect();
         for index in all {
             self.settle_in(index);
+            self.store.rest_at_times();
         }
         self.reconciling.begin();
         self.commit();

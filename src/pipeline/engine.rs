@@ -169,7 +169,7 @@ impl Engine {
             due: Vec::new(),
         };
         Engine {
-            store: Store::new(plan.head, plan.new_row.clone(), journal),
+            store: Store::new(plan.head, plan.new_row.clone(), journal, plan.settings.awake_least),
             opt_outs: OptOuts::default(),
             identities: Identities::default(),
             timers: Timers::default(),
@@ -198,6 +198,9 @@ impl Engine {
             return if identity::is_merge(event) { self.ask(event) } else { Applied::OptedOut };
         }
         let known = self.store.find(&event.customer_id);
+        if let Some(index) = known {
+            self.store.wake(index);
+        }
         if known.is_none() && self.follows(event, path) {
             return Applied::Moved;
         }
@@ -226,7 +229,10 @@ impl Engine {
         // Once for all that follows: counting references costs as much as reading a feature.
         let plan = &*Arc::clone(&self.plan);
         let (index, born) = match known {
-            Some(index) => (index, false),
+            Some(index) => {
+                self.store.wake(index);
+                (index, false)
+            }
             None => self.store.find_or_create(&event.customer_id),
         };
         if born {
@@ -249,7 +255,7 @@ impl Engine {
         if event.ts < last { Applied::Late } else { Applied::InOrder }
     }
 
-    /// Evaluates the instants of silence of all customers up to `limit`, as far as their seconds have ended.
+    /// Evaluates the instants of silence of all customers up to `limit`, as far as the wheel tells instants apart.
     ///
     /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
     /// absence everybody may be due at once.
@@ -259,16 +265,17 @@ impl Engine {
         self.identities.expire(limit);
         let mut named = std::mem::take(&mut self.scratch.due);
         if named.is_empty() && self.timers.is_due(limit) {
-            let (store, timer) = (&self.store, self.plan.head.timer);
-            self.timers.take_due(limit, |i| timer.get(store.row(i)), &mut named);
+            let store = &self.store;
+            self.timers.take_due(limit, |i| store.timer(i), &mut named);
             // Taken from the end.
             named.reverse();
         }
         while self.outbox.bytes() < OUTBOX_BYTES {
             let Some(index) = named.pop() else { break };
-            if plan.head.timer.get(self.store.row(index)) <= limit {
+            if self.store.timer(index) <= limit {
                 self.live_through(plan, index, limit);
                 self.set_timer(index);
+                self.store.rest_at_times();
             }
         }
         self.scratch.due = named;
@@ -283,7 +290,7 @@ impl Engine {
             if self.outbox.bytes() >= OUTBOX_BYTES {
                 return Some(index);
             }
-            self.live_through(plan, index, until);
+            self.run_one_on(plan, index, until);
         }
         None
     }
@@ -292,12 +299,22 @@ impl Engine {
     pub fn run_until(&mut self, until: Ts) {
         let plan = &*Arc::clone(&self.plan);
         for index in 0..self.store.slots() {
+            self.run_one_on(plan, index, until);
+        }
+    }
+
+    fn run_one_on(&mut self, plan: &Plan, index: u32, until: Ts) {
+        if !self.store.rests_beyond(index, until) {
             self.live_through(plan, index, until);
+            self.store.rest_at_times();
         }
     }
 
     /// Puts the customer's due instant into the wheel.
     fn set_timer(&mut self, index: u32) {
+        if !self.store.wake(index) {
+            return;
+        }
         let head = self.plan.head;
         let row = self.store.row_mut(index);
         let due = head.due.get(row);
@@ -377,8 +394,11 @@ impl Engine {
         }
     }
 
-    /// Evaluates this customer's instants of silence up to and including `limit`.
+    /// Evaluates this customer's instants of silence up to and including `limit`. Whoever is there is awake then.
     pub(super) fn live_through(&mut self, plan: &Plan, index: u32, limit: Ts) {
+        if !self.store.wake(index) {
+            return;
+        }
         loop {
             let due = plan.head.due.get(self.store.row(index));
             if due > limit {
@@ -731,10 +751,16 @@ impl Engine {
         &self.population
     }
 
-    /// Bytes of state, timers included.
+    /// Says that this is the engine of one of so many partitions, which share what may stay awake.
+    pub fn share_room(&mut self, partitions: usize) {
+        self.store.set_awake_least(self.plan.settings.awake_least / partitions.max(1));
+    }
+
+    /// Bytes of state, with timers and what a transaction needs.
     pub fn bytes(&self) -> usize {
         let customers = self.store.bytes() + self.timers.bytes();
-        customers + self.opt_out_bytes() + self.identities.bytes() + self.traffic.moves().bytes()
+        let others = self.opt_out_bytes() + self.identities.bytes() + self.traffic.moves().bytes();
+        customers + others + self.store.undo_capacity_bytes() + self.outbox.capacity_bytes()
     }
 
     /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
@@ -758,6 +784,7 @@ impl Engine {
 
     /// Drops a customer's state.
     pub(super) fn forget(&mut self, index: u32) {
+        self.store.wake(index);
         self.count_out(index);
         self.store.remove(index);
     }
@@ -773,6 +800,7 @@ impl Engine {
     pub(super) fn settle_in(&mut self, index: u32) {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;
+        self.store.wake(index);
         let (row, customer) = self.store.parts_mut(index);
         let now = head.now.get(row);
         Windows { layout: &plan.layout, row, log: &mut customer.log }.recount(now);
@@ -797,8 +825,9 @@ impl Engine {
     /// Looks without touching: windows are advanced on a copy.
     pub fn view(&self, index: u32, at: Ts) -> View {
         let plan = &self.plan;
-        let mut row = self.store.row(index).to_vec();
-        let mut log = self.store.customer(index).log.clone();
+        let look = self.store.look(index);
+        let (mut row, customer) = (look.row.into_owned(), look.customer);
+        let mut log = customer.log.clone();
         let at = at.max(plan.head.now.get(&row));
         let mut windows = Windows { layout: &plan.layout, row: &mut row, log: &mut log };
         if at < plan.head.advanced.get(windows.row) {
@@ -808,8 +837,7 @@ impl Engine {
         }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
-        let refused =
-            consent::is_refused(&plan.settings.privacy, self.store.customer(index).traits.as_deref());
+        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
         let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(&features)) };
         View { at, row, features, p_churn }
     }

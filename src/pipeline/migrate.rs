@@ -471,9 +471,9 @@ windows = ["7d"]
         let to = plan(&[&new[0]], "", &["q", "new"]);
         let mut engine = carried(&from, &to);
         assert_eq!(engine.population(), [vec![0, 0, 0, 1]], "in `a` it was and is");
-        let row = engine.store().row(0).to_vec();
+        let row = engine.store().look(0).row.to_vec();
         let of_old = &from.plan().policies[1];
-        assert_eq!(to.policies[0].fired_at.get(&row), of_old.fired_at.get(from.store().row(0)));
+        assert_eq!(to.policies[0].fired_at.get(&row), of_old.fired_at.get(&from.store().look(0).row));
         assert_eq!(to.policies[1].fired_at.get(&row), NEVER);
         assert_eq!(engine.to_reconcile(), 1);
         assert!(!engine.reconcile(LAST + DAY_MS));

@@ -11,6 +11,8 @@ pub mod sessions;
 pub mod features;
 pub mod lifecycle;
 pub mod plan;
+pub mod rest;
+mod seats;
 pub mod store;
 pub mod timers;
 pub mod channels;

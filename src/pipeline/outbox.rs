@@ -57,6 +57,10 @@ impl Record {
     }
 }
 
+/// Room that is kept from one transaction for the next whatever it needed: every partition has an outbox, and few need
+/// much of one.
+const KEPT_BYTES: usize = 64 * 1024;
+
 /// Records waiting for their transaction.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -121,9 +125,17 @@ impl Outbox {
     }
 
     pub fn clear(&mut self) {
+        // What one transaction needed the next one may, or a little more; room for much more is given back.
+        self.bytes.shrink_to(KEPT_BYTES.max(2 * self.bytes.len()));
+        self.records.shrink_to((KEPT_BYTES / size_of::<Record>()).max(2 * self.records.len()));
         self.bytes.clear();
         self.records.clear();
         self.traces.clear();
+    }
+
+    /// Bytes held, used or not.
+    pub fn capacity_bytes(&self) -> usize {
+        self.bytes.capacity() + self.records.capacity() * size_of::<Record>()
     }
 }
 

@@ -13,6 +13,7 @@ use super::facts::{FeatureId, FeatureNames, TraitValue};
 use super::layout::{Layout, NEVER};
 use super::lifecycle::{Lifecycle, StageState};
 use super::outcomes::{Judging, Keeping, OutcomeSlots};
+use super::store::AWAKE_LEAST;
 use super::words::{RowBuilder, Slot};
 use crate::error::{Error, Result};
 use crate::event::money::Money;
@@ -40,6 +41,8 @@ pub struct Settings {
     pub outcomes: Keeping,
     pub privacy: Privacy,
     pub identity: Identity,
+    /// Customers of all partitions who may stay awake with nothing to do; see [`super::store`].
+    pub awake_least: usize,
 }
 
 /// How customers of several ids are followed.
@@ -85,6 +88,7 @@ impl Default for Settings {
             money: Money::default(),
             policies: vec![Policy::default()],
             privacy: Privacy::default(),
+            awake_least: AWAKE_LEAST,
             identity: Identity::default(),
             outcomes: Keeping::default(),
         }
@@ -447,7 +451,7 @@ fn asks_for_main_channel(lifecycles: &[(Lifecycle, StageSlots)], policies: &[Pol
         || policies.iter().flat_map(|policy| &policy.segment).any(|(name, _)| name == MAIN_CHANNEL)
 }
 
-fn head_slots(row: &mut RowBuilder) -> HeadSlots {
+pub(super) fn head_slots(row: &mut RowBuilder) -> HeadSlots {
     HeadSlots {
         now: row.slot(NEVER),
         newest: row.slot(NEVER),

@@ -1,7 +1,12 @@
 //! The customers of one partition: where each one's state is, and how to take a transaction back.
 //!
-//! State lies in chunks that never move or grow, one row of words and one [`Customer`] each. The first touch of
-//! a customer in a transaction saves its state, so that an abort restores exactly the customers it concerns.
+//! A customer is awake or at rest. Awake it has a seat: a row of words and a [`Customer`], in chunks that never move.
+//! At rest it is [`super::rest`]'s bytes, which take less; most customers of a large partition are, since few have
+//! something to do in one second. Whoever has is woken ([`Store::wake`]), and goes back to rest once the seats that
+//! were not needed for longest are wanted. The first touch of a customer in a transaction saves its state, so that an
+//! abort restores exactly the customers it concerns; they stay awake until then.
+
+use std::borrow::Cow;
 
 use compact_str::CompactString;
 use hashbrown::HashTable;
@@ -9,15 +14,60 @@ use thin_vec::ThinVec;
 
 use super::facts::{TraitValue, Traits};
 use super::plan::HeadSlots;
+use super::rest;
+use super::seats::{NOBODY, Seats};
 use crate::time::{DAY_MS, MIN_TS, Ts};
 
+/// Customers to a chunk of places, which never move.
 const CHUNK: usize = 1024;
+/// Customers who may stay awake with nothing to do, unless the plan says otherwise: about 150 MB. With fewer customers
+/// there is little to save, and waking them up costs a sixth of all CPU. Debug builds have next to none, so that every
+/// test of the engine is one of waking up too.
+pub const AWAKE_LEAST: usize = if cfg!(debug_assertions) { 2 } else { 100_000 };
+/// One customer of so many may stay awake with nothing to do, however few the plan allows.
+const AWAKE_SHARE: usize = 64;
+/// Room to take a transaction back that is kept in each list from one to the next, however little there was.
+const UNDO_KEPT_BYTES: usize = 16 * 1024;
 
 /// An event id that was seen, hashed, with its event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub id: u64,
     pub ts: Ts,
+}
+
+/// Where a customer's state is.
+#[derive(Debug)]
+enum State {
+    /// The place is free.
+    Nobody,
+    Awake {
+        seat: u32,
+    },
+    AtRest(Box<[u8]>),
+}
+
+/// What there is of a customer whether it is awake or at rest.
+#[derive(Debug)]
+struct Place {
+    id: CompactString,
+    state: State,
+    /// Of a customer at rest.
+    traits: Option<Box<Traits>>,
+    timer: Ts,
+}
+
+impl Place {
+    fn empty() -> Self {
+        Place { id: CompactString::default(), state: State::Nobody, traits: None, timer: Ts::MAX }
+    }
+}
+
+/// A customer to look at, whether it is awake or at rest.
+#[derive(Clone, Debug)]
+pub struct Look<'a> {
+    pub row: Cow<'a, [u32]>,
+    pub customer: Cow<'a, Customer>,
 }
 
 /// The part of a customer's state that varies in size.
@@ -91,9 +141,13 @@ struct Undo {
 #[derive(Debug)]
 pub struct Store {
     head: HeadSlots,
-    new_row: Box<[u32]>,
-    rows: Vec<Box<[u32]>>,
-    customers: Vec<Box<[Customer]>>,
+    places: Vec<Box<[Place]>>,
+    seats: Seats,
+    /// How many may stay awake with nothing to do.
+    awake_least: usize,
+    /// Customers since [`Store::rest_at_times`] put any to rest.
+    looked_after: usize,
+    packing: Vec<u8>,
     index: HashTable<u32>,
     hasher: foldhash::fast::RandomState,
     free: Vec<u32>,
@@ -112,13 +166,15 @@ pub struct Store {
 }
 
 impl Store {
-    /// `journal`: keep what a rollback needs.
-    pub fn new(head: HeadSlots, new_row: Box<[u32]>, journal: bool) -> Self {
+    /// `journal`: keep what a rollback needs. `awake_least`: so many customers may stay awake with nothing to do.
+    pub fn new(head: HeadSlots, new_row: Box<[u32]>, journal: bool, awake_least: usize) -> Self {
         Store {
             head,
-            new_row,
-            rows: Vec::new(),
-            customers: Vec::new(),
+            places: Vec::new(),
+            seats: Seats::new(new_row),
+            awake_least,
+            looked_after: 0,
+            packing: Vec::new(),
             index: HashTable::new(),
             hasher: foldhash::fast::RandomState::default(),
             free: Vec::new(),
@@ -140,25 +196,33 @@ impl Store {
         self.index.len()
     }
 
+    /// Of these, who is awake.
+    pub fn awake(&self) -> usize {
+        self.seats.awake()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()
     }
 
+    /// Finds a customer, who may be at rest.
     pub fn find(&self, id: &str) -> Option<u32> {
-        self.index.find(self.hash(id), |i| self.customer(*i).id == id).copied()
+        self.index.find(self.hash(id), |i| self.id(*i) == id).copied()
     }
 
-    /// The customer, and whether it is new.
+    /// The customer, who is awake then, and whether it is new.
     pub fn find_or_create(&mut self, id: &str) -> (u32, bool) {
-        let hash = self.hash(id);
-        if let Some(index) = self.index.find(hash, |i| self.customer(*i).id == id) {
-            return (*index, false);
+        if let Some(index) = self.find(id) {
+            self.wake(index);
+            return (index, false);
         }
         let index = self.free.pop().unwrap_or_else(|| self.grow());
-        self.customer_mut(index).id = CompactString::new(id);
-        let (chunk, place) = at(index);
-        let width = self.new_row.len();
-        self.rows[chunk][place * width..][..width].copy_from_slice(&self.new_row);
+        let id = CompactString::new(id);
+        let seat = self.seats.take(index, id.clone());
+        let (new_row, row, _) = self.seats.parts_to_fill(seat);
+        row.copy_from_slice(new_row);
+        let place = self.place_mut(index);
+        (place.id, place.state) = (id, State::Awake { seat });
         self.show(index);
         (index, true)
     }
@@ -167,13 +231,151 @@ impl Store {
         let index = self.len;
         self.len += 1;
         if (index as usize).is_multiple_of(CHUNK) {
-            self.rows.push(vec![0; CHUNK * self.new_row.len()].into());
-            self.customers.push((0..CHUNK).map(|_| Customer::default()).collect());
+            self.places.push((0..CHUNK).map(|_| Place::empty()).collect());
         }
         index
     }
 
-    /// Forgets a customer. Its timers may still name the index, which is then [`Ts::MAX`] away.
+    fn place(&self, index: u32) -> &Place {
+        &self.places[at(index).0][at(index).1]
+    }
+
+    fn place_mut(&mut self, index: u32) -> &mut Place {
+        &mut self.places[at(index).0][at(index).1]
+    }
+
+    /// The seat of a customer who is awake. Of any other one that nobody has, so that no other's state is changed.
+    fn seat(&self, index: u32) -> u32 {
+        let State::Awake { seat } = self.place(index).state else {
+            debug_assert!(false, "nobody is awake there");
+            return NOBODY;
+        };
+        seat
+    }
+
+    /// Wakes a customer, so that its row and lists can be read and changed. Returns whether anybody is there.
+    pub fn wake(&mut self, index: u32) -> bool {
+        let place = &mut self.places[at(index).0][at(index).1];
+        let bytes = match &mut place.state {
+            State::Nobody => return false,
+            State::Awake { seat } => {
+                self.seats.need(*seat);
+                return true;
+            }
+            State::AtRest(bytes) => std::mem::take(bytes),
+        };
+        let seat = self.seats.take(index, place.id.clone());
+        place.state = State::Awake { seat };
+        let (new_row, row, customer) = self.seats.parts_to_fill(seat);
+        rest::unpack(&bytes, new_row, row, customer);
+        customer.traits = place.traits.take();
+        self.head.timer.set(row, place.timer);
+        true
+    }
+
+    /// From now on so many customers may stay awake with nothing to do.
+    pub fn set_awake_least(&mut self, count: usize) {
+        self.awake_least = count;
+    }
+
+    /// Puts to rest who was not needed for longest, until no more are awake than may be. Whoever the transaction at
+    /// hand concerns stays awake. Nobody else is sure to be awake after it.
+    pub fn rest(&mut self) {
+        let may_be = self.awake_least.max(self.len() / AWAKE_SHARE) + self.dirty.len().max(self.undo.len());
+        // Twice round: once for everybody to be passed by, once to be put to rest.
+        let mut asked = 2 * self.seats.len();
+        while asked > 0 && self.awake() > may_be {
+            asked -= 1;
+            if let Some(index) = self.seats.ask_next().filter(|index| !self.is_concerned(*index)) {
+                self.put_to_rest(index);
+            }
+        }
+    }
+
+    /// The same between two customers of many that are looked after in a row: each time as many could be awake anew.
+    pub fn rest_at_times(&mut self) {
+        self.looked_after += 1;
+        if self.looked_after > self.awake_least {
+            self.looked_after = 0;
+            self.rest();
+        }
+    }
+
+    /// Whether the transaction at hand changes the customer.
+    fn is_concerned(&self, index: u32) -> bool {
+        let (HeadSlots { touched, dirty, .. }, row) = (self.head, self.row(index));
+        touched.get(row) == self.transaction || dirty.get(row) == self.transaction
+    }
+
+    fn put_to_rest(&mut self, index: u32) {
+        let seat = self.seat(index);
+        let place = &mut self.places[at(index).0][at(index).1];
+        let HeadSlots { timer, touched, dirty, .. } = self.head;
+        let (new_row, row, customer) = self.seats.parts_to_fill(seat);
+        place.timer = timer.get(row);
+        timer.set(row, timer.get(new_row));
+        // Of transactions that are over.
+        touched.set(row, touched.get(new_row));
+        dirty.set(row, dirty.get(new_row));
+        self.packing.clear();
+        rest::pack(row, new_row, customer, &mut self.packing);
+        place.state = State::AtRest(self.packing.as_slice().into());
+        place.traits = customer.traits.take();
+        self.seats.leave(seat);
+    }
+
+    /// When the wheel will name the customer; [`Ts::MAX`] where nobody is.
+    pub fn timer(&self, index: u32) -> Ts {
+        match self.place(index) {
+            Place { state: State::Awake { seat }, .. } => self.head.timer.get(self.seats.row(*seat)),
+            Place { timer, .. } => *timer,
+        }
+    }
+
+    /// Whether a customer is at rest and nothing is due of it by `limit`: a timer is never late.
+    pub fn rests_beyond(&self, index: u32, limit: Ts) -> bool {
+        let place = self.place(index);
+        !matches!(place.state, State::Awake { .. }) && place.timer > limit
+    }
+
+    /// A customer's name; empty where nobody is.
+    pub fn id(&self, index: u32) -> &CompactString {
+        &self.place(index).id
+    }
+
+    /// The traits of a customer, who may be at rest.
+    pub fn traits(&self, index: u32) -> Option<&Traits> {
+        match self.place(index) {
+            Place { state: State::Awake { seat }, .. } => self.seats.customer(*seat).traits.as_deref(),
+            Place { traits, .. } => traits.as_deref(),
+        }
+    }
+
+    /// The row of a customer, who may be at rest; then it is made in `room`. For looks at everybody.
+    pub fn peek<'r>(&'r self, index: u32, room: &'r mut Vec<u32>) -> &'r [u32] {
+        let place = self.place(index);
+        let State::AtRest(bytes) = &place.state else { return self.row(index) };
+        room.resize(self.seats.new_row().len(), 0);
+        rest::unpack_row(bytes, self.seats.new_row(), room);
+        self.head.timer.set(room, place.timer);
+        room
+    }
+
+    /// All of a customer, who may be at rest.
+    pub fn look(&self, index: u32) -> Look<'_> {
+        let place = self.place(index);
+        let State::AtRest(bytes) = &place.state else {
+            return Look { row: self.row(index).into(), customer: Cow::Borrowed(self.customer(index)) };
+        };
+        let mut row = self.seats.new_row().to_vec();
+        let mut customer =
+            Customer { id: place.id.clone(), traits: place.traits.clone(), ..Customer::default() };
+        rest::unpack(bytes, self.seats.new_row(), &mut row, &mut customer);
+        self.head.timer.set(&mut row, place.timer);
+        Look { row: row.into(), customer: Cow::Owned(customer) }
+    }
+
+    /// Forgets a customer, who is awake. Its timers may still name the index, which is then [`Ts::MAX`] away.
     pub fn remove(&mut self, index: u32) {
         self.hide(index);
         self.vacate(index);
@@ -192,12 +394,12 @@ impl Store {
 
     /// Whether a customer that this transaction touches is erased by it.
     pub fn is_erased(&self, index: u32) -> bool {
-        let is_found = || self.index.find(self.hash(&self.customer(index).id), |i| *i == index).is_some();
+        let is_found = || self.index.find(self.hash(self.id(index)), |i| *i == index).is_some();
         !self.erased.is_empty() && !is_found()
     }
 
     fn hide(&mut self, index: u32) {
-        let hash = self.hash(&self.customer(index).id);
+        let hash = self.hash(self.id(index));
         if let Ok(entry) = self.index.find_entry(hash, |i| *i == index) {
             entry.remove();
         }
@@ -207,13 +409,14 @@ impl Store {
 
     /// The counterpart of [`Store::hide`].
     fn show(&mut self, index: u32) {
-        let hash = self.hash(&self.customer(index).id);
-        let (customers, hasher) = (&self.customers, &self.hasher);
-        self.index.insert_unique(hash, index, |i| hash_of(hasher, &customers[at(*i).0][at(*i).1].id));
+        let hash = self.hash(self.id(index));
+        let (places, hasher) = (&self.places, &self.hasher);
+        self.index.insert_unique(hash, index, |i| hash_of(hasher, &places[at(*i).0][at(*i).1].id));
     }
 
     fn vacate(&mut self, index: u32) {
-        *self.customer_mut(index) = Customer::default();
+        self.seats.leave(self.seat(index));
+        *self.place_mut(index) = Place::empty();
         self.free.push(index);
     }
 
@@ -221,29 +424,22 @@ impl Store {
         hash_of(&self.hasher, id)
     }
 
+    /// Of a customer who is awake, as the next three.
     pub fn customer(&self, index: u32) -> &Customer {
-        &self.customers[at(index).0][at(index).1]
-    }
-
-    pub fn customer_mut(&mut self, index: u32) -> &mut Customer {
-        &mut self.customers[at(index).0][at(index).1]
+        self.seats.customer(self.seat(index))
     }
 
     pub fn row(&self, index: u32) -> &[u32] {
-        let width = self.new_row.len();
-        &self.rows[at(index).0][at(index).1 * width..][..width]
+        self.seats.row(self.seat(index))
     }
 
     pub fn row_mut(&mut self, index: u32) -> &mut [u32] {
-        let width = self.new_row.len();
-        &mut self.rows[at(index).0][at(index).1 * width..][..width]
+        self.seats.row_mut(self.seat(index))
     }
 
     /// Both parts of a customer's state.
     pub fn parts_mut(&mut self, index: u32) -> (&mut [u32], &mut Customer) {
-        let (chunk, place) = at(index);
-        let width = self.new_row.len();
-        (&mut self.rows[chunk][place * width..][..width], &mut self.customers[chunk][place])
+        self.seats.parts_mut(self.seat(index))
     }
 
     /// Customers are numbered below this; numbers that are free have no due instant.
@@ -257,7 +453,9 @@ impl Store {
     }
 
     /// Says that this transaction changes the customer: saves what it was, and will write what it becomes.
+    /// It is awake then.
     pub fn touch(&mut self, index: u32, born: bool) {
+        self.wake(index);
         self.save(index, born, None);
         let (dirty, transaction) = (self.head.dirty, self.transaction);
         if dirty.get(self.row(index)) != transaction {
@@ -277,12 +475,11 @@ impl Store {
         if !self.journal || touched.get(self.row(index)) == transaction {
             return;
         }
-        let (chunk, place) = at(index);
-        let width = self.new_row.len();
-        let customer = &self.customers[chunk][place];
+        let seat = self.seat(index);
+        let customer = self.seats.customer(seat);
         let mut undo = Undo { customer: index, born, lens: [0; 6], traits: None };
         if !born {
-            self.undo_rows.extend_from_slice(before.unwrap_or(&self.rows[chunk][place * width..][..width]));
+            self.undo_rows.extend_from_slice(before.unwrap_or(self.seats.row(seat)));
             self.undo_bytes.extend_from_slice(&customer.log);
             self.undo_bytes.extend_from_slice(&customer.sessions);
             self.undo_bytes.extend_from_slice(&customer.channels);
@@ -315,24 +512,44 @@ impl Store {
         words * 4 + self.undo_bytes.len() + self.undo_seen.len() * size_of::<Seen>()
     }
 
+    /// Bytes that the undo buffers hold or could hold at once.
+    pub fn undo_capacity_bytes(&self) -> usize {
+        self.undo.capacity() * size_of::<Undo>()
+            + (self.undo_rows.capacity() + self.undo_order_days.capacity() + self.dirty.capacity()) * 4
+            + self.undo_bytes.capacity()
+            + self.undo_seen.capacity() * size_of::<Seen>()
+    }
+
     /// The transaction is committed: nothing of it can be taken back.
     pub fn commit(&mut self) {
         for index in std::mem::take(&mut self.erased) {
             self.vacate(index);
         }
-        self.undo.clear();
-        self.undo_rows.clear();
-        self.undo_bytes.clear();
-        self.undo_seen.clear();
-        self.undo_order_days.clear();
-        self.dirty.clear();
+        self.empty_undo();
         self.transaction = self.transaction.wrapping_add(1).max(1);
+        self.rest();
+        let places = &mut self.places;
+        self.seats.give_back(|index, seat| places[at(index).0][at(index).1].state = State::Awake { seat });
+    }
+
+    /// Nothing can be taken back any more. Room for far more than there was is given back.
+    fn empty_undo(&mut self) {
+        fn empty<T>(list: &mut Vec<T>) {
+            list.shrink_to((UNDO_KEPT_BYTES / size_of::<T>()).max(2 * list.len()));
+            list.clear();
+        }
+        empty(&mut self.undo);
+        empty(&mut self.undo_rows);
+        empty(&mut self.undo_bytes);
+        empty(&mut self.undo_seen);
+        empty(&mut self.undo_order_days);
+        empty(&mut self.dirty);
     }
 
     /// Brings back every customer as it was before the transaction. Calls `restored` for each with its row
     /// before and after; a customer born in the transaction is gone and has no row after.
     pub fn rollback(&mut self, mut restored: impl FnMut(u32, &[u32], Option<&[u32]>)) {
-        let width = self.new_row.len();
+        let width = self.seats.new_row().len();
         for index in std::mem::take(&mut self.erased) {
             self.show(index);
         }
@@ -345,11 +562,10 @@ impl Store {
             }
             let row_at = self.undo_rows.len() - width;
             restored(undo.customer, self.row(undo.customer), Some(&self.undo_rows[row_at..]));
-            let (chunk, place) = at(undo.customer);
-            self.rows[chunk][place * width..][..width].copy_from_slice(&self.undo_rows[row_at..]);
+            let (row, customer) = self.seats.parts_mut(self.seat(undo.customer));
+            row.copy_from_slice(&self.undo_rows[row_at..]);
             self.undo_rows.truncate(row_at);
             let [log, sessions, seen, order_days, channels, kept] = undo.lens.map(|n| n as usize);
-            let customer = &mut self.customers[chunk][place];
             let order_days_at = self.undo_order_days.len() - order_days;
             customer.order_days.0 = ThinVec::from(&self.undo_order_days[order_days_at..]);
             self.undo_order_days.truncate(order_days_at);
@@ -369,29 +585,62 @@ impl Store {
         self.commit();
     }
 
-    /// Bytes of all customers, the allocator's overhead estimated at 8 per allocation.
+    /// Bytes of all customers, with what the allocator adds.
     pub fn bytes(&self) -> usize {
-        let fixed = self.rows.len() * CHUNK * (self.new_row.len() * 4 + size_of::<Customer>());
-        let varying: usize = self.indices().map(|i| self.customer(i).heap_bytes()).sum();
-        fixed + varying + self.index.capacity() * 5
+        let places = self.places.iter().flatten();
+        let resting: usize = places.map(Place::heap_bytes).sum();
+        let places = self.places.len() * CHUNK * size_of::<Place>();
+        places + resting + self.seats.bytes() + table(&self.index)
+    }
+}
+
+/// A place of a hash table takes its value and a byte of control; tables have a power of two of places, of which
+/// seven eighths are used.
+fn table(index: &HashTable<u32>) -> usize {
+    (index.capacity() * 8 / 7).next_power_of_two() * (size_of::<u32>() + 1)
+}
+
+/// What the allocator gives for so many bytes: mimalloc has four sizes to each power of two, and multiples of 16
+/// bytes below 128.
+fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=128 => bytes.next_multiple_of(16),
+        _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
+    }
+}
+
+fn id_bytes(id: &CompactString) -> usize {
+    if id.is_heap_allocated() { allocated(id.capacity()) } else { 0 }
+}
+
+fn traits_bytes(traits: Option<&Traits>) -> usize {
+    let text =
+        |value: &TraitValue| if let TraitValue::Text(text) = value { allocated(text.len()) } else { 0 };
+    traits.map_or(0, |traits| {
+        48 + traits.iter().map(|(name, value)| 64 + allocated(name.len()) + text(value)).sum::<usize>()
+    })
+}
+
+impl Place {
+    fn heap_bytes(&self) -> usize {
+        let at_rest = if let State::AtRest(bytes) = &self.state { allocated(bytes.len()) } else { 0 };
+        id_bytes(&self.id) + at_rest + traits_bytes(self.traits.as_deref())
     }
 }
 
 impl Customer {
-    fn heap_bytes(&self) -> usize {
-        let thin = |capacity: usize| if capacity == 0 { 0 } else { 16 + capacity + 8 };
-        let id = if self.id.is_heap_allocated() { self.id.capacity() + 8 } else { 0 };
-        let text = |value: &TraitValue| if let TraitValue::Text(text) = value { text.len() } else { 0 };
-        let traits = self.traits.as_ref().map_or(0, |traits| {
-            48 + traits.iter().map(|(name, value)| 64 + name.len() + text(value)).sum::<usize>()
-        });
-        id + thin(self.log.capacity())
+    /// Bytes of its lists and texts, with what the allocator adds.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let thin = |capacity: usize| if capacity == 0 { 0 } else { allocated(16 + capacity) };
+        id_bytes(&self.id)
+            + thin(self.log.capacity())
             + thin(self.sessions.capacity())
             + thin(self.seen.capacity() * size_of::<Seen>())
             + thin(self.order_days.0.capacity() * 4)
             + thin(self.channels.capacity())
             + thin(self.kept.capacity())
-            + traits
+            + traits_bytes(self.traits.as_deref())
     }
 }
 
@@ -403,3 +652,6 @@ fn hash_of(hasher: &foldhash::fast::RandomState, id: &str) -> u64 {
     use std::hash::BuildHasher;
     hasher.hash_one(id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -97,9 +97,9 @@ impl Engine {
     pub fn worth(&self) -> Worth {
         let (plan, store) = (self.plan(), self.store());
         let mut values = vec![0.0; plan.layout.features.len()];
-        let mut worth = Worth::default();
+        let (mut worth, mut room) = (Worth::default(), Vec::new());
         for index in store.indices() {
-            let (row, customer) = (store.row(index), store.customer(index));
+            let row = store.peek(index, &mut room);
             let clv = plan.clv_to_date.map_or(0.0, |id| {
                 // Of all that ever happened: it does not matter how far the windows are advanced.
                 let now = plan.head.now.get(row);
@@ -107,7 +107,7 @@ impl Engine {
                 values[id.index()]
             });
             let clv_micros = (clv * MICROS).round() as i64;
-            let segment = customer.traits.as_deref().map_or("".into(), segment_of);
+            let segment = store.traits(index).map_or("".into(), segment_of);
             for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
                 let roles = lifecycle.roles();

@@ -123,7 +123,7 @@ fn applied(old: &Engine, plan: &Arc<Plan>, as_of: Ts) -> Result<Engine> {
     for index in old.store().indices() {
         state.clear();
         old.encode(index, &mut state);
-        let carried = engine.restore(&old.store().customer(index).id, &state);
+        let carried = engine.restore(old.store().id(index), &state);
         carried.map_err(|error| Error::world(format!("a state cannot be carried over: {error}")))?;
     }
     engine.finish_restore();
@@ -145,7 +145,7 @@ fn run_on(engine: &mut Engine, until: Ts) {
 fn compare(old: &Engine, applied: &Engine, always: &Engine, as_of: Ts) -> Diff {
     let mut moved = Vec::new();
     for index in old.store().indices() {
-        let id = &old.store().customer(index).id;
+        let id = old.store().id(index);
         let [from, on_applying, always] = [old, applied, always].map(|engine| stage(engine, id));
         if from != on_applying || from != always {
             moved.push(Moved { customer_id: id.to_string(), from, on_applying, always });
@@ -157,9 +157,9 @@ fn compare(old: &Engine, applied: &Engine, always: &Engine, as_of: Ts) -> Diff {
 
 /// A customer's stage in the one lifecycle of an engine.
 fn stage(engine: &Engine, id: &str) -> String {
-    let row = engine.store().find(id).map(|index| engine.store().row(index));
+    let row = engine.store().find(id).map(|index| engine.store().look(index).row);
     let stage = row.zip(engine.plan().lifecycles.first()).and_then(|(row, (lifecycle, slots))| {
-        lifecycle.stages().get(slots.stage.get(row) as usize).map(|stage| stage.name.to_string())
+        lifecycle.stages().get(slots.stage.get(&row) as usize).map(|stage| stage.name.to_string())
     });
     stage.unwrap_or_default()
 }

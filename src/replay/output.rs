@@ -105,11 +105,11 @@ impl Output {
         let mut file = BufWriter::with_capacity(1 << 18, file);
         let store = engine.store();
         let mut known: Vec<u32> = store.indices().collect();
-        known.sort_unstable_by(|a, b| store.customer(*a).id.cmp(&store.customer(*b).id));
+        known.sort_unstable_by(|a, b| store.id(*a).cmp(store.id(*b)));
         let mut line = Vec::new();
         for index in known {
             line.clear();
-            emit::snapshot(&mut line, engine.plan(), &store.customer(index).id, &engine.view(index, at), at);
+            emit::snapshot(&mut line, engine.plan(), store.id(index), &engine.view(index, at), at);
             line.push(b'\n');
             file.write_all(&line).map_err(|e| Error::io("write", &path, &e))?;
         }

@@ -201,7 +201,7 @@ impl<'t> Collector<'t> {
         let store = self.engine.store();
         let mut population: Vec<(u64, u32)> = store
             .indices()
-            .map(|index| (hash_customer(&store.customer(index).id), index))
+            .map(|index| (hash_customer(store.id(index)), index))
             .filter(|(hash, _)| self.is_kept(*hash) && self.is_example(*hash, cut))
             .collect();
         population.sort_unstable();
@@ -229,7 +229,7 @@ impl<'t> Collector<'t> {
         let Some(ids) = ids.into_iter().collect::<Option<Vec<_>>>() else { return Vec::new() };
         let store = self.engine.store();
         let zeros = (store.len().div_ceil(most.max(1))).next_power_of_two().trailing_zeros();
-        let customers = store.indices().map(|index| (hash_customer(&store.customer(index).id), index));
+        let customers = store.indices().map(|index| (hash_customer(store.id(index)), index));
         let mut sample: Vec<(u64, u32)> =
             customers.filter(|(hash, _)| hash.trailing_zeros() >= zeros).collect();
         sample.sort_unstable();
@@ -372,7 +372,7 @@ impl<'t> Collector<'t> {
 
 fn group(engine: &Engine, index: u32, view: &View, by: &str) -> Group {
     let stages = engine.plan().lifecycles.iter().map(|(_, slots)| slots.stage.get(&view.row) as u8);
-    let traits = engine.store().customer(index).traits.as_deref();
+    let traits = engine.store().traits(index);
     let segment = traits.and_then(|traits| traits.get(by)).map(|value| match value {
         TraitValue::Text(text) => text.clone(),
         TraitValue::Number(number) => number.to_string().into(),

@@ -332,7 +332,7 @@ fn a_flood_of_traits_fills_the_room_of_its_customer_and_no_more() {
     driver.apply(Source::Profile, last.as_bytes());
     driver.commit();
     let store = driver.engine.store();
-    let traits = store.customer(store.find("c").unwrap()).traits.as_ref().unwrap();
+    let traits = store.traits(store.find("c").unwrap()).unwrap();
     assert!(traits.contains_key("plan"), "{} traits", traits.len());
 }
 

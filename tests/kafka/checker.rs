@@ -239,7 +239,7 @@ fn states_of(engine: &Engine) -> impl Iterator<Item = (String, Vec<u8>)> {
     let state = |index: u32| {
         let mut bytes = Vec::new();
         engine.encode(index, &mut bytes);
-        (engine.store().customer(index).id.to_string(), bytes)
+        (engine.store().id(index).to_string(), bytes)
     };
     engine.store().indices().map(state)
 }

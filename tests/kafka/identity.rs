@@ -94,7 +94,7 @@ fn kept(world: &World, at: Ts) -> BTreeMap<String, Value> {
     engine.run_until(at);
     let store = engine.store();
     let told = |index: u32| {
-        let (id, mut json) = (&store.customer(index).id, Vec::new());
+        let (id, mut json) = (store.id(index), Vec::new());
         emit::snapshot(&mut json, engine.plan(), id, &engine.view(index, at), at);
         (id.to_string(), serde_json::from_slice(&json).unwrap())
     };

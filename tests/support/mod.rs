@@ -232,7 +232,7 @@ impl Driver {
         let state = |index: u32| {
             let mut bytes = Vec::new();
             self.engine.encode(index, &mut bytes);
-            (store.customer(index).id.to_string(), bytes)
+            (store.id(index).to_string(), bytes)
         };
         store.indices().map(state).collect()
     }
@@ -254,7 +254,7 @@ impl Driver {
             plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect();
         for index in store.indices() {
             for ((_, slots), count) in plan.lifecycles.iter().zip(&mut counts) {
-                count[slots.stage.get(store.row(index)) as usize] += 1;
+                count[slots.stage.get(&store.look(index).row) as usize] += 1;
             }
         }
         counts

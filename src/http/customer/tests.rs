@@ -127,12 +127,12 @@ fn the_newest_change_leads_to_the_present_stage() {
 #[test]
 fn looking_changes_nothing() {
     let (engine, recent) = engine();
-    let before = engine.store().row(0).to_vec();
+    let before = engine.store().look(0).row.to_vec();
     assert_eq!(
         customer_json(&engine, &recent, "c 1", 9 * DAY_MS),
         customer_json(&engine, &recent, "c 1", 9 * DAY_MS)
     );
-    assert_eq!(engine.store().row(0), before);
+    assert_eq!(*engine.store().look(0).row, *before);
     assert_eq!(customer_json(&engine, &recent, "nobody", 0), None);
 }
 

@@ -40,7 +40,7 @@ impl Sweep {
             if self.next >= store.slots() {
                 return true;
             }
-            let id = &store.customer(self.next).id;
+            let id = store.id(self.next);
             // Nobody has a number that is free; no customer's id is empty.
             if !id.is_empty() {
                 self.value.clear();

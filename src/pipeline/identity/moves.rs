@@ -206,7 +206,7 @@ impl Engine {
         self.store.touch(index, false);
         self.count_out(index);
         self.store.erase(index);
-        let id = self.store.customer(index).id.clone();
+        let id = self.store.id(index).clone();
         self.outbox.push_tombstone(Channel::ChurnScores, &id, at);
         (state, at)
     }
