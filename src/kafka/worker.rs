@@ -280,13 +280,16 @@ impl<'a> Worker<'a> {
     }
 
     /// Before a commit after which partitions are given up, all unless some are named: the nearer the end, the shorter
-    /// the tail behind their checkpoints.
+    /// the tail behind their checkpoints. Where nothing is left to commit but the tail is long, there is one commit
+    /// more, of markers: without one nobody could say that these partitions are still ours.
     fn ask_where_state_ends(&mut self, partitions: Option<&[i32]>) {
         let is_due = !self.is_all_committed();
         let Some(saving) = &mut self.saving else { return };
         let all: Vec<i32> = self.tasks.keys().copied().collect();
-        if is_due {
-            saving.ask(self.member, partitions.unwrap_or(&all));
+        let partitions = partitions.unwrap_or(&all);
+        // Brokers that do not answer would not commit either, and a stop need not wait for them.
+        if (is_due || saving.is_behind(partitions)) && saving.ask(self.member, partitions) {
+            self.tasks.values_mut().for_each(|task| task.changed = true);
         }
     }
 

@@ -392,7 +392,7 @@ fn network(count: usize) {
     let mut dice = Dice::new("network");
     let kafka = own(RealKafka::behind_proxies(1));
     let mut world = World::on(kafka, "faults-network", 2, MANY);
-    world.simulate(10 * count as u64, 100, 35);
+    world.simulate(20 * count as u64, 100, 35);
     world.load(0.0, 1.0);
     let mut service = Service::start(&world, "box-0", &[], &[]);
     until("the service to be ready", || service.status("/readyz") == Some(200));

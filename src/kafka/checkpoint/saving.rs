@@ -11,7 +11,7 @@
 //! that is given up in good order goes with its task to a thread of its own, which nobody waits for but the end of
 //! the worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
@@ -46,6 +46,8 @@ pub struct Saving {
     metrics: Arc<Metrics>,
     /// By partition, the last anchor, and when a commit confirmed it.
     anchors: BTreeMap<i32, (Anchor, Tick)>,
+    /// Partitions whose anchor is that of the last commit.
+    near: BTreeSet<i32>,
     /// Answers that the next commit confirms.
     asked: BTreeMap<i32, (Anchor, Tick)>,
     /// When each partition's checkpoint was last begun, or it was restored.
@@ -79,6 +81,7 @@ impl Saving {
             checkpoints,
             metrics,
             anchors: BTreeMap::new(),
+            near: BTreeSet::new(),
             asked: BTreeMap::new(),
             begun: BTreeMap::new(),
             unanswered: None,
@@ -94,8 +97,9 @@ impl Saving {
         self.anchors.extend(anchor.map(|anchor| (partition, (anchor, Tick::now()))));
     }
 
-    /// Asks where the topic ends for each of these partitions, before the transaction at hand writes to it.
-    pub fn ask(&mut self, member: &Member, partitions: &[i32]) {
+    /// Asks where the topic ends for each of these partitions, before the transaction at hand writes to it. Whether
+    /// all were answered.
+    pub fn ask(&mut self, member: &Member, partitions: &[i32]) -> bool {
         for partition in partitions {
             let taken_at = wall_now();
             match member.fetch_watermarks(&self.checkpoints.topic, *partition, ANSWER_MAX) {
@@ -105,17 +109,24 @@ impl Saving {
                 Err(error) => {
                     tracing::debug!(partition, "no checkpoint for now: {error}");
                     self.unanswered = Some(Tick::now());
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// The transaction at hand is committed: what was asked for before it holds.
     pub fn committed(&mut self) {
         let asked = std::mem::take(&mut self.asked);
         let now = Tick::now();
+        self.near = asked.keys().copied().collect();
         self.anchors.extend(asked.into_iter().map(|(partition, (anchor, _))| (partition, (anchor, now))));
+    }
+
+    /// Whether more than the last commit lies behind the anchor of one of these partitions.
+    pub fn is_behind(&self, partitions: &[i32]) -> bool {
+        partitions.iter().any(|partition| !self.near.contains(partition))
     }
 
     /// Goes on, while nothing is uncommitted.
@@ -187,6 +198,7 @@ impl Saving {
         if self.sweeping.as_ref().is_some_and(|sweeping| sweeping.partition == partition) {
             self.sweeping = None;
         }
+        self.near.remove(&partition);
         self.anchors.remove(&partition).map(|(anchor, _)| anchor)
     }
 
