@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::time::Tick;
 
-/// A worker that has not been heard of for so long is stuck.
-pub const SILENCE_MOST: Duration = Duration::from_secs(60);
+/// A worker that has not been heard of for so long is stuck, unless a transaction may take longer.
+const SILENCE_MOST: Duration = Duration::from_secs(60);
 
 /// How far a worker has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,18 +57,21 @@ impl Worker {
 #[derive(Debug)]
 pub struct Health {
     started: Tick,
+    silence_most: Duration,
     workers: Vec<Worker>,
 }
 
 impl Health {
-    /// All workers join from `now` on.
-    pub fn new(workers: usize, now: Tick) -> Self {
+    /// All workers join from `now` on. A transaction ends within `transaction`; while brokers are away a worker is
+    /// silent for as long as its records may take, then its commit, and then until it takes them back.
+    pub fn new(workers: usize, now: Tick, transaction: Duration) -> Self {
         let worker = || Worker {
             beat: AtomicU64::new(0),
             phase: AtomicU8::new(Phase::Joining as u8),
             error: Mutex::default(),
         };
-        Health { started: now, workers: (0..workers).map(|_| worker()).collect() }
+        let silence_most = SILENCE_MOST.max(3 * transaction);
+        Health { started: now, silence_most, workers: (0..workers).map(|_| worker()).collect() }
     }
 
     /// The worker goes on. To be called in every loop, however little there is to do.
@@ -101,7 +104,7 @@ impl Health {
                 return error.as_ref().map(|error| format!("worker {number} has ended: {error}"));
             }
             let silent = now.saturating_sub(Duration::from_millis(worker.beat.load(Ordering::Acquire)));
-            (silent > SILENCE_MOST)
+            (silent > self.silence_most)
                 .then(|| format!("worker {number} has been stuck for {} s", silent.as_secs()))
         };
         self.workers.iter().enumerate().filter_map(failure).collect()
@@ -120,11 +123,13 @@ impl Health {
 mod tests {
     use super::*;
 
+    const TRANSACTION: Duration = Duration::from_secs(10);
+
     #[test]
     fn a_worker_is_stuck_after_a_minute_without_a_beat() {
         let start = Tick::now();
         let at = |seconds| start.plus(Duration::from_secs(seconds));
-        let health = Health::new(2, start);
+        let health = Health::new(2, start, TRANSACTION);
         assert!(health.failures(at(60)).is_empty());
         health.beat(0, at(30));
         assert_eq!(health.failures(at(61)), ["worker 1 has been stuck for 61 s"]);
@@ -132,13 +137,16 @@ mod tests {
         assert!(health.failures(at(90)).is_empty());
         health.beat(1, at(10));
         assert!(health.failures(at(90)).is_empty(), "beats do not go back");
+        let patient = Health::new(1, start, Duration::from_secs(60));
+        assert!(patient.failures(at(180)).is_empty(), "its transactions may take a minute");
+        assert_eq!(patient.failures(at(181)), ["worker 0 has been stuck for 181 s"]);
     }
 
     #[test]
     fn only_an_end_with_an_error_is_a_failure() {
         let start = Tick::now();
         let later = start.plus(Duration::from_secs(3_600));
-        let health = Health::new(2, start);
+        let health = Health::new(2, start, TRANSACTION);
         health.beat(1, later);
         health.ended(0, None);
         assert!(health.failures(later).is_empty());
@@ -149,7 +157,7 @@ mod tests {
 
     #[test]
     fn ready_means_every_worker() {
-        let health = Health::new(2, Tick::now());
+        let health = Health::new(2, Tick::now(), TRANSACTION);
         health.set_ready(0, true);
         health.set_phase(1, Phase::Restoring);
         assert_eq!(health.missing(), ["worker 1 is restoring its partitions"]);

@@ -32,7 +32,7 @@ async fn start_as(workers: usize, config: &Config) -> Service {
     let metrics = Metrics::new(&plan).unwrap();
     let models = crate::reload::Models::new(config, Arc::clone(&plan), Arc::clone(&metrics)).unwrap();
     let (queries, receivers) = Queries::new(workers);
-    let health = Arc::new(Health::new(workers, Tick::now()));
+    let health = Arc::new(Health::new(workers, Tick::now(), Duration::from_secs(10)));
     (0..workers).for_each(|w| health.set_ready(w, true));
     let shared = Arc::new(Shared {
         metrics,

@@ -86,12 +86,13 @@ impl Service {
         let (queries, receivers) = Queries::new(workers);
         let plan = Arc::new(plan);
         let metrics = Metrics::new(&plan)?;
+        let transaction = Duration::from_millis(clients.transaction_timeout_ms()?);
         let models = Arc::new(Models::new(config, Arc::clone(&plan), Arc::clone(&metrics))?);
         let token = config.http.token.as_deref();
         let http = Arc::new(http::Shared {
             metrics,
             plan,
-            health: Arc::new(Health::new(workers, Tick::now())),
+            health: Arc::new(Health::new(workers, Tick::now(), transaction)),
             queries,
             live: Arc::default(),
             reloading: token.map(|token| http::reload::Reloading::new(token, Arc::clone(&models))),

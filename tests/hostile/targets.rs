@@ -399,7 +399,7 @@ pub fn answers() -> Arc<http::Shared> {
     Arc::new(http::Shared {
         metrics: Metrics::new(plan()).expect("metrics"),
         plan: Arc::clone(plan()),
-        health: Arc::new(Health::new(1, Tick::now())),
+        health: Arc::new(Health::new(1, Tick::now(), Duration::from_secs(10))),
         queries,
         live: Arc::new(Live::default()),
         reloading: None,
