@@ -74,6 +74,8 @@ const MAX_ABORTS: u32 = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONG_LIFE: Duration = Duration::from_secs(60);
+/// How long the group may take to tell a worker that its partitions are another's by now.
+const SECOND_LOOK: Duration = Duration::from_secs(3);
 const CONTENT_TYPE: &[u8] = b"application/json";
 
 /// How a life of the worker ended.
@@ -770,7 +772,7 @@ impl<'a> Worker<'a> {
             shared.health.beat(worker, Tick::now());
             shared.is_stopping()
         };
-        let (back, restored) = match restoring.restore(&new, &cancelled) {
+        let (back, restored) = match self.restore_surely(&restoring, &new, &cancelled) {
             Ok(restored) => restored,
             Err(Interrupted::Kafka(error)) if is_unauthorized(&error) => {
                 let what = format!("cannot restore from topic `{}`: {error}", shared.topics.state);
@@ -800,6 +802,29 @@ impl<'a> Worker<'a> {
         self.show_figures();
         self.shared.health.set_ready(self.worker, true);
         Ok(())
+    }
+
+    /// Restores partitions; what is refused is looked at twice. Whoever was frozen for longer than its session reads
+    /// in the midst of what its heir writes, and would take that for torn, until the group tells it.
+    fn restore_surely(
+        &self,
+        restoring: &Restoring<'_>,
+        partitions: &[i32],
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Back>, Restored), Interrupted> {
+        let error = match restoring.restore(partitions, cancelled) {
+            Err(Interrupted::Refused(error)) => error,
+            ended => return ended,
+        };
+        tracing::warn!(worker = self.worker, "looking again, lest it is another's by now: {error}");
+        let began = Tick::now();
+        while began.elapsed() < SECOND_LOOK {
+            if cancelled() || self.member.assignment_lost() {
+                return Err(Interrupted::Cancelled);
+            }
+            sleep(Duration::from_millis(50));
+        }
+        restoring.restore(partitions, cancelled)
     }
 
     /// Forgets a partition; what is left of it may still be saved.

@@ -114,6 +114,7 @@ fn through(world: &World, rounds: usize, mut trouble: impl FnMut(usize)) -> Time
             break;
         }
         wait(|| committed(world) > before);
+        println!("round {round}: committing again after {:.2?}", healed.elapsed());
         times.0.push(healed.elapsed());
     }
     assert!(times.0.len() * 4 >= rounds * 3, "the input was used up after {} of {rounds}", times.0.len());
@@ -287,6 +288,7 @@ fn outages(count: usize, absence: Duration) {
         }
     });
     service.must_run();
+    println!("{}", service.process.stderr());
     drop(service);
     finish(&world);
     kafka.kill(1);
@@ -309,7 +311,7 @@ fn a_broker_that_dies_freezes_and_stops_costs_nothing_but_time() {
 #[test]
 #[ignore = "long"]
 fn long_outages() {
-    outages(15, Duration::from_secs(120));
+    outages(15, Duration::from_secs(300));
 }
 
 /// One of three brokers dies and comes back, so that leaders and coordinators move.

@@ -92,6 +92,22 @@ fn a_silent_transaction_without_positions_lets_a_zombie_write() {
     assert!(wrong.contains(&Kind::Duplicate) && wrong.contains(&Kind::AlertTwice), "{wrong:?}");
 }
 
+/// A worker freezes while it restores; another takes over and does all the work; the first wakes up to offsets and
+/// states that do not fit what it has read, which is nobody's fault.
+#[test]
+fn who_wakes_up_while_it_restores_does_not_take_its_heirs_work_for_damage() {
+    let world = world("guard-asleep", 25);
+    let mut zombie = start(&world, "box-0", &TO_THE_END, &["state_read:1:hold"]);
+    zombie.line_with("held at", SOON);
+    zombie.freeze();
+    let mut heir = start(&world, "box-1", &TO_THE_END, &[]);
+    assert_eq!(heir.exit_code(SOON), Some(0), "{}", heir.stderr());
+    let_go(&zombie);
+    zombie.thaw();
+    checker::expect_none(&judge(&world, &mut zombie));
+    assert!(zombie.stderr().contains("looking again"), "{}", zombie.stderr());
+}
+
 /// A worker freezes when its positions are in the transaction and only the end is missing; another takes over
 /// and reads the state; the first wakes up and ends the transaction, which no generation forbids.
 fn ended_while_another_restores(without: &[&str]) -> Vec<Violation> {
