@@ -279,7 +279,9 @@ impl ClientSettings {
         for (key, value) in defaults.iter().chain(&user).chain(&owned) {
             config.set(key, value);
         }
-        config.set_log_level(RDKafkaLogLevel::Info);
+        // Who asks librdkafka for details must be able to see them.
+        let is_debugged = config.get("debug").is_some();
+        config.set_log_level(if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
         config
     }
 }

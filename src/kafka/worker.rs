@@ -74,6 +74,9 @@ const MAX_ABORTS: u32 = 3;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const LONG_LIFE: Duration = Duration::from_secs(60);
+/// How long the first attempt to fence the predecessor may take, and the longest.
+const FENCE_FIRST: Duration = Duration::from_millis(150);
+const FENCE_MOST: Duration = Duration::from_secs(5);
 /// How long the group may take to tell a worker that its partitions are another's by now.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 const CONTENT_TYPE: &[u8] = b"application/json";
@@ -226,16 +229,26 @@ impl<'a> Worker<'a> {
     }
 
     /// Fences whoever had this name before, before anything is read. `None`: told to stop meanwhile.
+    ///
+    /// A predecessor that was killed left a transaction open, which the brokers first have to end; told so, librdkafka
+    /// asks again after half a second, when they need a few milliseconds. A producer made anew asks at once. It has
+    /// twice as long each time, so that slow brokers are met as well.
     fn fence(shared: &Shared, worker: usize) -> Result<Option<Transactions>, End> {
-        let transactions = Transactions::new(&shared.clients, worker)?;
-        let transactions = transactions.with_faults(&shared.clients, &shared.faults)?;
+        let new = || -> Result<Transactions, TxnError> {
+            Transactions::new(&shared.clients, worker)?.with_faults(&shared.clients, &shared.faults)
+        };
+        let (mut transactions, mut patience) = (new()?, FENCE_FIRST);
         loop {
             shared.health.beat(worker, Tick::now());
             if shared.is_stopping() {
                 return Ok(None);
             }
-            match transactions.init(Duration::from_secs(5)) {
+            match transactions.init(patience) {
                 Ok(()) => return Ok(Some(transactions)),
+                Err(error) if error.answer == Answer::Retry && patience < FENCE_MOST => {
+                    patience = (2 * patience).min(FENCE_MOST);
+                    transactions = new()?;
+                }
                 Err(error) if error.answer == Answer::Retry => {
                     tracing::warn!(worker, "waiting for the brokers: {error}")
                 }
