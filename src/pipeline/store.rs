@@ -21,7 +21,7 @@ use crate::time::{DAY_MS, MIN_TS, Ts};
 /// Customers to a chunk of places, which never move.
 const CHUNK: usize = 1024;
 /// Customers who may stay awake with nothing to do, unless the plan says otherwise: about 150 MB. With fewer customers
-/// there is little to save, and waking them up costs a sixth of all CPU. Debug builds have next to none, so that every
+/// there is little to save, and waking them up costs CPU. Debug builds have next to none, so that every
 /// test of the engine is one of waking up too.
 pub const AWAKE_LEAST: usize = if cfg!(debug_assertions) { 2 } else { 100_000 };
 /// One customer of so many may stay awake with nothing to do, however few the plan allows.

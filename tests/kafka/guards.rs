@@ -45,6 +45,16 @@ fn judge(world: &World, process: &mut Process) -> Vec<Violation> {
     }
 }
 
+/// What is wrong after a process that is held was frozen, an heir did all the work, and the first went on.
+fn outlived(world: &World, zombie: &mut Process) -> Vec<Violation> {
+    zombie.freeze();
+    let mut heir = start(world, "box-1", &TO_THE_END, &[]);
+    assert_eq!(heir.exit_code(SOON), Some(0), "{}", heir.stderr());
+    let_go(zombie);
+    zombie.thaw();
+    judge(world, zombie)
+}
+
 /// Killed in mid-transaction, at this point, when the broker has what was sent so far.
 fn killed_at(point: &str, without: &str) -> Vec<Violation> {
     let world = world("guard-transaction", 21);
@@ -77,12 +87,7 @@ fn woken_in_silence(without: &str) -> Vec<Violation> {
     world.finish(&["run", "--until-end"], &[]);
     let mut zombie = start(&world, "box-0", &TO_THE_END, &["before_states:1:hold", without]);
     zombie.line_with("held at", SOON);
-    zombie.freeze();
-    let mut heir = start(&world, "box-1", &TO_THE_END, &[]);
-    assert_eq!(heir.exit_code(SOON), Some(0), "{}", heir.stderr());
-    let_go(&zombie);
-    zombie.thaw();
-    judge(&world, &mut zombie)
+    outlived(&world, &mut zombie)
 }
 
 #[test]
@@ -99,12 +104,7 @@ fn who_wakes_up_while_it_restores_does_not_take_its_heirs_work_for_damage() {
     let world = world("guard-asleep", 25);
     let mut zombie = start(&world, "box-0", &TO_THE_END, &["state_read:1:hold"]);
     zombie.line_with("held at", SOON);
-    zombie.freeze();
-    let mut heir = start(&world, "box-1", &TO_THE_END, &[]);
-    assert_eq!(heir.exit_code(SOON), Some(0), "{}", heir.stderr());
-    let_go(&zombie);
-    zombie.thaw();
-    checker::expect_none(&judge(&world, &mut zombie));
+    checker::expect_none(&outlived(&world, &mut zombie));
     assert!(zombie.stderr().contains("looking again"), "{}", zombie.stderr());
 }
 

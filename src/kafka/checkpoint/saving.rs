@@ -94,6 +94,8 @@ impl Saving {
     /// A partition is restored; its state is that of the topic from `anchor` on.
     pub fn restored(&mut self, partition: i32, anchor: Option<Anchor>) {
         self.begun.insert(partition, Tick::now());
+        // It is that of the last transaction in the topic.
+        self.near.extend(anchor.map(|_| partition));
         self.anchors.extend(anchor.map(|anchor| (partition, (anchor, Tick::now()))));
     }
 
