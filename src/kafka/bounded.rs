@@ -11,6 +11,7 @@ use rdkafka::message::{BorrowedHeaders, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{ClientSettings, LogContext};
+use super::watermarks::watermarks;
 use crate::error::{Error, Result};
 use crate::time::{Tick, Ts};
 
@@ -44,7 +45,7 @@ pub(crate) fn read_topic(
             .hint("`stagecast topics create` makes it; [topics] names it"));
     }
     for partition in partitions {
-        let (low, high) = reader.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(failed)?;
+        let (low, high) = watermarks(&reader, topic, partition.id(), PATIENCE).map_err(failed)?;
         if low < high {
             read_partition(&reader, topic, partition.id(), (low, high), take)?;
         }

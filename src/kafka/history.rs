@@ -16,6 +16,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::answer::{Answer, Call, classify};
 use super::clients::{ClientSettings, LogContext};
+use super::watermarks::watermarks;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::event::Source;
@@ -55,8 +56,7 @@ impl History {
         let mut stretches = Vec::new();
         for (source, section) in setup::enabled_sources(config) {
             for partition in partitions(&asker, &section.topic)? {
-                let (first, end) = asker
-                    .fetch_watermarks(&section.topic, partition, ANSWER_MAX)
+                let (first, end) = watermarks(&asker, &section.topic, partition, ANSWER_MAX)
                     .map_err(|e| failed(&format!("cannot ask for the end of `{}`", section.topic), &e))?;
                 if first < end {
                     stretches.push(Stretch { source, topic: section.topic.clone(), partition, first, end });

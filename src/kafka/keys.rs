@@ -16,6 +16,7 @@ use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::clients::{ClientSettings, LogContext};
 use super::partitioner::partition;
 use super::topics::Finding;
+use super::watermarks::watermarks;
 use crate::error::{Error, Result};
 use crate::time::Tick;
 
@@ -45,7 +46,6 @@ pub fn misplaced(
         let what = Error::world(format!("cannot look at the keys of `{topic}`: {error}"));
         match is_unauthorized(&error) {
             true => what.hint("grant Read on the inputs, as `stagecast run` needs it"),
-            // A topic that has just been made has no leader yet, for instance.
             false => what.hint("try again in a moment"),
         }
     };
@@ -71,7 +71,7 @@ fn sample(
     let mut ends = BTreeMap::new();
     let mut assignment = TopicPartitionList::new();
     for partition in 0..partitions {
-        let (low, high) = reader.fetch_watermarks(topic, partition, ANSWER_MAX)?;
+        let (low, high) = watermarks(reader, topic, partition, ANSWER_MAX)?;
         if low < high {
             ends.insert(partition, high);
             let from = low.max(high - SAMPLE_RECORDS);

@@ -18,6 +18,7 @@ use super::faults::{Faults, Guard};
 use super::marker::{self, Found, InputFacts, Marker, Resume, WAY_OUT, layout_of_key};
 use super::members::Member;
 use super::task::{Input, Task, Timing};
+use super::watermarks::watermarks;
 use crate::error::Error;
 use crate::metrics::{Checkpoint, Metrics};
 use crate::pipeline::codec::CodecError;
@@ -306,7 +307,7 @@ impl Restoring<'_> {
     fn bounds(&self, readers: &Readers, partition: i32) -> Result<(i64, i64), KafkaError> {
         let Readers { reader, ends } = readers;
         let ends = if self.faults.lack(Guard::RestoreToEnd) { reader } else { ends };
-        ends.fetch_watermarks(self.state_topic, partition, PATIENCE)
+        watermarks(ends, self.state_topic, partition, PATIENCE)
     }
 
     /// Reads a partition of the state topic from one offset up to another, open transactions included: what they
@@ -362,7 +363,7 @@ impl Restoring<'_> {
         let committed = self.member.committed_offsets(asked, PATIENCE)?;
         let mut facts = Vec::new();
         for input in self.inputs.iter() {
-            let (low, high) = ends.fetch_watermarks(&input.topic, partition, PATIENCE)?;
+            let (low, high) = watermarks(ends, &input.topic, partition, PATIENCE)?;
             let offset = committed.find_partition(&input.topic, partition).map(|p| p.offset());
             let committed = match offset {
                 Some(Offset::Offset(offset)) => Some(offset),

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::Consumer;
 
 use super::checkpoint::Checkpoints;
 use super::clients::ClientSettings;
 use super::faults::Faults;
 use super::task::{Input, Reading, Timing};
+use super::watermarks::watermarks;
 use super::worker::work;
 use crate::config::{self, Commit, Config};
 use crate::error::{Error, Result};
@@ -164,7 +164,7 @@ fn end_offsets(
     for (lane, input) in events {
         for partition in 0..partitions {
             let (_, high) =
-                reader.fetch_watermarks(&input.topic, partition, Duration::from_secs(10)).map_err(failed)?;
+                watermarks(&reader, &input.topic, partition, Duration::from_secs(10)).map_err(failed)?;
             ends.insert((lane, partition), high);
         }
     }
@@ -367,7 +367,7 @@ impl Shared {
     fn is_read(&self, read_to: &BTreeMap<i32, i64>) -> bool {
         let Ok(reader) = self.clients.end_offsets(0) else { return false };
         read_to.iter().all(|(partition, read_to)| {
-            let ends = reader.fetch_watermarks(&self.topics.identity, *partition, Duration::from_secs(10));
+            let ends = watermarks(&reader, &self.topics.identity, *partition, Duration::from_secs(10));
             ends.is_ok_and(|(_, high)| high <= *read_to)
         })
     }

@@ -12,6 +12,7 @@ use stagecast::kafka::answer::{Answer, Call};
 use stagecast::kafka::clients::{BrokerKind, ClientSettings};
 use stagecast::kafka::members::{self, Request};
 use stagecast::kafka::transactions::{Transactions, TxnError};
+use stagecast::kafka::watermarks::watermarks;
 
 use crate::members::request;
 use crate::records::until;
@@ -77,6 +78,19 @@ fn what_passes_by_itself_is_not_an_error() {
     for api in [Api::EndTxn, Api::TxnOffsetCommit, Api::AddOffsetsToTxn] {
         assert_eq!(answer(api, Code::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS), Ok(()), "{api:?}");
     }
+}
+
+/// A topic that was just made, or one whose leader moves.
+#[test]
+fn where_a_partition_ends_is_asked_until_its_leader_answers() {
+    let (mock, settings) = mock();
+    let reader = settings.end_offsets(0).unwrap();
+    let ends = || watermarks(&reader, TOPIC, 0, Duration::from_secs(5));
+    let not_here = Code::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION;
+    mock.request_errors(Api::ListOffsets, &[not_here; 12]);
+    assert_eq!(ends(), Ok((0, 0)));
+    mock.request_errors(Api::ListOffsets, &[Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED; 2]);
+    assert!(ends().is_err(), "what asking again does not change is told");
 }
 
 #[test]
