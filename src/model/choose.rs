@@ -12,7 +12,7 @@ use super::curvature::Minimum;
 use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
-use super::logistic::{intercept_for_rate, softplus};
+use super::logistic::intercept_for_rate;
 use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::time::Ts;
@@ -327,21 +327,19 @@ impl<'d> Choosing<'d> {
         gains.sum() / n > GAIN_FOR_FORGETTING.max(ERRORS_FOR_FORGETTING * error)
     }
 
-    /// The losses on the later slice if its share of churners were known. The later half of a period always
-    /// foretells the level of what follows at once better, and be it by the season; which half says who churns is
-    /// another question.
+    /// The losses on the later slice if its share of churners were known. Who churns is what terms are chosen for;
+    /// how many do is the season's doing, and would favour whatever happens to err in its direction.
     fn losses_at_level(&self, terms: &Terms) -> Array1<f64> {
         let churned = &self.later.churned;
         let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len() as f64;
-        let logits = terms.minimum.weights().logits(&columns(self.later.x.view(), &terms.specs)).to_vec();
-        let shift = intercept_for_rate(&logits, 1.0, rate);
-        let loss = |(z, churned): (&f64, &bool)| softplus(if *churned { -z - shift } else { z + shift });
-        logits.iter().zip(churned).map(loss).collect()
+        let x = columns(self.later.x.view(), &terms.specs);
+        let mut weights = terms.minimum.weights();
+        weights.intercept += intercept_for_rate(&weights.logits(&x).to_vec(), 1.0, rate);
+        weights.losses(&x, churned)
     }
 
     fn judged(&self, terms: Terms) -> Step {
-        let x = columns(self.later.x.view(), &terms.specs);
-        let losses = terms.minimum.weights().losses(&x, &self.later.churned);
+        let losses = self.losses_at_level(&terms);
         Step { terms, losses }
     }
 

@@ -12,7 +12,7 @@ use super::value::P_NO_ORDER;
 /// An instant's distance is capped where 95 % of the finite values lie, and not under a week.
 const CAP_QUANTILE: f64 = 0.95;
 const CAP_DAYS_LEAST: f64 = 7.0;
-const KNOT_QUANTILES: [f64; 2] = [1.0 / 3.0, 2.0 / 3.0];
+const KNOT_QUANTILES: [f64; 4] = [0.1, 0.25, 0.5, 0.75];
 /// Values within ± this are left as they are: shares, trends, sentiment.
 const PLAIN_MOST: f64 = 1.0;
 

@@ -206,16 +206,28 @@ pub(super) fn platt(logits: &[f64], churned: &[bool]) -> Option<Calibration> {
     (slope > 0.05 && slope < 20.0 && shift.abs() < 10.0).then_some(Calibration { slope, intercept: shift })
 }
 
-/// The intercept at which, with this slope, the mean probability is the share that churned.
+/// The intercept at which, with this slope, the mean probability is the share that churned: Newton's steps, halves of
+/// what is left where those lead out of it.
 pub fn intercept_for_rate(logits: &[f64], slope: f64, rate: f64) -> f64 {
-    let mean =
-        |shift: f64| logits.iter().map(|z| sigmoid(slope * z + shift)).sum::<f64>() / logits.len() as f64;
-    let (mut low, mut high) = (-20.0, 20.0);
+    const CLOSE_ENOUGH: f64 = 1e-12;
+    let n = logits.len() as f64;
+    let (mut low, mut high, mut shift) = (-20.0, 20.0, 0.0);
     for _ in 0..80 {
-        let middle = (low + high) / 2.0;
-        *(if mean(middle) < rate { &mut low } else { &mut high }) = middle;
+        let (mut p_sum, mut rise) = (0.0, 0.0);
+        for z in logits {
+            let p = sigmoid(slope * z + shift);
+            p_sum += p;
+            rise += p * (1.0 - p);
+        }
+        *(if p_sum / n < rate { &mut low } else { &mut high }) = shift;
+        let step = (rate * n - p_sum) / rise;
+        if step.abs() < CLOSE_ENOUGH {
+            break;
+        }
+        let inside = (low..high).contains(&(shift + step));
+        shift = if inside { shift + step } else { (low + high) / 2.0 };
     }
-    (low + high) / 2.0
+    shift
 }
 
 #[cfg(test)]
