@@ -160,7 +160,8 @@ impl Scorer {
         1.0 / (1.0 + libm::exp(-logit))
     }
 
-    /// What each feature added, the largest first (ties by feature id, the intercept before them).
+    /// What each feature added, the largest first (ties by feature id, the intercept before them). A feature that
+    /// adds nothing explains nothing, and is left out.
     pub fn contributions(&self, features: &[f64], out: &mut Vec<Contribution>) {
         let mut sums = [0.0; FEATURES_MOST];
         self.sums(features, &mut sums);
@@ -168,10 +169,14 @@ impl Scorer {
         let own = sums[..self.groups.len()].iter().map(|sum| on_grid(*sum)).sum::<f64>();
         let intercept = self.intercept + self.bend(self.intercept + own);
         out.push(Contribution { feature: None, value: 1.0, contribution: intercept });
-        out.extend(self.groups.iter().zip(sums).map(|(group, sum)| Contribution {
-            feature: Some(group.feature),
-            value: features[group.feature.index()],
-            contribution: on_grid(sum),
+        out.extend(self.groups.iter().zip(sums).filter_map(|(group, sum)| {
+            let value = features[group.feature.index()];
+            let contribution = on_grid(sum);
+            (contribution != 0.0).then_some(Contribution {
+                feature: Some(group.feature),
+                value,
+                contribution,
+            })
         }));
         out.sort_unstable_by(|a, b| {
             let largest_first = b.contribution.abs().total_cmp(&a.contribution.abs());
@@ -486,6 +491,27 @@ mod tests {
         let logit = scorer.logit(&FEATURES);
         assert_eq!(out.iter().map(|c| c.contribution).sum::<f64>(), logit);
         assert_eq!(out.iter().rev().map(|c| c.contribution).sum::<f64>(), logit);
+    }
+
+    #[test]
+    fn a_feature_that_adds_nothing_is_left_out() {
+        let mut model = model();
+        model.terms = vec![
+            term("orders_90d", Transform::Identity, 0.8),
+            term("sentiment_90d", Transform::Identity, -0.5),
+        ];
+        model.terms.iter_mut().for_each(|term| term.mean = 0.0);
+        model.keep_only_what_terms_use();
+        let (scorer, mut out) = (scorer(&model), Vec::new());
+        scorer.contributions(&[3.0, 0.0, 0.0, 0.0, 0.0, 0.0], &mut out);
+        let features: Vec<_> = out.iter().filter_map(|c| c.feature).collect();
+        assert_eq!(features, [FeatureId(0)]);
+        assert_eq!(
+            out.iter().map(|c| c.contribution).sum::<f64>(),
+            scorer.logit(&[3.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+        );
+        scorer.contributions(&[0.0; 6], &mut out);
+        assert_eq!(out.len(), 1, "the intercept is always there");
     }
 
     #[test]

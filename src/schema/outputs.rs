@@ -234,7 +234,8 @@ pub(super) fn contributions() -> Field {
         field("value", "Its value; `null` is infinite.", or_null(number())),
         field("contribution", "What it adds to the logit of the score.", number()),
     ]);
-    field("contributions", "The largest first. They add up exactly to the logit.", list(one))
+    let help = "The largest first; features that add nothing are left out. They add up exactly to the logit.";
+    field("contributions", help, list(one))
 }
 
 pub(super) fn model() -> Field {
