@@ -301,6 +301,7 @@ fn service() -> Vec<Curve> {
 }
 
 fn main() {
+    stagecast::memory::use_small_pages();
     let asked = |part: &str| {
         let mut parts = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
         parts.peek().is_none() || parts.any(|argument| argument == part)

@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod time;
+pub mod memory;
 pub mod event;
 pub mod merge;
 pub mod pipeline;

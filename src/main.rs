@@ -6,12 +6,14 @@ use std::process::ExitCode;
 
 use stagecast::cli;
 use stagecast::error::Error;
+use stagecast::memory;
 
 /// Also what librdkafka allocates with: it takes and frees some blocks for every record.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::use_small_pages();
     match cli::dispatch(cli::parse(std::env::args_os())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
