@@ -109,6 +109,16 @@ impl<T> Merger<T> {
         Some((index, next.item))
     }
 
+    /// Some of those that come next, at most `count` of each lane, in no order that means anything.
+    pub fn next_few(&self, count: usize) -> impl Iterator<Item = &T> {
+        // So far the fullest lane goes meanwhile, and the others with it.
+        let fullest = self.lanes.iter().max_by_key(|lane| lane.waiting.len());
+        let until = fullest.and_then(|lane| lane.waiting.get(count)).map_or(Ts::MAX, |waiting| waiting.at);
+        self.lanes.iter().flat_map(move |lane| {
+            lane.waiting.iter().take(count).take_while(move |w| w.at <= until).map(|w| &w.item)
+        })
+    }
+
     /// The effective time and the lane of the event that comes first of those read.
     fn first(&self) -> Option<(Ts, usize)> {
         let front = |lane: &Lane<T>| lane.waiting.front().map(|w| w.at);

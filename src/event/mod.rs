@@ -206,6 +206,10 @@ impl From<Event<'_>> for KeptEvent {
 }
 
 impl KeptEvent {
+    pub fn customer_id(&self) -> &str {
+        &self.customer_id
+    }
+
     /// The event again. A profile change is handed over, so this is for the one time it is applied.
     pub fn take(&mut self) -> Event<'_> {
         Event {

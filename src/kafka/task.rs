@@ -22,6 +22,9 @@ use crate::pipeline::plan::Plan;
 use crate::pipeline::varint::put_u64;
 use crate::time::{Tick, Ts};
 
+/// So many customers are seen to at once, so that the state of each is near when it is needed.
+pub const WARM_AHEAD: usize = 16;
+
 /// A topic of the partition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Input {
@@ -80,6 +83,15 @@ enum Waiting {
     Message(Box<Message>),
 }
 
+impl Waiting {
+    fn customer_id(&self) -> Option<&str> {
+        match self {
+            Waiting::Event { event, .. } => Some(event.customer_id()),
+            Waiting::Message(_) => None,
+        }
+    }
+}
+
 /// The trace that a record came with, and the instant at which it was read.
 #[derive(Debug)]
 struct Traced {
@@ -118,6 +130,8 @@ pub struct Task {
     /// When the last record came in, or the task began.
     active: Tick,
     sequence: u64,
+    /// Events yet to be applied of those whose customers were made to be near.
+    warm: usize,
     committed: Vec<Position>,
     lanes: Vec<LaneMemory>,
     /// The instant up to which every customer's silence was lived through, now and as of the last commit.
@@ -153,6 +167,7 @@ impl Task {
             clock: Ts::MIN,
             active: Tick::now(),
             sequence,
+            warm: 0,
             lanes: vec![LaneMemory::default(); starts.len()],
             committed: starts,
             lived_to: None,
@@ -236,7 +251,13 @@ impl Task {
         if self.engine.to_reconcile() > 0 {
             return None;
         }
+        if self.warm == 0 {
+            self.warm = WARM_AHEAD;
+            let events = self.merger.next_few(WARM_AHEAD).filter_map(Waiting::customer_id);
+            self.engine.warm(events);
+        }
         let (_, waiting) = self.merger.pop()?;
+        self.warm -= 1;
         self.changed = true;
         match waiting {
             Waiting::Event { mut event, timestamp, traced } => {

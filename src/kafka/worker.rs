@@ -37,7 +37,7 @@ use super::members::{self, Member, Request};
 use super::news::{self, Item, News};
 use super::restore::{Back, Interrupted, Restored, Restoring};
 use super::service::Shared;
-use super::task::{Incoming, Input, Intake, Reading, Task};
+use super::task::{Incoming, Input, Intake, Reading, Task, WARM_AHEAD};
 use super::transactions::{BURST_RECORDS, Transactions, TxnError};
 use super::{dead_letter, marker, partitioner};
 use crate::error::Error;
@@ -1019,9 +1019,12 @@ pub fn write_states<E>(
     for burst in store.dirty().chunks(BURST_RECORDS) {
         buffer.clear();
         ends.clear();
-        for customer in burst.iter().filter(|customer| !store.is_erased(**customer)) {
-            task.encode(*customer, buffer);
-            ends.push(buffer.len());
+        for few in burst.chunks(WARM_AHEAD) {
+            std::hint::black_box(store.warm(few));
+            for customer in few.iter().filter(|customer| !store.is_erased(**customer)) {
+                task.encode(*customer, buffer);
+                ends.push(buffer.len());
+            }
         }
         let (mut start, mut encoded) = (0, ends.iter());
         for customer in burst {

@@ -126,6 +126,7 @@ pub(super) struct Scratch {
     challenger_p: Option<f64>,
     before: Vec<u32>,
     due: Vec<u32>,
+    warm: Vec<u32>,
 }
 
 /// One partition's customers and their time.
@@ -167,6 +168,7 @@ impl Engine {
             challenger_p: None,
             before: Vec::new(),
             due: Vec::new(),
+            warm: Vec::new(),
         };
         Engine {
             store: Store::new(plan.head, plan.new_row.clone(), journal, plan.settings.awake_least),
@@ -184,6 +186,15 @@ impl Engine {
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
             plan: Arc::new(plan),
         }
+    }
+
+    /// Sees to it that the state of these customers is near when their events are applied, a few at a time.
+    pub fn warm<'e>(&mut self, customers: impl Iterator<Item = &'e str>) {
+        let mut known = std::mem::take(&mut self.scratch.warm);
+        known.clear();
+        known.extend(customers.filter_map(|id| self.store.find(id)));
+        std::hint::black_box(self.store.warm(&known));
+        self.scratch.warm = known;
     }
 
     /// Applies one event. What other customers must be told of it waits in [`Engine::identities`].
