@@ -5,7 +5,7 @@
 pub type Key = (&'static str, &'static str);
 
 /// In the order of `check --print`.
-pub const KEYS: [Key; 61] = [
+pub const KEYS: [Key; 62] = [
     ("app.id", "group.id, prefix of transactional.id and of the private topics"),
     (
         "app.instance",
@@ -96,6 +96,11 @@ pub const KEYS: [Key; 61] = [
         "folder for copies of the state, so that a restart reads only the tail of the state topic; empty: none",
     ),
     ("state.checkpoint_every", "from one copy of a partition to its next; one is also made on a clean stop"),
+    (
+        "state.standby",
+        "whether the state of partitions that other instances own is read along, in as much memory, so that it is here \
+         when they come",
+    ),
     ("http.listen", "address of metrics, health, customers and the live page"),
     (
         "http.token",

@@ -35,6 +35,7 @@ impl Config {
         out.section("state");
         out.path("checkpoint_dir", &self.state.checkpoint_dir);
         out.duration("checkpoint_every", self.state.checkpoint_every);
+        out.key("standby", self.state.standby);
         out.section("http");
         out.text("listen", &self.http.listen.to_string());
         out.text("token", &mask::masked("token", self.http.token.as_deref().unwrap_or_default()));

@@ -473,6 +473,7 @@ fn state(root: &mut Section<'_>) -> State {
     let state = State {
         checkpoint_dir: section.get("checkpoint_dir", default.checkpoint_dir, read::path_or_shipped(context)),
         checkpoint_every: section.get("checkpoint_every", default.checkpoint_every, every),
+        standby: section.get("standby", default.standby, read::flag),
     };
     section.finish();
     state

@@ -220,6 +220,8 @@ pub struct State {
     pub checkpoint_dir: Option<PathBuf>,
     /// From one copy of a partition to its next.
     pub checkpoint_every: Duration,
+    /// Whether the state of partitions that others own is read along.
+    pub standby: bool,
 }
 
 impl fmt::Debug for Privacy {
@@ -429,7 +431,7 @@ impl Default for Identity {
 
 impl Default for State {
     fn default() -> Self {
-        State { checkpoint_dir: None, checkpoint_every: Duration::from_secs(5 * 60) }
+        State { checkpoint_dir: None, checkpoint_every: Duration::from_secs(5 * 60), standby: false }
     }
 }
 

@@ -146,6 +146,13 @@ impl ClientSettings {
         self.unjoined(RESTORE_QUEUE_KB, owned, &format!("{}-restore", self.member(worker)))
     }
 
+    /// Reads along what others write to the state topic, assigned by hand.
+    pub fn standby_consumer_config(&self) -> ClientConfig {
+        let mut owned = self.consumer_must("read_committed");
+        owned.extend(properties(&[("auto.offset.reset", "error"), ("check.crcs", "true")]));
+        self.unjoined(INPUT_QUEUE_KB, owned, &format!("{}-standby", self.instance))
+    }
+
     /// Asks for end offsets as they are, open transactions included. What it would read is not committed, so
     /// it is for offsets only.
     pub fn end_offsets_config(&self, worker: usize) -> ClientConfig {
@@ -217,6 +224,10 @@ impl ClientSettings {
 
     pub fn restore_consumer(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {
         self.restore_consumer_config(worker).create_with_context(LogContext)
+    }
+
+    pub fn standby_consumer(&self) -> KafkaResult<BaseConsumer<LogContext>> {
+        self.standby_consumer_config().create_with_context(LogContext)
     }
 
     pub fn end_offsets(&self, worker: usize) -> KafkaResult<BaseConsumer<LogContext>> {

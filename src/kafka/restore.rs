@@ -1,5 +1,5 @@
-//! Restoring: a partition's customers from the state topic, or from a checkpoint and the topic's tail, and where its
-//! inputs go on.
+//! Restoring: a partition's customers from the state topic, or from what was followed or a checkpoint and the topic's
+//! tail, and where its inputs go on.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +17,7 @@ use super::clients::{ClientSettings, LogContext};
 use super::faults::{Faults, Guard};
 use super::marker::{self, Found, InputFacts, Marker, Resume, WAY_OUT, layout_of_key};
 use super::members::Member;
+use super::standby::{Follower, Standby};
 use super::task::{Input, Task, Timing};
 use super::watermarks::watermarks;
 use crate::error::Error;
@@ -45,7 +46,7 @@ pub enum Interrupted {
     Cancelled,
 }
 
-/// Why a checkpoint was of no use.
+/// Why a checkpoint, or what was followed, was of no use.
 enum Unfit {
     Why(String),
     Interrupted(Interrupted),
@@ -77,6 +78,7 @@ impl From<KafkaError> for Interrupted {
 
 /// What restoring needs to know.
 pub struct Restoring<'a> {
+    pub standby: Option<&'a Standby>,
     pub checkpoints: Option<&'a Checkpoints>,
     pub metrics: &'a Metrics,
     pub clients: &'a ClientSettings,
@@ -96,8 +98,8 @@ const UNDESCRIBED: &str = "it was written by a version that did not describe its
 
 /// A partition of the state topic while it is read. Knows no client: a restore feeds it with records of a broker,
 /// a test with records of its own.
-pub struct Reading<'a> {
-    topic: &'a str,
+pub struct Reading {
+    topic: String,
     partition: i32,
     engine: Engine,
     found: Found,
@@ -124,6 +126,8 @@ pub struct Restored {
     pub records: u64,
     /// Of checkpoints.
     pub from_files: u64,
+    /// Partitions that were followed.
+    pub followed: u64,
     pub took: Duration,
 }
 
@@ -164,7 +168,7 @@ impl Restoring<'_> {
         let readers = Readers { reader, ends };
         for partition in wanted {
             let State { engine, resume, log, anchor } =
-                match self.restore_checkpoint(&readers, *partition, &mut restored, cancelled)? {
+                match self.restore_shorter(&readers, *partition, &mut restored, cancelled)? {
                     Some(state) => state,
                     None => self.restore_topic(&readers, *partition, &mut restored, cancelled)?,
                 };
@@ -186,6 +190,68 @@ impl Restoring<'_> {
         }
         news.iter().for_each(|sentence| tracing::warn!("the configuration has changed: {sentence}"));
         Ok((all, Restored { took: began.elapsed(), ..restored }))
+    }
+
+    /// By what was followed, or else by a checkpoint.
+    fn restore_shorter(
+        &self,
+        readers: &Readers,
+        partition: i32,
+        restored: &mut Restored,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<State>, Interrupted> {
+        match self.restore_followed(readers, partition, restored, cancelled)? {
+            Some(state) => Ok(Some(state)),
+            None => self.restore_checkpoint(readers, partition, restored, cancelled),
+        }
+    }
+
+    /// Reads what the topic has behind what was followed. `None` where nothing was, or it does not fit.
+    fn restore_followed(
+        &self,
+        readers: &Readers,
+        partition: i32,
+        restored: &mut Restored,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<State>, Interrupted> {
+        let Some(follower) = self.standby.and_then(|standby| standby.take(partition)) else {
+            return Ok(None);
+        };
+        match self.try_followed(*follower, readers, partition, cancelled) {
+            Ok((state, records)) => {
+                restored.records += records;
+                restored.followed += 1;
+                Ok(Some(state))
+            }
+            Err(Unfit::Interrupted(Interrupted::Refused(why))) => {
+                Ok(pass_over(partition, "what was followed", &why.to_string()))
+            }
+            Err(Unfit::Why(why)) => Ok(pass_over(partition, "what was followed", &why)),
+            Err(Unfit::Interrupted(interrupted)) => Err(interrupted),
+        }
+    }
+
+    fn try_followed(
+        &self,
+        follower: Follower,
+        readers: &Readers,
+        partition: i32,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<(State, u64), Unfit> {
+        let taken_at = wall_now();
+        let (low, end) = self.bounds(readers, partition)?;
+        let Follower { mut reading, next, .. } = follower;
+        let from = next.unwrap_or(low);
+        if from < low || from > end {
+            return Err(Unfit::Why(format!(
+                "it goes on at offset {from}, and the topic holds {low} to {end}: it was re-created or truncated"
+            )));
+        }
+        reading.engine.set_plan(Arc::clone(self.plan));
+        let records = self.read_topic(readers, partition, (from, end), &mut reading, cancelled)?;
+        let (engine, found) = reading.finish()?;
+        let _ = self.faults.at("state_read");
+        Ok((self.agree(readers, partition, engine, found, taken_at)?, records))
     }
 
     /// Reads all that the topic has.
@@ -234,11 +300,7 @@ impl Restoring<'_> {
 
     fn pass_over<T>(&self, partition: i32, why: &str) -> Option<T> {
         self.metrics.checkpoint(Checkpoint::Refused);
-        tracing::warn!(
-            partition,
-            "the checkpoint is not used, the state topic is read from its beginning: {why}"
-        );
-        None
+        pass_over(partition, "the checkpoint", why)
     }
 
     fn try_checkpoint(
@@ -317,7 +379,7 @@ impl Restoring<'_> {
         readers: &Readers,
         partition: i32,
         (from, end): (i64, i64),
-        reading: &mut Reading<'_>,
+        reading: &mut Reading,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<u64, Interrupted> {
         let reader = &readers.reader;
@@ -344,9 +406,9 @@ impl Restoring<'_> {
         Ok(records)
     }
 
-    fn reading(&self, partition: i32) -> Reading<'_> {
+    fn reading(&self, partition: i32) -> Reading {
         let mut reading = Reading::new(self.plan, self.state_topic, partition);
-        reading.engine.share_room(usize::try_from(self.partitions).unwrap_or(1));
+        reading.share_room(self.partitions);
         reading
     }
 
@@ -375,10 +437,15 @@ impl Restoring<'_> {
     }
 }
 
-impl<'a> Reading<'a> {
-    pub fn new(plan: &Arc<Plan>, topic: &'a str, partition: i32) -> Self {
+fn pass_over<T>(partition: i32, what: &str, why: &str) -> Option<T> {
+    tracing::warn!(partition, "{what} is not used, the state topic is read from its beginning: {why}");
+    None
+}
+
+impl Reading {
+    pub fn new(plan: &Arc<Plan>, topic: &str, partition: i32) -> Self {
         Reading {
-            topic,
+            topic: topic.to_owned(),
             partition,
             engine: Engine::new(Arc::clone(plan), true),
             found: Found::default(),
@@ -389,11 +456,20 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// Says that this is one of so many partitions, which share what may stay awake.
+    pub fn share_room(&mut self, partitions: i32) {
+        self.engine.share_room(usize::try_from(partitions).unwrap_or(1));
+    }
+
+    /// Bytes of what was read.
+    pub fn bytes(&self) -> usize {
+        self.engine.bytes() + self.sequences.capacity() * size_of::<u64>()
+    }
+
     /// Takes in a committed record. Offsets ascend.
     pub fn take(&mut self, offset: i64, key: &[u8], value: Option<&[u8]>) -> Result<(), Interrupted> {
-        let (topic, partition) = (self.topic, self.partition);
-        let refuse = |what: String| refusal(topic, partition, offset, &what, WAY_OUT);
-        let Reading { engine, found, sequences, unread, newest, marker_at, .. } = self;
+        let Reading { topic, partition, engine, found, sequences, unread, newest, marker_at } = self;
+        let refuse = |what: String| refusal(topic, *partition, offset, &what, WAY_OUT);
         if key == marker::KEY {
             *marker_at = offset;
             let marker = value.map(Marker::decode).transpose();
@@ -460,7 +536,7 @@ impl<'a> Reading<'a> {
         for (id, Unread { offset, sequence, state }) in &unread {
             let customer = engine.restore(id, state).map_err(|error| {
                 let way_out = if matches!(error, CodecError::OtherLayout(_)) { UNDESCRIBED } else { WAY_OUT };
-                refusal(topic, partition, *offset, &error.to_string(), way_out)
+                refusal(&topic, partition, *offset, &error.to_string(), way_out)
             })?;
             note(&mut sequences, customer, *sequence);
         }
@@ -505,7 +581,7 @@ fn position_of(reader: &BaseConsumer<LogContext>) -> Result<i64, KafkaError> {
 }
 
 /// Connections come and go; only what repetition cannot mend ends a restore.
-fn is_transient(error: &KafkaError) -> bool {
+pub(super) fn is_transient(error: &KafkaError) -> bool {
     use super::answer::{Answer, Call, classify};
     classify(Call::Poll, error) == Answer::Retry
 }

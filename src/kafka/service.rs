@@ -10,6 +10,7 @@ use rdkafka::TopicPartitionList;
 use super::checkpoint::Checkpoints;
 use super::clients::ClientSettings;
 use super::faults::Faults;
+use super::standby::Standby;
 use super::task::{Input, Reading, Timing};
 use super::watermarks::watermarks;
 use super::worker::work;
@@ -41,6 +42,7 @@ pub struct Shared {
     pub live: Arc<Live>,
     pub faults: Faults,
     pub checkpoints: Option<Arc<Checkpoints>>,
+    pub standby: Option<Standby>,
     /// By lane and partition, where `--until-end` stops.
     ends: BTreeMap<(usize, i32), i64>,
     /// By partition that has nothing left to do or to commit, how far it has read what others tell it.
@@ -121,10 +123,13 @@ impl Service {
         runtime.spawn(obey_signals(asked_to_stop));
         runtime.spawn(obey_hangups(Arc::clone(&shared)));
         let watcher = watch_model(&shared)?;
+        let follower = follow_others(&shared)?;
         let outcome = run_workers(&shared, receivers);
         shared.stop();
         // It panics nowhere; were it to, there is nothing left to watch.
         let _ = watcher.join();
+        // Nor does it here, and nothing is lost with it.
+        let _ = follower.map(std::thread::JoinHandle::join);
         let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
@@ -171,7 +176,6 @@ fn end_offsets(
     Ok(ends)
 }
 
-/// Runs every worker on a thread of its own; the first error stops all and is the service's.
 fn watch_model(shared: &Arc<Shared>) -> Result<std::thread::JoinHandle<()>> {
     let shared = Arc::clone(shared);
     let watch = move || shared.models.watch(|| shared.is_stopping());
@@ -179,6 +183,22 @@ fn watch_model(shared: &Arc<Shared>) -> Result<std::thread::JoinHandle<()>> {
     spawned.map_err(|e| Error::world(format!("cannot start watching the model: {e}")))
 }
 
+/// Reads along what other processes own, where that is asked for.
+fn follow_others(shared: &Arc<Shared>) -> Result<Option<std::thread::JoinHandle<()>>> {
+    if shared.standby.is_none() {
+        return Ok(None);
+    }
+    let shared = Arc::clone(shared);
+    let follow = move || {
+        if let Some(standby) = &shared.standby {
+            standby.follow(|| shared.is_stopping());
+        }
+    };
+    let spawned = std::thread::Builder::new().name("standby".into()).spawn(follow);
+    spawned.map(Some).map_err(|e| Error::world(format!("cannot start following other instances: {e}")))
+}
+
+/// Runs every worker on a thread of its own; the first error stops all and is the service's.
 fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<http::Query>>) -> Result<()> {
     let mut threads = Vec::new();
     for (worker, queries) in receivers.into_iter().enumerate() {
@@ -262,8 +282,10 @@ impl Shared {
         let ends =
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         let checkpoints = Checkpoints::prepare(config, &clients)?.map(Arc::new);
+        let standby = Standby::prepare(config, &clients, &models, &http.metrics, partitions)?;
         Ok(Shared {
             checkpoints,
+            standby,
             clients,
             models,
             inputs,

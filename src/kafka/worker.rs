@@ -768,6 +768,7 @@ impl<'a> Worker<'a> {
         self.take_model();
         let plan = shared.models.plan();
         let restoring = Restoring {
+            standby: shared.standby.as_ref(),
             checkpoints: shared.checkpoints.as_deref(),
             metrics: &shared.metrics,
             clients: &shared.clients,
@@ -785,7 +786,11 @@ impl<'a> Worker<'a> {
             shared.health.beat(worker, Tick::now());
             shared.is_stopping()
         };
-        let (back, restored) = match self.restore_surely(&restoring, &new, &cancelled) {
+        let ended = self.restore_surely(&restoring, &new, &cancelled);
+        if let (Err(_), Some(standby)) = (&ended, &shared.standby) {
+            new.iter().for_each(|partition| standby.give(*partition));
+        }
+        let (back, restored) = match ended {
             Ok(restored) => restored,
             Err(Interrupted::Kafka(error)) if is_unauthorized(&error) => {
                 let what = format!("cannot restore from topic `{}`: {error}", shared.topics.state);
@@ -803,8 +808,8 @@ impl<'a> Worker<'a> {
             }
         }
         let millis = restored.took.as_millis() as u64;
-        let Restored { records, from_files, .. } = restored;
-        tracing::info!(worker, partitions = ?new, records, from_files, millis, "restored");
+        let Restored { records, from_files, followed, .. } = restored;
+        tracing::info!(worker, partitions = ?new, records, from_files, followed, millis, "restored");
         self.shared.metrics.restored(restored.records, restored.took);
         members::assign(self.member, &assignment)?;
         for Back { task, anchor } in back {
@@ -844,6 +849,7 @@ impl<'a> Worker<'a> {
     fn let_go(&mut self, partition: i32) -> Option<(Task, Option<Anchor>)> {
         let anchor = self.saving.as_mut().and_then(|saving| saving.let_go(partition));
         let task = self.tasks.remove(&partition)?;
+        self.shared.standby.iter().for_each(|standby| standby.give(partition));
         self.shared.set_quiet(partition, None);
         self.shared.metrics.drop_partition(partition);
         for (lane, input) in task.inputs().iter().enumerate() {

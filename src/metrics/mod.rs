@@ -199,6 +199,8 @@ pub struct Metrics {
     model_info: IntGaugeVec,
     model_reloads: IntCounterVec,
     checkpoints: IntCounterVec,
+    standby_partitions: IntGauge,
+    standby_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -247,6 +249,8 @@ impl Metrics {
             model_info,
             model_reloads: counters(to, &table::MODEL_RELOADS)?,
             checkpoints: counters(to, &table::CHECKPOINTS)?,
+            standby_partitions: gauges(to, &table::STANDBY_PARTITIONS)?.with_label_values::<&str>(&[]),
+            standby_bytes: gauges(to, &table::STANDBY_BYTES)?.with_label_values::<&str>(&[]),
             registry,
         };
         metrics.begin_at_zero(plan);
@@ -428,6 +432,16 @@ impl Metrics {
     /// Something became of a checkpoint.
     pub fn checkpoint(&self, outcome: Checkpoint) {
         self.checkpoints.with_label_values(&[outcome.name()]).inc();
+    }
+
+    /// How many partitions of others are here.
+    pub fn set_standby_partitions(&self, partitions: u64) {
+        self.standby_partitions.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+    }
+
+    /// What partitions of others take.
+    pub fn set_standby_bytes(&self, bytes: u64) {
+        self.standby_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// A transaction has ended.

@@ -129,6 +129,18 @@ pub const CHECKPOINTS: Family = family(
     &["outcome"],
     "Local checkpoints of partitions: written, failed, used by a restore, or refused by one because they did not fit.",
 );
+pub const STANDBY_PARTITIONS: Family = family(
+    "stagecast_standby_partitions",
+    Kind::Gauge,
+    &[],
+    "Partitions of other instances whose state is read along and has been here up to its end.",
+);
+pub const STANDBY_BYTES: Family = family(
+    "stagecast_standby_bytes",
+    Kind::Gauge,
+    &[],
+    "Bytes of the state in memory that is read along; not part of stagecast_state_bytes.",
+);
 pub const MODEL_INFO: Family =
     family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");
 pub const LIVE_AUC: Family = family(
@@ -297,7 +309,7 @@ pub const BUILD_INFO: Family =
     family("stagecast_build_info", Kind::Gauge, &["version"], "The program that runs; always 1.");
 
 /// Every family, in the order in which a person wants to read about them.
-pub const FAMILIES: [Family; 46] = [
+pub const FAMILIES: [Family; 48] = [
     SCORING,
     END_TO_END,
     EVENTS,
@@ -315,6 +327,8 @@ pub const FAMILIES: [Family; 46] = [
     RESTORE_RECORDS,
     RESTORE_DURATION,
     CHECKPOINTS,
+    STANDBY_PARTITIONS,
+    STANDBY_BYTES,
     CONVERSION_RATIO,
     CHURN_RATIO,
     RETENTION_RATIO,

@@ -126,7 +126,21 @@ fn operations() -> Vec<Panel> {
             8,
             vec![(per_second(&m::CHECKPOINTS, "outcome"), "{{outcome}}")],
         ),
-        panel("Running", "table", "short", 16, vec![(sum(&m::BUILD_INFO, "instance, version"), "")]),
+        panel(
+            "Partitions read along",
+            "timeseries",
+            "short",
+            8,
+            vec![(sum(&m::STANDBY_PARTITIONS, "instance"), "{{instance}}")],
+        ),
+        panel(
+            "State read along",
+            "timeseries",
+            "bytes",
+            8,
+            vec![(sum(&m::STANDBY_BYTES, "instance"), "{{instance}}")],
+        ),
+        panel("Running", "table", "short", 24, vec![(sum(&m::BUILD_INFO, "instance, version"), "")]),
     ]
 }
 

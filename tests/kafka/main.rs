@@ -15,6 +15,7 @@ mod checker;
 mod errors;
 mod members;
 mod outages;
+mod standby;
 mod topics;
 mod transactions;
 mod service;

@@ -84,8 +84,6 @@ impl Checkpoints {
             return Ok(None);
         }
         let topic = config.topics.state.clone();
-        let found = Admin::connect(clients)?.look(&setup::topics(config))?;
-        let kept = found.topics.get(&topic).and_then(|facts| facts.number("delete.retention.ms"));
         let checkpoints = Checkpoints {
             folder: root.join(&config.app.id).join(&topic),
             every: config.state.checkpoint_every,
@@ -93,7 +91,7 @@ impl Checkpoints {
             app: config.app.id.clone(),
             topic,
             instance: config.app.instance.clone(),
-            age_most_ms: kept.unwrap_or(TOMBSTONES_KEPT_MS) / 2,
+            age_most_ms: trusted_for_ms(config, clients)?,
             written: AtomicU64::new(0),
         };
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&checkpoints.folder);
@@ -215,6 +213,14 @@ impl Checkpoints {
     pub fn path(&self, partition: i32) -> PathBuf {
         self.folder.join(format!("{partition}.{WHOLE}"))
     }
+}
+
+/// For how long what was read of the state topic may be trusted without reading on: half of what the topic keeps
+/// tombstones for.
+pub fn trusted_for_ms(config: &Config, clients: &ClientSettings) -> Result<i64> {
+    let found = Admin::connect(clients)?.look(&setup::topics(config))?;
+    let kept = found.topics.get(&config.topics.state).and_then(|facts| facts.number("delete.retention.ms"));
+    Ok(kept.unwrap_or(TOMBSTONES_KEPT_MS) / 2)
 }
 
 fn millis(at: std::time::SystemTime) -> Ts {
