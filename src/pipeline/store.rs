@@ -225,7 +225,9 @@ impl Store {
         for index in indices {
             if let State::Awake { seat } = self.place(*index).state {
                 let Customer { log, sessions, seen: ids, kept, .. } = self.seats.customer(seat);
-                seen ^= (log.len() ^ sessions.len() ^ ids.len() ^ kept.len()) as u32;
+                // Their ends, where they grow, may be another line than their beginnings.
+                seen ^= ids.last().map_or(0, |id| id.id as u32) ^ kept.len() as u32;
+                seen ^= u32::from(log.last().copied().unwrap_or(0) ^ sessions.last().copied().unwrap_or(0));
             }
         }
         seen
