@@ -168,6 +168,9 @@ fn told_by_encoding(reject: Reject, value: &[u8], headers: &dyn Headers) -> Reje
     let content_type = headers.text("content-type").unwrap_or_default().to_ascii_lowercase();
     let what = if content_type.contains("avro") || content_type.contains("protobuf") {
         "the content type is"
+    } else if json::is_begun(value) {
+        // It is JSON that is wrong, whatever stands before it.
+        return reject;
     } else if value.first() == Some(&0) {
         "a schema id stands before the value, which is no JSON:"
     } else if headers.get("__value_schema_id").is_some() {

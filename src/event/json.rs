@@ -13,6 +13,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::native::{MAX_TRAIT_NAME_BYTES, MAX_TRAITS, check_trait, long_trait_name};
+use super::place::pointer_at;
 use super::{MAX_RECORD_BYTES, Reason, Reject, TraitChanges};
 use crate::pipeline::facts::TraitValue;
 
@@ -25,23 +26,40 @@ pub(super) fn object(value: &[u8]) -> Result<&[u8], Reject> {
         let message = format!("{} bytes; at most {MAX_RECORD_BYTES} are read", value.len());
         return Err(Reject::new(Reason::TooLarge, message));
     }
-    let json = match value.first() {
-        None => return Err(Reject::new(Reason::Empty, "the record has no value")),
-        Some(0) if value.len() > FRAMING_BYTES => &value[FRAMING_BYTES..],
-        Some(_) => value,
-    };
+    if value.is_empty() {
+        return Err(Reject::new(Reason::Empty, "the record has no value"));
+    }
+    let json = unframed(value);
     if json.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
         return Ok(json);
     }
     Err(match serde_json::from_slice::<IgnoredAny>(json) {
         Ok(_) => Reject::new(Reason::NotAnObject, "the value is JSON but no object"),
-        Err(error) => malformed(&error),
+        Err(error) => malformed(&error, json, ""),
     })
+}
+
+/// What stands behind a schema id, if there is one.
+fn unframed(value: &[u8]) -> &[u8] {
+    match value.first() {
+        Some(0) if value.len() > FRAMING_BYTES => &value[FRAMING_BYTES..],
+        _ => value,
+    }
+}
+
+/// Whether a value begins as an object or list does, and so is meant to be JSON.
+pub(super) fn is_begun(value: &[u8]) -> bool {
+    matches!(unframed(value).iter().find(|b| !b.is_ascii_whitespace()), Some(b'{' | b'['))
 }
 
 /// Reads a whole object.
 pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, Reject> {
-    serde_json::from_slice(json).map_err(|error| malformed(&error))
+    read_at(json, "")
+}
+
+/// Reads a whole value that stands at `at` in the record.
+pub(super) fn read_at<'a, T: Deserialize<'a>>(json: &'a [u8], at: &str) -> Result<T, Reject> {
+    serde_json::from_slice(json).map_err(|error| malformed(&error, json, at))
 }
 
 /// Reads a whole object into where its fields are kept.
@@ -52,7 +70,7 @@ pub(super) fn read_into<'a, T: Fields<'a>>(json: &'a [u8], fields: &mut T) -> Re
         Ok(text) => fill(fields, serde_json::Deserializer::from_str(text)),
         Err(_) => fill(fields, serde_json::Deserializer::from_slice(json)),
     };
-    read.map_err(|error| malformed(&error))
+    read.map_err(|error| malformed(&error, json, ""))
 }
 
 fn fill<'a, T: Fields<'a>, R: serde_json::de::Read<'a>>(
@@ -63,15 +81,24 @@ fn fill<'a, T: Fields<'a>, R: serde_json::de::Read<'a>>(
     json.end()
 }
 
-pub(super) fn malformed(error: &serde_json::Error) -> Reject {
+/// What is wrong with `json`, which stands at `at` in the record, and where.
+pub(super) fn malformed(error: &serde_json::Error, json: &[u8], at: &str) -> Reject {
     // serde_json's own sentence may quote a field's value; its kind and place are enough.
     let what = match error.classify() {
-        serde_json::error::Category::Eof => "ends too early",
-        serde_json::error::Category::Data => "has a field twice or of an impossible shape",
-        _ => "is not valid JSON",
+        serde_json::error::Category::Eof => "the JSON ends too early",
+        serde_json::error::Category::Data => "a field comes twice or has an impossible shape",
+        _ if error.to_string().starts_with("number out of range") => "a number beyond all bounds",
+        _ => "not valid JSON",
     };
     let (line, column) = (error.line(), error.column());
-    Reject::new(Reason::MalformedJson, format!("the value {what} (line {line}, column {column})"))
+    let pointer = format!("{at}{}", pointer_at(json, line, column));
+    let message = match (pointer.as_str(), at) {
+        ("", _) => format!("the value: {what} (line {line}, column {column})"),
+        (pointer, "") => format!("{pointer}: {what} (line {line}, column {column})"),
+        // Lines and columns of a part are not those of the record.
+        (pointer, _) => format!("{pointer}: {what}"),
+    };
+    Reject::new(Reason::MalformedJson, message)
 }
 
 /// A JSON value as far as a field needs it. `null` counts as absent.
@@ -108,8 +135,13 @@ impl<'a> Leaf<'a> {
         let number = match self {
             Leaf::Integer(n) => *n as f64,
             Leaf::Float(x) => *x,
-            Leaf::Text(text) if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {
-                text.trim().parse().ok()?
+            Leaf::Text(text) => {
+                let text = text.trim();
+                // Words such as `nan` and `inf` are numbers to Rust alone.
+                if !text.starts_with(|c: char| c.is_ascii_digit() || c == '-') {
+                    return None;
+                }
+                text.parse().ok()?
             }
             _ => return None,
         };
@@ -161,6 +193,12 @@ impl<'de> Visitor<'de> for LeafVisitor {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Leaf::Nested)
     }
+}
+
+/// The text of an integer, however long it is; `None` for anything else.
+pub(super) fn digits(raw: &RawValue) -> Option<&str> {
+    let digits = raw.get().strip_prefix('-').unwrap_or(raw.get());
+    digits.bytes().all(|b| b.is_ascii_digit()).then_some(raw.get())
 }
 
 /// An object inside the record; `null` counts as absent.
@@ -319,7 +357,7 @@ pub(super) fn flat_traits(raw: &RawValue, prefix: &str, at: &str) -> Result<Trai
     if raw.get().trim_start().starts_with('{') {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
         let seed = Flatten { path: prefix.to_owned(), found: &mut found };
-        seed.deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+        seed.deserialize(&mut deserializer).map_err(|error| malformed(&error, raw.get().as_bytes(), at))?;
     } else if raw.get() != "null" {
         return Err(Reject::new(Reason::InvalidField, format!("{at}: expected an object")));
     }
@@ -455,8 +493,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_malformed_is_told_with_its_pointer() {
+        let told = |json: &str, at: &str| {
+            let error = serde_json::from_str::<serde_json::Value>(json).unwrap_err();
+            malformed(&error, json.as_bytes(), at).message
+        };
+        assert_eq!(
+            told(r#"{"amount":1e999}"#, ""),
+            "/amount: a number beyond all bounds (line 1, column 15)"
+        );
+        assert_eq!(told(r#"{"a":[1,x]}"#, ""), "/a/1: not valid JSON (line 1, column 9)");
+        assert_eq!(told("{1", ""), "the value: not valid JSON (line 1, column 2)");
+        assert_eq!(told(r#"{"a":"\ud800"}"#, "/traits"), "/traits/a: not valid JSON");
+        assert_eq!(told("1e999", "/order/total"), "/order/total: a number beyond all bounds");
+    }
+
+    #[test]
     fn numbers_may_be_written_as_text() {
         assert_eq!(Leaf::Text("19.90".into()).as_number(), Some(19.9));
+        assert_eq!(Leaf::Text(" 19.90 ".into()).as_number(), Some(19.9));
         assert_eq!(Leaf::Integer(7).as_number(), Some(7.0));
         for leaf in
             [Leaf::Text("nan".into()), Leaf::Text("inf".into()), Leaf::Text("1e999".into()), Leaf::Flag(true)]

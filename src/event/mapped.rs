@@ -36,6 +36,11 @@ impl<'a> Found<'a> {
     pub(super) fn or(self, other: Found<'a>) -> Found<'a> {
         if self.value.is_absent() && !other.value.is_absent() { other } else { self }
     }
+
+    /// What to call all the places where nothing was found.
+    pub(super) fn or_looked_for(self, places: &'a str) -> Found<'a> {
+        if self.value.is_absent() { Found { at: places, ..self } } else { self }
+    }
 }
 
 /// What a record says, before it is checked.

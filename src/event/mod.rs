@@ -14,6 +14,7 @@ mod mapped;
 pub mod names;
 pub mod trace;
 mod json;
+mod place;
 mod sentiment;
 pub mod money;
 

@@ -8,9 +8,11 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
-use super::json::{Fields, Key, object, read_into};
+use super::json::{Fields, Key, digits, object, read, read_into};
 use super::money::{MAX_AMOUNT, Money};
+use super::place::pointer_token;
 use super::sentiment::sentiment;
 use super::{Event, Field, Merge, Numbers, ProfileChange, Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
@@ -45,7 +47,11 @@ pub struct Envelope<'a> {
 /// Reads one record.
 pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Result<Event<'a>, Reject> {
     let mut raw = Raw::default();
-    read_into(object(value)?, &mut raw)?;
+    let json = object(value)?;
+    read_into(json, &mut raw)?;
+    if let (Scalar::Float(_), _) | (_, Scalar::Float(_)) = (&raw.customer_id, &raw.from_id) {
+        long_ids(json, &mut raw)?;
+    }
     let source = envelope.source;
     let customer_id = customer_id(raw.customer_id, envelope.key)?;
     let name = event_type(raw.kind)?;
@@ -248,6 +254,24 @@ impl<'de> Fields<'de> for Raw<'de> {
         *scalar = map.next_value()?;
         Ok(())
     }
+}
+
+/// Ids may be integers of any length. Beyond 64 bits they have been read as floats: their digits are read anew.
+fn long_ids<'a>(json: &'a [u8], raw: &mut Raw<'a>) -> Result<(), Reject> {
+    #[derive(Deserialize)]
+    struct Ids<'a> {
+        #[serde(borrow)]
+        customer_id: Option<&'a RawValue>,
+        #[serde(borrow)]
+        from_id: Option<&'a RawValue>,
+    }
+    let ids: Ids<'a> = read(json)?;
+    for (scalar, id) in [(&mut raw.customer_id, ids.customer_id), (&mut raw.from_id, ids.from_id)] {
+        if let (Scalar::Float(_), Some(digits)) = (&*scalar, id.and_then(digits)) {
+            *scalar = Scalar::Text(Cow::Borrowed(digits));
+        }
+    }
+    Ok(())
 }
 
 /// Whether a value is text or `null`, for fields of which nothing else is asked.
@@ -594,11 +618,6 @@ fn profile_change(name: &str, traits: TraitMap<'_>) -> Result<Option<ProfileChan
     }
 }
 
-/// A field's name as it stands in a JSON pointer (RFC 6901).
-fn pointer_token(name: &str) -> Cow<'_, str> {
-    if name.contains(['~', '/']) { name.replace('~', "~0").replace('/', "~1").into() } else { name.into() }
-}
-
 /// What a trait may be called, and how long it may be. `at` is the pointer of the traits.
 pub(super) fn check_trait(name: &str, text: &str, at: &str) -> Result<(), Reject> {
     if name.len() > MAX_TRAIT_NAME_BYTES {
@@ -685,6 +704,7 @@ mod tests {
             (Clickstream, r#"{"customer_id":null,"type":"a","ts":1}"#, MissingCustomerId),
             (Clickstream, r#"{"customer_id":"","type":"a","ts":1}"#, InvalidCustomerId),
             (Clickstream, r#"{"customer_id":1.5,"type":"a","ts":1}"#, InvalidCustomerId),
+            (Clickstream, r#"{"customer_id":1e30,"type":"a","ts":1}"#, InvalidCustomerId),
             (Clickstream, r#"{"customer_id":{},"type":"a","ts":1}"#, InvalidCustomerId),
             (Clickstream, r#"{"customer_id":"c","ts":1}"#, MissingType),
             (Clickstream, r#"{"customer_id":"c","type":"Page Viewed","ts":1}"#, InvalidType),
@@ -760,6 +780,16 @@ mod tests {
         assert_eq!(event.ts, 1_767_319_445_678);
         assert_eq!(event.numbers.get(Field::Amount), Some(9_995_000));
         assert!(matches!(event.event_id, Some(Cow::Borrowed("e1"))));
+
+        // Integers of any length are ids, by their decimal text.
+        for id in ["-0", "18446744073709551616", "-123456789012345678901234567890"] {
+            let json = format!(r#"{{"customer_id":{id},"type":"a","ts":1}}"#);
+            assert_eq!(read(Source::Clickstream, &json).unwrap().customer_id, id);
+            let json = format!(r#"{{"customer_id":"c","type":"customers_merged","ts":1,"from_id":{id}}}"#);
+            let event = read(Source::Profile, &json).unwrap();
+            let merge = Merge { from_id: id.into(), origin: None };
+            assert_eq!(event.profile.as_deref(), Some(&ProfileChange::Merged(merge)));
+        }
 
         let event = read(
             Source::Clickstream,

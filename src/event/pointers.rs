@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::value::RawValue;
 
 use super::Reject;
-use super::json::{Key, Leaf, flat_traits, malformed};
+use super::json::{Key, Leaf, digits, flat_traits, malformed, read_at};
 use super::mapped::{Found, Mapped};
 
 /// The native fields that can be pointed at and matter for scoring.
@@ -80,7 +80,9 @@ impl Pointers {
         let mut values: Values<'a> = vec![None; self.fields.len()];
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let walk = Walk { node: &self.root, values: &mut values };
-        walk.deserialize(&mut deserializer).and_then(|()| deserializer.end()).map_err(|e| malformed(&e))?;
+        walk.deserialize(&mut deserializer)
+            .and_then(|()| deserializer.end())
+            .map_err(|e| malformed(&e, json, ""))?;
         for ((field, pointer), raw) in self.fields.iter().zip(values) {
             if field == TRAITS {
                 mapped.traits = match raw {
@@ -90,13 +92,21 @@ impl Pointers {
                 continue;
             }
             let value = match raw {
-                Some(raw) => serde_json::from_str(raw.get()).map_err(|e| malformed(&e))?,
+                Some(raw) => leaf(raw, pointer)?,
                 None => Leaf::Absent,
             };
             put(mapped, field, Found::new(value, pointer));
         }
         Ok(())
     }
+}
+
+/// A value; an integer beyond 64 bits by its digits, as it can be an id.
+fn leaf<'a>(raw: &'a RawValue, pointer: &str) -> Result<Leaf<'a>, Reject> {
+    Ok(match read_at(raw.get().as_bytes(), pointer)? {
+        Leaf::Float(float) => digits(raw).map_or(Leaf::Float(float), |digits| Leaf::Text(digits.into())),
+        leaf => leaf,
+    })
 }
 
 fn put<'a>(mapped: &mut Mapped<'a>, field: &str, found: Found<'a>) {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use super::json::{Fields, Filled, Leaf, Object, Shape, flat_traits, read, read_into};
+use super::json::{Fields, Filled, Leaf, Object, Shape, flat_traits, read, read_at, read_into};
 use super::mapped::{Found, Mapped, instant};
 use super::names::{Meaning, Snake, known};
 use super::{Reason, Reject, Source};
@@ -191,7 +191,7 @@ fn common<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject
     mapped.known_ts = corrected_time(call)?;
     let user_id = Found::new(take(&mut call.user_id).or_absent_when_empty(), "/userId");
     let anonymous_id = Found::new(take(&mut call.anonymous_id).or_absent_when_empty(), "/anonymousId");
-    mapped.customer_id = user_id.or(anonymous_id);
+    mapped.customer_id = user_id.or(anonymous_id).or_looked_for("/userId (or /anonymousId)");
     mapped.ts = Found::new(take(&mut call.timestamp), "/timestamp");
     mapped.event_id = Found::new(take(&mut call.message_id), "/messageId");
     mapped.channel = Found::new(take(&mut call.channel), "/channel");
@@ -213,7 +213,8 @@ fn track<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject>
     // Revenue leaves out tax and shipping, which are not the customer's worth; so does the subtotal.
     mapped.amount = Found::new(take(&mut properties.revenue).or_absent_when_empty(), "/properties/revenue")
         .or(Found::new(take(&mut properties.subtotal).or_absent_when_empty(), "/properties/subtotal"))
-        .or(Found::new(take(&mut properties.total).or_absent_when_empty(), "/properties/total"));
+        .or(Found::new(take(&mut properties.total).or_absent_when_empty(), "/properties/total"))
+        .or_looked_for("/properties/revenue (or subtotal or total)");
     // The spec asks for the order of a refund and nothing else.
     mapped.refund_without_amount = true;
     mapped.currency =
@@ -229,7 +230,9 @@ fn track<'a>(call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject>
 fn identify<'a>(json: &'a [u8], call: &mut Call<'a>, mapped: &mut Mapped<'a>) -> Result<(), Reject> {
     let Traits { traits, context } = read(json)?;
     let context = match context {
-        Some(context) => read::<Object<Context<'_>>>(context.get().as_bytes())?.or_empty("/context")?,
+        Some(context) => {
+            read_at::<Object<Context<'_>>>(context.get().as_bytes(), "/context")?.or_empty("/context")?
+        }
         None => Context::default(),
     };
     mapped.traits = match (traits, context.traits) {

@@ -6,7 +6,7 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::json::{Leaf, Object, malformed, read};
+use super::json::{Leaf, Object, read, read_at};
 use super::mapped::{Found, Mapped, tail};
 use super::names::{Meaning, Snake};
 use super::{Reject, Source};
@@ -14,6 +14,8 @@ use super::{Reject, Source};
 /// Zendesk's two faces as ratings from 1 to 5.
 const GOOD: Leaf<'static> = Leaf::Integer(5);
 const BAD: Leaf<'static> = Leaf::Integer(1);
+const RATING: &str = "/detail/satisfaction_rating";
+const COMMENT: &str = "/event/comment";
 
 /// Reads one event.
 pub(super) fn map(json: &[u8]) -> Result<Mapped<'_>, Reject> {
@@ -146,10 +148,8 @@ fn status_meaning(change: &Change<'_>) -> Meaning {
 /// The rating, if one was given: a survey that was only offered has none.
 fn rating<'a>(change: &Change<'a>, raw: Option<&'a RawValue>) -> Result<Option<Found<'a>>, Reject> {
     let kept = match raw {
-        Some(raw) => match part(raw)? {
-            Leaf::Nested => {
-                part::<Object<Satisfaction<'a>>>(raw)?.or_empty("/detail/satisfaction_rating")?.score
-            }
+        Some(raw) => match part(raw, RATING)? {
+            Leaf::Nested => part::<Object<Satisfaction<'a>>>(raw, RATING)?.or_empty(RATING)?.score,
             leaf => leaf,
         },
         None => Leaf::Absent,
@@ -173,19 +173,19 @@ fn text<'a>(kind: &str, comment: Option<&'a RawValue>, description: Leaf<'a>) ->
         return Ok(Found::new(description, "/detail/description"));
     }
     let Some(raw) = comment else { return Ok(Found::default()) };
-    match part(raw)? {
+    match part(raw, COMMENT)? {
         Leaf::Nested => {
-            let comment = part::<Object<Comment<'a>>>(raw)?.or_empty("/event/comment")?;
+            let comment = part::<Object<Comment<'a>>>(raw, COMMENT)?.or_empty(COMMENT)?;
             let staff = comment.author.or_empty("/event/comment/author")?.is_staff == Leaf::Flag(true);
             let body = if staff { Leaf::Absent } else { comment.body };
             Ok(Found::new(body, "/event/comment/body"))
         }
-        leaf => Ok(Found::new(leaf, "/event/comment")),
+        leaf => Ok(Found::new(leaf, COMMENT)),
     }
 }
 
-fn part<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, Reject> {
-    serde_json::from_str(raw.get()).map_err(|error| malformed(&error))
+fn part<'a, T: Deserialize<'a>>(raw: &'a RawValue, at: &str) -> Result<T, Reject> {
+    read_at(raw.get().as_bytes(), at)
 }
 
 #[cfg(test)]

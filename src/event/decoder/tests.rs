@@ -243,10 +243,14 @@ fn schema_ids_are_skipped_and_other_encodings_are_called_by_their_name() {
             let reject = read(decoder, Source::Clickstream, value, headers).unwrap_err();
             assert_eq!(reject.reason, Reason::UnsupportedEncoding, "{reject}");
         }
-        assert_eq!(
-            read(decoder, Source::Clickstream, b"hello", &()).unwrap_err().reason,
-            Reason::MalformedJson
-        );
+        for (value, reason) in [
+            (&b"hello"[..], Reason::MalformedJson),
+            (b"\0\0\0\0\x07{\"customer_id\":\"c\",", Reason::MalformedJson),
+            (b"\0\0\0\0\x07[1]", Reason::NotAnObject),
+        ] {
+            let reject = read(decoder, Source::Clickstream, value, &()).unwrap_err();
+            assert_eq!(reject.reason, reason, "{reject}");
+        }
     }
 }
 

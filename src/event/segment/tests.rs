@@ -174,7 +174,7 @@ fn what_is_wrong_is_told_with_its_pointer() {
             "/properties/total",
         ),
         (format!(r#"{{{ts},"type":"identify","userId":"u","traits":[1]}}"#), Reason::InvalidField, "/traits"),
-        (format!(r#"{{{ts},"type":"page","userId":"u","userId":"v"}}"#), Reason::MalformedJson, "the value"),
+        (format!(r#"{{{ts},"type":"page","userId":"u","userId":"v"}}"#), Reason::MalformedJson, "/userId:"),
         ("{".to_owned(), Reason::MalformedJson, "the value"),
         ("7".to_owned(), Reason::NotAnObject, "the value"),
         (String::new(), Reason::Empty, "the record"),
