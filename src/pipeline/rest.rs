@@ -1,15 +1,20 @@
-//! A customer at rest as bytes: its row and its lists, without loss, in less room.
+//! A customer at rest as bytes: its name, its row and its lists, without loss, in less room.
 //!
-//! Most words of a row are what they were in a new customer, small, or close to another one (the instants of one event
-//! stand in many slots). So of a row there are a bit for each word, whether it changed at all; for each that did half
-//! a byte, how it is written; and behind these what cannot be said in half a byte. The lists follow as they are. These
-//! bytes never leave the process: what goes to the state topic is [`super::codec`]'s, which drops what can be counted
-//! anew; here waking up must be quick, as every customer does so whenever it is rescored.
+//! Name, timer and traits stand in front, so that each can be read alone. Most words of a row are what they were in a
+//! new customer, small, or close to another one (the instants of one event stand in many slots). So of a row there are
+//! a bit for each word, whether it changed at all; for each that did half a byte, how it is written; and behind these
+//! what cannot be said in half a byte. The lists follow in shorthand ([`super::shorthand`]). These bytes never leave
+//! the process: what goes to the state topic is [`super::codec`]'s, which drops what can be counted anew; here waking
+//! up must be quick, as every customer does so whenever it is rescored.
 
+use compact_str::CompactString;
 use thin_vec::ThinVec;
 
+use super::facts::{TraitValue, Traits};
+use super::shorthand::{self, Shorthand};
 use super::store::{Customer, OrderDays, Seen};
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
+use crate::time::Ts;
 
 /// How a word that changed is written; below `ONE_BYTE` it is the number itself.
 const ONE_BYTE: u8 = 7;
@@ -25,13 +30,22 @@ const AS_FIRST: u8 = 14;
 /// A word that stands so many places (a byte) before it.
 const AGAIN: u8 = 15;
 
-/// Appends a row and what varies in size of its customer; id and traits are kept elsewhere.
-pub fn pack(row: &[u32], new_row: &[u32], customer: &Customer, out: &mut Vec<u8>) {
+/// Appends a customer and its row, whose timer stands in front, as in no row: it is asked for alone.
+pub fn pack(
+    shorthand: &mut Shorthand,
+    timer: Ts,
+    (row, new_row): (&[u32], &[u32]),
+    customer: &Customer,
+    out: &mut Vec<u8>,
+) {
+    put_bytes(out, customer.id.as_bytes());
+    put_u64(out, timer_code(timer));
+    put_traits(out, customer.traits.as_deref());
     pack_row(row, new_row, out);
-    for list in [&customer.log, &customer.sessions, &customer.channels, &customer.kept] {
-        put_u64(out, list.len() as u64);
-        out.extend_from_slice(list);
-    }
+    shorthand.put_log(&customer.log, out);
+    shorthand::put_sessions(&customer.sessions, out);
+    put_bytes(out, &customer.channels);
+    shorthand.put_kept(&customer.kept, out);
     put_u64(out, customer.order_days.0.len() as u64);
     let mut previous = 0;
     for day in &customer.order_days.0 {
@@ -47,15 +61,22 @@ pub fn pack(row: &[u32], new_row: &[u32], customer: &Customer, out: &mut Vec<u8>
     }
 }
 
-/// The inverse of [`pack`]: fills the row, and what it appended of the customer.
-pub fn unpack(bytes: &[u8], new_row: &[u32], row: &mut [u32], customer: &mut Customer) {
-    let mut at = unpack_row(bytes, new_row, row);
-    let lists = [&mut customer.log, &mut customer.sessions, &mut customer.channels, &mut customer.kept];
-    for list in lists {
-        let len = get_u64(bytes, &mut at) as usize;
-        *list = ThinVec::from(&bytes[at..at + len]);
-        at += len;
-    }
+/// The inverse of [`pack`]: fills the row and the customer, and returns the timer.
+pub fn unpack(
+    shorthand: &Shorthand,
+    bytes: &[u8],
+    new_row: &[u32],
+    row: &mut [u32],
+    customer: &mut Customer,
+) -> Ts {
+    let (head, mut at) = Head::read(bytes);
+    customer.id = CompactString::new(head.id);
+    customer.traits = head.traits.map(|traits| Box::new(get_traits(traits)));
+    get_row(bytes, &mut at, new_row, row);
+    customer.log = shorthand.get_log(bytes, &mut at);
+    customer.sessions = shorthand::get_sessions(bytes, &mut at);
+    customer.channels = ThinVec::from(get_bytes(bytes, &mut at));
+    customer.kept = shorthand.get_kept(bytes, &mut at);
     let (mut days, mut previous) = (ThinVec::new(), 0i64);
     let count = get_u64(bytes, &mut at) as usize;
     days.reserve_exact(count);
@@ -74,6 +95,125 @@ pub fn unpack(bytes: &[u8], new_row: &[u32], row: &mut [u32], customer: &mut Cus
         seen.push(Seen { id, ts: previous });
     }
     customer.seen = seen;
+    head.timer
+}
+
+/// The row alone. Returns the timer.
+pub fn unpack_row(bytes: &[u8], new_row: &[u32], row: &mut [u32]) -> Ts {
+    let (head, mut at) = Head::read(bytes);
+    get_row(bytes, &mut at, new_row, row);
+    head.timer
+}
+
+/// The name alone.
+pub fn id(bytes: &[u8]) -> &str {
+    Head::read(bytes).0.id
+}
+
+/// The timer alone.
+pub fn timer(bytes: &[u8]) -> Ts {
+    Head::read(bytes).0.timer
+}
+
+/// The traits alone.
+pub fn traits(bytes: &[u8]) -> Option<Traits> {
+    Head::read(bytes).0.traits.map(get_traits)
+}
+
+/// What stands in front of the row.
+struct Head<'a> {
+    id: &'a str,
+    timer: Ts,
+    traits: Option<&'a [u8]>,
+}
+
+impl<'a> Head<'a> {
+    /// Returns where the row stands as well.
+    #[inline]
+    fn read(bytes: &'a [u8]) -> (Self, usize) {
+        let mut at = 0;
+        let id = text(get_bytes(bytes, &mut at));
+        let timer = timer_of(get_u64(bytes, &mut at));
+        let has_traits = bytes[at] == SOME_TRAITS;
+        at += 1;
+        let traits = has_traits.then(|| get_bytes(bytes, &mut at));
+        (Head { id, timer, traits }, at)
+    }
+}
+
+/// Who waits for nothing, with the last instant there is, has the least code.
+fn timer_code(timer: Ts) -> u64 {
+    ((timer << 1) ^ (timer >> 63)).cast_unsigned().wrapping_add(2)
+}
+
+/// The inverse of [`timer_code`].
+fn timer_of(code: u64) -> Ts {
+    let zigzag = code.wrapping_sub(2);
+    (zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_u64(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn get_bytes<'a>(bytes: &'a [u8], at: &mut usize) -> &'a [u8] {
+    let len = get_u64(bytes, at) as usize;
+    *at += len;
+    &bytes[*at - len..*at]
+}
+
+/// Of what was a text when it was put there.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// In front of traits, as somebody may have some of which none is left.
+const NO_TRAITS: u8 = 0;
+const SOME_TRAITS: u8 = 1;
+
+const FLAG: u8 = 0;
+const NUMBER: u8 = 2;
+const TEXT: u8 = 3;
+
+fn put_traits(out: &mut Vec<u8>, traits: Option<&Traits>) {
+    let Some(traits) = traits else { return out.push(NO_TRAITS) };
+    let mut packed = Vec::new();
+    for (name, value) in traits {
+        put_bytes(&mut packed, name.as_bytes());
+        match value {
+            TraitValue::Flag(flag) => packed.push(FLAG + u8::from(*flag)),
+            TraitValue::Number(number) => {
+                packed.push(NUMBER);
+                packed.extend_from_slice(&number.to_le_bytes());
+            }
+            TraitValue::Text(text) => {
+                packed.push(TEXT);
+                put_bytes(&mut packed, text.as_bytes());
+            }
+        }
+    }
+    out.push(SOME_TRAITS);
+    put_bytes(out, &packed);
+}
+
+fn get_traits(bytes: &[u8]) -> Traits {
+    let (mut traits, mut at) = (Traits::new(), 0);
+    while at < bytes.len() {
+        let name = text(get_bytes(bytes, &mut at));
+        let kind = bytes[at];
+        at += 1;
+        let value = match kind {
+            TEXT => TraitValue::Text(text(get_bytes(bytes, &mut at)).into()),
+            NUMBER => {
+                at += size_of::<f64>();
+                TraitValue::Number(bytes[..at].last_chunk().map_or(0.0, |number| f64::from_le_bytes(*number)))
+            }
+            flag => TraitValue::Flag(flag != FLAG),
+        };
+        traits.insert(name.into(), value);
+    }
+    traits
 }
 
 fn pack_row(row: &[u32], new_row: &[u32], out: &mut Vec<u8>) {
@@ -145,23 +285,24 @@ impl Places {
     }
 }
 
-/// The row alone. Returns where the bytes behind it stand.
-pub fn unpack_row(bytes: &[u8], new_row: &[u32], row: &mut [u32]) -> usize {
+/// The inverse of [`pack_row`]; `at` stands behind the row afterwards.
+fn get_row(bytes: &[u8], at: &mut usize, new_row: &[u32], row: &mut [u32]) {
     row.copy_from_slice(new_row);
-    let kinds_at = row.len().div_ceil(8);
-    let changed: usize = bytes[..kinds_at].iter().map(|bits| bits.count_ones() as usize).sum();
-    let (mut at, mut nth) = (kinds_at + changed.div_ceil(2), 0);
-    for (eight, bits) in bytes[..kinds_at].iter().enumerate() {
+    let kinds_at = *at + row.len().div_ceil(8);
+    let bits = &bytes[*at..kinds_at];
+    let changed: usize = bits.iter().map(|bits| bits.count_ones() as usize).sum();
+    *at = kinds_at + changed.div_ceil(2);
+    let mut nth = 0;
+    for (eight, bits) in bits.iter().enumerate() {
         let mut bits = *bits;
         while bits != 0 {
             let place = eight * 8 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
             let kind = bytes[kinds_at + nth / 2] >> (4 * (nth % 2)) & 0xf;
             nth += 1;
-            row[place] = get_word(bytes, &mut at, kind, row, place);
+            row[place] = get_word(bytes, at, kind, row, place);
         }
     }
-    at
 }
 
 /// The inverse of [`put_word`].
@@ -198,12 +339,23 @@ mod tests {
         prop_oneof![Just(0), Just(u32::MAX), 0u32..80, 0u32..70_000, any::<u32>(), 1_700_000u32..1_700_008]
     }
 
+    fn traits() -> impl Strategy<Value = Option<Traits>> {
+        let value = prop_oneof![
+            any::<bool>().prop_map(TraitValue::Flag),
+            (-1e9..1e9).prop_map(TraitValue::Number),
+            ".{0,9}".prop_map(|text| TraitValue::Text(text.into())),
+        ];
+        let name = ".{0,9}".prop_map(Box::from);
+        prop::option::of(prop::collection::btree_map(name, value, 0..4))
+    }
+
     proptest! {
         #[test]
         fn waking_up_is_the_inverse_of_going_to_rest(
             words in prop::collection::vec((word(), word(), any::<bool>()), 0..300),
             lists in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 4),
             days in prop::collection::vec(any::<u32>(), 0..5),
+            (id, timer, traits) in (".{0,40}", any::<i64>(), traits()),
             seen in prop::collection::vec((any::<u64>(), any::<i64>()), 0..5),
         ) {
             let new_row: Vec<u32> = words.iter().map(|(new, ..)| *new).collect();
@@ -211,16 +363,24 @@ mod tests {
             let customer = Customer {
                 log: ThinVec::from(&lists[0][..]),
                 sessions: ThinVec::from(&lists[1][..]),
+                id: CompactString::new(id),
+                traits: traits.map(Box::new),
                 channels: ThinVec::from(&lists[2][..]),
                 kept: ThinVec::from(&lists[3][..]),
                 order_days: OrderDays(days.into_iter().collect()),
                 seen: seen.into_iter().map(|(id, ts)| Seen { id, ts }).collect(),
                 ..Customer::default()
             };
-            let mut bytes = Vec::new();
-            pack(&row, &new_row, &customer, &mut bytes);
+            let (mut bytes, mut shorthand) = (Vec::new(), Shorthand::default());
+            pack(&mut shorthand, timer, (&row, &new_row), &customer, &mut bytes);
             let (mut again, mut woken) = (vec![7; row.len()], Customer::default());
-            unpack(&bytes, &new_row, &mut again, &mut woken);
+            prop_assert_eq!(unpack(&shorthand, &bytes, &new_row, &mut again, &mut woken), timer);
+            prop_assert_eq!((super::timer(&bytes), super::id(&bytes)), (timer, &*customer.id));
+            let alone = super::traits(&bytes).map(Box::new);
+            prop_assert_eq!(&alone, &customer.traits);
+            let mut row_alone = vec![7; row.len()];
+            prop_assert_eq!(unpack_row(&bytes, &new_row, &mut row_alone), timer);
+            prop_assert_eq!(&row_alone, &row);
             prop_assert_eq!(again, row);
             prop_assert_eq!(format!("{woken:?}"), format!("{customer:?}"));
         }

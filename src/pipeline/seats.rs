@@ -4,8 +4,6 @@
 //! passes by once whoever was needed meanwhile, and names the others). Whether somebody may rise, and what becomes of
 //! whoever does, is [`super::store`]'s to say.
 
-use compact_str::CompactString;
-
 use super::store::Customer;
 
 /// Seats to a chunk: few, since every partition has some, and most customers have none.
@@ -52,12 +50,11 @@ impl Seats {
         self.taken.len() - self.free.len()
     }
 
-    /// Gives somebody a seat. Its row holds anything, its [`Customer`] the name alone.
-    pub fn take(&mut self, index: u32, id: CompactString) -> u32 {
+    /// Gives somebody a seat. Its row holds anything, its [`Customer`] nothing.
+    pub fn take(&mut self, index: u32) -> u32 {
         let seat = self.free.pop().unwrap_or_else(|| self.add());
         self.taken[seat as usize] = index;
         self.needed[seat as usize] = true;
-        self.parts_mut(seat).1.id = id;
         seat
     }
 
