@@ -11,6 +11,7 @@ pub mod sessions;
 pub mod features;
 pub mod lifecycle;
 pub mod plan;
+mod habits;
 pub mod shorthand;
 pub mod rest;
 mod beds;

@@ -15,9 +15,8 @@ use thin_vec::ThinVec;
 use super::beds::{Bed, Beds};
 use super::facts::{TraitValue, Traits};
 use super::plan::HeadSlots;
-use super::rest;
+use super::rest::{self, Packer};
 use super::seats::{NOBODY, Seats};
-use super::shorthand::Shorthand;
 use crate::time::{DAY_MS, MIN_TS, Ts};
 
 /// Customers to a chunk of places, which never move.
@@ -155,7 +154,7 @@ pub struct Store {
     places: Vec<Box<[Place]>>,
     seats: Seats,
     beds: Beds,
-    shorthand: Shorthand,
+    packer: Packer,
     /// How many may stay awake with nothing to do.
     awake_least: usize,
     /// Customers since [`Store::rest_at_times`] put any to rest.
@@ -186,7 +185,7 @@ impl Store {
             places: Vec::new(),
             seats: Seats::new(new_row),
             beds: Beds::default(),
-            shorthand: Shorthand::default(),
+            packer: Packer::default(),
             awake_least,
             looked_after: 0,
             packing: Vec::new(),
@@ -280,7 +279,7 @@ impl Store {
         let seat = self.seats.take(index);
         *self.place_mut(index) = Place::awake(seat);
         let (new_row, row, customer) = self.seats.parts_to_fill(seat);
-        let timer = rest::unpack(&self.shorthand, self.beds.get(bed), new_row, row, customer);
+        let timer = self.packer.unpack(self.beds.get(bed), new_row, row, customer);
         self.head.timer.set(row, timer);
         self.beds.remove(bed);
         true
@@ -330,7 +329,7 @@ impl Store {
         touched.set(row, touched.get(new_row));
         dirty.set(row, dirty.get(new_row));
         self.packing.clear();
-        rest::pack(&mut self.shorthand, due, (row, new_row), customer, &mut self.packing);
+        self.packer.pack(due, row, new_row, customer, &mut self.packing);
         match self.beds.put(&self.packing) {
             Some(bed) => {
                 *self.place_mut(index) = Place::at_rest(bed);
@@ -377,7 +376,7 @@ impl Store {
     pub fn peek<'r>(&'r self, index: u32, room: &'r mut Vec<u32>) -> &'r [u32] {
         let State::AtRest(bed) = self.state(index) else { return self.row(index) };
         room.resize(self.seats.new_row().len(), 0);
-        let timer = rest::unpack_row(self.beds.get(bed), self.seats.new_row(), room);
+        let timer = self.packer.unpack_row(self.beds.get(bed), self.seats.new_row(), room);
         self.head.timer.set(room, timer);
         room
     }
@@ -389,7 +388,7 @@ impl Store {
         };
         let (mut row, mut customer) = (self.seats.new_row().to_vec(), Customer::default());
         let bytes = self.beds.get(bed);
-        let timer = rest::unpack(&self.shorthand, bytes, self.seats.new_row(), &mut row, &mut customer);
+        let timer = self.packer.unpack(bytes, self.seats.new_row(), &mut row, &mut customer);
         self.head.timer.set(&mut row, timer);
         Look { row: row.into(), customer: Cow::Owned(customer) }
     }
@@ -627,7 +626,7 @@ impl Store {
     /// Bytes of all customers, with what the allocator adds.
     pub fn bytes(&self) -> usize {
         let places = self.places.len() * CHUNK * size_of::<Place>();
-        places + self.beds.bytes() + self.shorthand.bytes() + self.seats.bytes() + table(&self.index)
+        places + self.beds.bytes() + self.packer.bytes() + self.seats.bytes() + table(&self.index)
     }
 }
 
