@@ -391,6 +391,18 @@ impl<'a> Iterator for Scan<'a> {
     }
 }
 
+/// Whether a byte in front of a piece of a packed list says that a text follows: its length and its bytes.
+pub(super) fn is_text(tag: u8) -> bool {
+    matches!(u64::from(tag), CLAIM | STAGE)
+}
+
+/// Where the score ends that begins at `at` of a packed list.
+pub(super) fn end_of_score(list: &[u8], mut at: usize) -> Option<usize> {
+    get_u64(list, &mut at);
+    let flags = *list.get(at + 2)?;
+    Some(at + if flags & SHADOWED != 0 { 5 } else { 3 })
+}
+
 /// What is packed of one kept score.
 #[derive(Clone, Copy)]
 struct PackedScore {

@@ -1,8 +1,8 @@
 //! The customers of one partition: where each one's state is, and how to take a transaction back.
 //!
 //! A customer is awake or at rest. Awake it has a seat: a row of words and a [`Customer`], in chunks that never move.
-//! At rest it is [`super::rest`]'s bytes, which take less; most customers of a large partition are, since few have
-//! something to do in one second. Whoever has is woken ([`Store::wake`]), and goes back to rest once the seats that
+//! At rest it is [`super::rest`]'s bytes in a bed ([`super::beds`]), which take less; most customers of a large
+//! partition are, since few have something to do in one second. Whoever has is woken ([`Store::wake`]), and goes back to rest once the seats that
 //! were not needed for longest are wanted. The first touch of a customer in a transaction saves its state, so that an
 //! abort restores exactly the customers it concerns; they stay awake until then.
 
@@ -12,9 +12,10 @@ use compact_str::CompactString;
 use hashbrown::HashTable;
 use thin_vec::ThinVec;
 
+use super::beds::{Bed, Beds};
 use super::facts::{TraitValue, Traits};
 use super::plan::HeadSlots;
-use super::rest;
+use super::rest::{self, Packer};
 use super::seats::{NOBODY, Seats};
 use crate::time::{DAY_MS, MIN_TS, Ts};
 
@@ -37,29 +38,38 @@ pub struct Seen {
 }
 
 /// Where a customer's state is.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     /// The place is free.
     Nobody,
     Awake {
         seat: u32,
     },
-    AtRest(Box<[u8]>),
+    AtRest(Bed),
 }
 
-/// What there is of a customer whether it is awake or at rest.
-#[derive(Debug)]
-struct Place {
-    id: CompactString,
-    state: State,
-    /// Of a customer at rest.
-    traits: Option<Box<Traits>>,
-    timer: Ts,
-}
+/// The same in four bytes, as every customer has one: the number of a bed, or what is left over for seats.
+#[derive(Clone, Copy, Debug)]
+struct Place(u32);
 
 impl Place {
-    fn empty() -> Self {
-        Place { id: CompactString::default(), state: State::Nobody, traits: None, timer: Ts::MAX }
+    const EMPTY: Place = Place(NOBODY);
+
+    fn awake(seat: u32) -> Place {
+        debug_assert!(seat < NOBODY - Bed::END);
+        Place(Bed::END + seat)
+    }
+
+    fn at_rest(bed: Bed) -> Place {
+        Place(bed.number())
+    }
+
+    fn state(self) -> State {
+        match self.0 {
+            NOBODY => State::Nobody,
+            bed @ 0..Bed::END => State::AtRest(Bed::of_number(bed)),
+            seat => State::Awake { seat: seat - Bed::END },
+        }
     }
 }
 
@@ -143,6 +153,8 @@ pub struct Store {
     head: HeadSlots,
     places: Vec<Box<[Place]>>,
     seats: Seats,
+    beds: Beds,
+    packer: Packer,
     /// How many may stay awake with nothing to do.
     awake_least: usize,
     /// Customers since [`Store::rest_at_times`] put any to rest.
@@ -172,6 +184,8 @@ impl Store {
             head,
             places: Vec::new(),
             seats: Seats::new(new_row),
+            beds: Beds::default(),
+            packer: Packer::default(),
             awake_least,
             looked_after: 0,
             packing: Vec::new(),
@@ -240,12 +254,11 @@ impl Store {
             return (index, false);
         }
         let index = self.free.pop().unwrap_or_else(|| self.grow());
-        let id = CompactString::new(id);
-        let seat = self.seats.take(index, id.clone());
-        let (new_row, row, _) = self.seats.parts_to_fill(seat);
+        let seat = self.seats.take(index);
+        let (new_row, row, customer) = self.seats.parts_to_fill(seat);
         row.copy_from_slice(new_row);
-        let place = self.place_mut(index);
-        (place.id, place.state) = (id, State::Awake { seat });
+        customer.id = CompactString::new(id);
+        *self.place_mut(index) = Place::awake(seat);
         self.show(index);
         (index, true)
     }
@@ -254,13 +267,13 @@ impl Store {
         let index = self.len;
         self.len += 1;
         if (index as usize).is_multiple_of(CHUNK) {
-            self.places.push((0..CHUNK).map(|_| Place::empty()).collect());
+            self.places.push(vec![Place::EMPTY; CHUNK].into());
         }
         index
     }
 
-    fn place(&self, index: u32) -> &Place {
-        &self.places[at(index).0][at(index).1]
+    fn state(&self, index: u32) -> State {
+        self.places[at(index).0][at(index).1].state()
     }
 
     fn place_mut(&mut self, index: u32) -> &mut Place {
@@ -269,7 +282,7 @@ impl Store {
 
     /// The seat of a customer who is awake. Of any other one that nobody has, so that no other's state is changed.
     fn seat(&self, index: u32) -> u32 {
-        let State::Awake { seat } = self.place(index).state else {
+        let State::Awake { seat } = self.state(index) else {
             debug_assert!(false, "nobody is awake there");
             return NOBODY;
         };
@@ -278,21 +291,20 @@ impl Store {
 
     /// Wakes a customer, so that its row and lists can be read and changed. Returns whether anybody is there.
     pub fn wake(&mut self, index: u32) -> bool {
-        let place = &mut self.places[at(index).0][at(index).1];
-        let bytes = match &mut place.state {
+        let bed = match self.state(index) {
             State::Nobody => return false,
             State::Awake { seat } => {
-                self.seats.need(*seat);
+                self.seats.need(seat);
                 return true;
             }
-            State::AtRest(bytes) => std::mem::take(bytes),
+            State::AtRest(bed) => bed,
         };
-        let seat = self.seats.take(index, place.id.clone());
-        place.state = State::Awake { seat };
+        let seat = self.seats.take(index);
+        *self.place_mut(index) = Place::awake(seat);
         let (new_row, row, customer) = self.seats.parts_to_fill(seat);
-        rest::unpack(&bytes, new_row, row, customer);
-        customer.traits = place.traits.take();
-        self.head.timer.set(row, place.timer);
+        let timer = self.packer.unpack(self.beds.get(bed), new_row, row, customer);
+        self.head.timer.set(row, timer);
+        self.beds.remove(bed);
         true
     }
 
@@ -332,69 +344,75 @@ impl Store {
 
     fn put_to_rest(&mut self, index: u32) {
         let seat = self.seat(index);
-        let place = &mut self.places[at(index).0][at(index).1];
         let HeadSlots { timer, touched, dirty, .. } = self.head;
         let (new_row, row, customer) = self.seats.parts_to_fill(seat);
-        place.timer = timer.get(row);
+        let due = timer.get(row);
         timer.set(row, timer.get(new_row));
         // Of transactions that are over.
         touched.set(row, touched.get(new_row));
         dirty.set(row, dirty.get(new_row));
         self.packing.clear();
-        rest::pack(row, new_row, customer, &mut self.packing);
-        place.state = State::AtRest(self.packing.as_slice().into());
-        place.traits = customer.traits.take();
-        self.seats.leave(seat);
+        self.packer.pack(due, row, new_row, customer, &mut self.packing);
+        match self.beds.put(&self.packing) {
+            Some(bed) => {
+                *self.place_mut(index) = Place::at_rest(bed);
+                self.seats.leave(seat);
+            }
+            // All beds are taken, so it stays up.
+            None => timer.set(row, due),
+        }
     }
 
     /// When the wheel will name the customer; [`Ts::MAX`] where nobody is.
     pub fn timer(&self, index: u32) -> Ts {
-        match self.place(index) {
-            Place { state: State::Awake { seat }, .. } => self.head.timer.get(self.seats.row(*seat)),
-            Place { timer, .. } => *timer,
+        match self.state(index) {
+            State::Nobody => Ts::MAX,
+            State::Awake { seat } => self.head.timer.get(self.seats.row(seat)),
+            State::AtRest(bed) => rest::timer(self.beds.get(bed)),
         }
     }
 
     /// Whether a customer is at rest and nothing is due of it by `limit`: a timer is never late.
     pub fn rests_beyond(&self, index: u32, limit: Ts) -> bool {
-        let place = self.place(index);
-        !matches!(place.state, State::Awake { .. }) && place.timer > limit
+        !matches!(self.state(index), State::Awake { .. }) && self.timer(index) > limit
     }
 
     /// A customer's name; empty where nobody is.
-    pub fn id(&self, index: u32) -> &CompactString {
-        &self.place(index).id
+    pub fn id(&self, index: u32) -> &str {
+        match self.state(index) {
+            State::Nobody => "",
+            State::Awake { seat } => &self.seats.customer(seat).id,
+            State::AtRest(bed) => rest::id(self.beds.get(bed)),
+        }
     }
 
     /// The traits of a customer, who may be at rest.
-    pub fn traits(&self, index: u32) -> Option<&Traits> {
-        match self.place(index) {
-            Place { state: State::Awake { seat }, .. } => self.seats.customer(*seat).traits.as_deref(),
-            Place { traits, .. } => traits.as_deref(),
+    pub fn traits(&self, index: u32) -> Option<Cow<'_, Traits>> {
+        match self.state(index) {
+            State::Nobody => None,
+            State::Awake { seat } => self.seats.customer(seat).traits.as_deref().map(Cow::Borrowed),
+            State::AtRest(bed) => rest::traits(self.beds.get(bed)).map(Cow::Owned),
         }
     }
 
     /// The row of a customer, who may be at rest; then it is made in `room`. For looks at everybody.
     pub fn peek<'r>(&'r self, index: u32, room: &'r mut Vec<u32>) -> &'r [u32] {
-        let place = self.place(index);
-        let State::AtRest(bytes) = &place.state else { return self.row(index) };
+        let State::AtRest(bed) = self.state(index) else { return self.row(index) };
         room.resize(self.seats.new_row().len(), 0);
-        rest::unpack_row(bytes, self.seats.new_row(), room);
-        self.head.timer.set(room, place.timer);
+        let timer = self.packer.unpack_row(self.beds.get(bed), self.seats.new_row(), room);
+        self.head.timer.set(room, timer);
         room
     }
 
     /// All of a customer, who may be at rest.
     pub fn look(&self, index: u32) -> Look<'_> {
-        let place = self.place(index);
-        let State::AtRest(bytes) = &place.state else {
+        let State::AtRest(bed) = self.state(index) else {
             return Look { row: self.row(index).into(), customer: Cow::Borrowed(self.customer(index)) };
         };
-        let mut row = self.seats.new_row().to_vec();
-        let mut customer =
-            Customer { id: place.id.clone(), traits: place.traits.clone(), ..Customer::default() };
-        rest::unpack(bytes, self.seats.new_row(), &mut row, &mut customer);
-        self.head.timer.set(&mut row, place.timer);
+        let (mut row, mut customer) = (self.seats.new_row().to_vec(), Customer::default());
+        let bytes = self.beds.get(bed);
+        let timer = self.packer.unpack(bytes, self.seats.new_row(), &mut row, &mut customer);
+        self.head.timer.set(&mut row, timer);
         Look { row: row.into(), customer: Cow::Owned(customer) }
     }
 
@@ -433,13 +451,15 @@ impl Store {
     /// The counterpart of [`Store::hide`].
     fn show(&mut self, index: u32) {
         let hash = self.hash(self.id(index));
-        let (places, hasher) = (&self.places, &self.hasher);
-        self.index.insert_unique(hash, index, |i| hash_of(hasher, &places[at(*i).0][at(*i).1].id));
+        // Apart from the rest of the store meanwhile, which is asked for the names once there is no room left.
+        let mut names = std::mem::take(&mut self.index);
+        names.insert_unique(hash, index, |i| self.hash(self.id(*i)));
+        self.index = names;
     }
 
     fn vacate(&mut self, index: u32) {
         self.seats.leave(self.seat(index));
-        *self.place_mut(index) = Place::empty();
+        *self.place_mut(index) = Place::EMPTY;
         self.free.push(index);
     }
 
@@ -552,7 +572,25 @@ impl Store {
         self.transaction = self.transaction.wrapping_add(1).max(1);
         self.rest();
         let places = &mut self.places;
-        self.seats.give_back(|index, seat| places[at(index).0][at(index).1].state = State::Awake { seat });
+        self.seats.give_back(|index, seat| places[at(index).0][at(index).1] = Place::awake(seat));
+        self.give_back_beds();
+    }
+
+    /// Gives room back that nobody rests in any more, if there is enough of it.
+    fn give_back_beds(&mut self) {
+        let mut moved = Vec::new();
+        let (index, places, hasher) = (&self.index, &self.places, &self.hasher);
+        self.beds.give_back(|string, from, to| {
+            let is_there =
+                |i: &u32| matches!(places[at(*i).0][at(*i).1].state(), State::AtRest(bed) if bed == from);
+            let customer = index.find(hash_of(hasher, rest::id(string)), is_there);
+            debug_assert!(customer.is_some(), "whoever rests is known");
+            moved.extend(customer.map(|customer| (*customer, to)));
+        });
+        // Only now, as a number that was given back may be another's already.
+        for (customer, bed) in moved {
+            *self.place_mut(customer) = Place::at_rest(bed);
+        }
     }
 
     /// Nothing can be taken back any more. Room for far more than there was is given back.
@@ -610,10 +648,8 @@ impl Store {
 
     /// Bytes of all customers, with what the allocator adds.
     pub fn bytes(&self) -> usize {
-        let places = self.places.iter().flatten();
-        let resting: usize = places.map(Place::heap_bytes).sum();
         let places = self.places.len() * CHUNK * size_of::<Place>();
-        places + resting + self.seats.bytes() + table(&self.index)
+        places + self.beds.bytes() + self.packer.bytes() + self.seats.bytes() + table(&self.index)
     }
 }
 
@@ -625,7 +661,7 @@ fn table(index: &HashTable<u32>) -> usize {
 
 /// What the allocator gives for so many bytes: mimalloc has four sizes to each power of two, and multiples of 16
 /// bytes below 128.
-fn allocated(bytes: usize) -> usize {
+pub(super) fn allocated(bytes: usize) -> usize {
     match bytes {
         0 => 0,
         1..=128 => bytes.next_multiple_of(16),
@@ -643,13 +679,6 @@ fn traits_bytes(traits: Option<&Traits>) -> usize {
     traits.map_or(0, |traits| {
         48 + traits.iter().map(|(name, value)| 64 + allocated(name.len()) + text(value)).sum::<usize>()
     })
-}
-
-impl Place {
-    fn heap_bytes(&self) -> usize {
-        let at_rest = if let State::AtRest(bytes) = &self.state { allocated(bytes.len()) } else { 0 };
-        id_bytes(&self.id) + at_rest + traits_bytes(self.traits.as_deref())
-    }
 }
 
 impl Customer {

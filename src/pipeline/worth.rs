@@ -107,7 +107,8 @@ impl Engine {
                 values[id.index()]
             });
             let clv_micros = (clv * MICROS).round() as i64;
-            let segment = store.traits(index).map_or("".into(), segment_of);
+            let traits = store.traits(index);
+            let segment = traits.as_deref().map_or("".into(), segment_of);
             for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
                 let stage = slots.stage.get(row) as usize;
                 let roles = lifecycle.roles();

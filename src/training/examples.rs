@@ -373,7 +373,7 @@ impl<'t> Collector<'t> {
 fn group(engine: &Engine, index: u32, view: &View, by: &str) -> Group {
     let stages = engine.plan().lifecycles.iter().map(|(_, slots)| slots.stage.get(&view.row) as u8);
     let traits = engine.store().traits(index);
-    let segment = traits.and_then(|traits| traits.get(by)).map(|value| match value {
+    let segment = traits.as_deref().and_then(|traits| traits.get(by)).map(|value| match value {
         TraitValue::Text(text) => text.clone(),
         TraitValue::Number(number) => number.to_string().into(),
         TraitValue::Flag(flag) => flag.to_string().into(),

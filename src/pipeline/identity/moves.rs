@@ -206,7 +206,7 @@ impl Engine {
         self.store.touch(index, false);
         self.count_out(index);
         self.store.erase(index);
-        let id = self.store.id(index).clone();
+        let id = self.store.id(index).to_owned();
         self.outbox.push_tombstone(Channel::ChurnScores, &id, at);
         (state, at)
     }

@@ -232,12 +232,12 @@ impl Pair {
             let index = self.store.find(id).expect("whoever is known is found");
             assert_eq!(self.store.look(index).customer.id, *id);
             assert_eq!(self.store.timer(index), known.timer);
-            assert_eq!(self.store.traits(index), known.traits.as_ref());
+            assert_eq!(self.store.traits(index).as_deref(), known.traits.as_ref());
             let row = self.store.peek(index, &mut room);
             assert_eq!(self.words.map(|slot| slot.get(row)).to_vec(), known.words);
         }
         for index in self.store.dirty() {
-            let state = &self.store.place(*index).state;
+            let state = self.store.state(*index);
             assert!(matches!(state, State::Awake { .. }), "whom a transaction concerns is awake");
         }
     }
