@@ -10,6 +10,8 @@ mod shown;
 mod local;
 mod live;
 mod drift;
+#[cfg(target_os = "linux")]
+mod process;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -498,7 +500,7 @@ fn histogram(registry: &Registry, family: &Family, bounds: Vec<f64>) -> promethe
 /// `process_*`: CPU, memory, file descriptors, threads, start.
 #[cfg(target_os = "linux")]
 fn register_process(registry: &Registry) -> prometheus::Result<()> {
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+    registry.register(Box::new(process::Process::new()?))
 }
 
 #[cfg(not(target_os = "linux"))]

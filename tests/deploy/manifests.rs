@@ -176,7 +176,7 @@ fn the_image_is_built_of_what_is_there_and_runs_as_nobody() {
     for file in &copied {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} is not there");
     }
-    for needed in ["Cargo.toml", "Cargo.lock", "src", "models", "benches", "README.md"] {
+    for needed in ["Cargo.toml", "Cargo.lock", ".cargo", "src", "models", "benches", "README.md"] {
         assert!(copied.contains(&needed), "{needed} is not copied");
     }
     let cmd = run.lines().find_map(|line| line.strip_prefix("CMD ")).unwrap();

@@ -1,4 +1,4 @@
-//! Logging in, secrets, and permissions: what the default build can do without TLS.
+//! Logging in, secrets, and permissions, over plain text: what also a build without TLS can do.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Stands in for perl where OpenSSL is configured, and adds what a client of Kafka can do without: protocols that are not
+# TLS over TCP, certificates being requested, stamped and archived, engines, and ciphers and digests that TLS 1.2 and
+# 1.3 do not negotiate or that only the legacy provider would offer, which is not built either. -O1, as what encrypts is
+# written in assembly. Called for anything but `Configure` it is perl.
+case "$1" in
+*Configure)
+  exec perl "$@" \
+    no-afalgeng no-apps no-argon2 no-aria no-async no-bf no-blake2 no-cast no-cmp no-cms no-ct no-docs no-dsa no-dtls \
+    no-ec2m no-engine no-gost no-integrity-only-ciphers no-lms no-md4 no-mdc2 no-nextprotoneg no-ocb no-psk no-quic \
+    no-rc2 no-rc4 no-rfc3779 no-rmd160 no-sctp no-siphash no-siv no-slh-dsa no-sm2 no-sm3 no-sm4 no-srp no-srtp \
+    no-ssl-trace no-tfo no-ts no-whirlpool \
+    -O1
+  ;;
+*) exec perl "$@" ;;
+esac
