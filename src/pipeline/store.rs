@@ -231,13 +231,13 @@ impl Store {
         const WORDS_TO_A_LINE: usize = 16;
         let mut seen = 0;
         for index in indices {
-            if let State::Awake { seat } = self.place(*index).state {
+            if let State::Awake { seat } = self.state(*index) {
                 let lines = self.seats.row(seat).iter().step_by(WORDS_TO_A_LINE);
                 seen ^= lines.fold(0, |seen, word| seen ^ word);
             }
         }
         for index in indices {
-            if let State::Awake { seat } = self.place(*index).state {
+            if let State::Awake { seat } = self.state(*index) {
                 let Customer { log, sessions, seen: ids, kept, .. } = self.seats.customer(seat);
                 // Their ends, where they grow, may be another line than their beginnings.
                 seen ^= ids.last().map_or(0, |id| id.id as u32) ^ kept.len() as u32;
