@@ -5,7 +5,9 @@ For each --until date stagecast trains on what lies before it. Then the features
 earlier ones to learn from and later ones to be judged on, come out of `stagecast replay --features-at`, so that all
 three models see the same rows; outcomes are counted here, from the events themselves. scikit-learn's logistic
 regression gets log1p, standardisation and an indicator for "never", and its C from the later cuts of the training
-period; its boosting gets the plain values, and its depth from the same later cuts.
+period; its boosting gets the plain values, and its depth from the same later cuts. Choices look at no more than 30,000
+rows on each side, as those of `train` do; what is judged was fitted to all. With --label cancelled, who has cancelled
+and not come back is nobody's example, as in `train`.
 
 Printed for each date: ROC-AUC (the mean over cuts, weighted by examples), Brier score and log loss over all
 examples, beside the base rate, recency alone and p_no_order.
@@ -32,6 +34,7 @@ from sklearn.preprocessing import StandardScaler
 
 KINDS = ["clickstream", "purchase", "support", "profile"]
 CUTS_MOST = 24  # as `train` chooses them
+CHOOSING_ROWS_MOST = 30_000  # likewise
 JUST = timedelta(milliseconds=1)  # what happens at the cut itself lies ahead of it
 
 
@@ -92,8 +95,8 @@ def compare(asked, events, until):
     plain, churned, at = rows["plain"], rows["churned"], rows["at"]
     # The later part of the training period chooses, as it does in `train`.
     middle = text(learned[len(learned) * 2 // 3])
-    fit = early & np.isin(at, [text(cut) for cut in learned if cut + asked.horizon <= instant(middle)])
-    choose = early & (at >= middle)
+    fit = thinned(early & np.isin(at, [text(cut) for cut in learned if cut + asked.horizon <= instant(middle)]))
+    choose = thinned(early & (at >= middle))
 
     def best(candidates, x):
         """The candidate with the least log loss on the later training cuts, fitted on all of them."""
@@ -115,6 +118,7 @@ def compare(asked, events, until):
             ("sklearn logistic", best(linear, logged(plain[:, told]))),
             ("sklearn boosting", best(boosted, plain[:, told])),
         ]
+        if not np.isnan(p).any()  # who never ordered has no p_no_order
     )
 
 
@@ -132,8 +136,10 @@ def spread(first, last, horizon):
 
 def table(asked, events, path):
     """The rows of all cuts: features, scores and outcomes of the customers that were active before each."""
-    outcome = {}
+    outcome, subscription = {}, {}
     for kind, type_, customer, at in events:
+        if type_ in ("subscription_started", "subscription_cancelled"):
+            subscription.setdefault(customer, []).append((at, type_ == "subscription_cancelled"))
         counts = {"no_order": type_ == "order_completed", "no_event": kind != "profile", "cancelled": type_ == "subscription_cancelled"}
         if counts[asked.label]:
             outcome.setdefault(customer, []).append(at)
@@ -145,6 +151,9 @@ def table(asked, events, path):
             if quiet is None or quiet > asked.active_within.days:
                 continue
             cut = instant(row["ts"]) + JUST
+            before = [change for change in subscription.get(row["customer_id"], []) if change[0] < cut]
+            if asked.label == "cancelled" and before and max(before)[1]:
+                continue
             happened = any(cut <= seen < cut + asked.horizon for seen in outcome.get(row["customer_id"], []))
             names = names or list(row["features"])
             plain.append([np.nan if row["features"][name] is None else row["features"][name] for name in names])
@@ -152,6 +161,12 @@ def table(asked, events, path):
             at.append(text(cut))
             scores.append(row["p_churn"])
     return {"names": names, "plain": np.array(plain, float), "churned": np.array(churned, int), "at": np.array(at), "p_churn": np.array(scores, float)}
+
+
+def thinned(rows):
+    """Every so-manieth of the rows."""
+    numbers = np.flatnonzero(rows)
+    return numbers[:: max(1, -(-len(numbers) // CHOOSING_ROWS_MOST))]
 
 
 def logged(plain):

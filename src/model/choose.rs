@@ -32,24 +32,42 @@ const RARE_PER_FEATURE: usize = 10;
 /// errors: half of the examples is much to give up for what may be chance.
 const GAIN_FOR_FORGETTING: f64 = 1e-4;
 const ERRORS_FOR_FORGETTING: f64 = 2.0;
+/// Weights that all point where their features do alone may cost so many nats per example, and it must be shown that
+/// they cost no more: by so many standard errors of the difference.
+pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 1e-3;
+const ERRORS_FOR_SENSE: f64 = 1.0;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
 
 /// What was chosen: terms without weights, and the penalty.
+#[derive(Clone)]
 pub(super) struct Choice {
     pub(super) design: &'static str,
     pub(super) specs: Vec<Spec>,
     /// By spec: its correlation, alone, with churn; 0 where it is next to nothing.
     pub(super) directions: Vec<f64>,
+    order: Order,
     pub(super) alpha: f64,
     /// Whether the later half of the period foretells what follows better than all of it.
     pub(super) recent: bool,
 }
 
+/// Who leaves first when features leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Whose weight points against what the feature says alone, then the weakest.
+    Sense,
+    /// The weakest.
+    Strength,
+}
+
 impl Choice {
-    /// Leaves out the feature whose weight points most strongly against what it says on its own, if there is one
-    /// and another feature stays. Says whether it did.
+    /// Leaves out the feature whose weight points most strongly against what it says on its own, if sense costs
+    /// little, there is one and another feature stays. Says whether it did.
     pub(super) fn drop_turned(&mut self, weights: &Array1<f64>) -> bool {
+        if self.order != Order::Sense {
+            return false;
+        }
         let Some(leaves) = turned(&self.specs, weights, &self.directions) else { return false };
         let keeps: Vec<bool> = self.specs.iter().map(|spec| !spec.uses(leaves)).collect();
         if !keeps.contains(&true) {
@@ -150,6 +168,13 @@ impl Step {
         let error = worse.std(0.0) / (worse.len() as f64).sqrt();
         self.loss() - larger.loss() <= ERRORS_GIVEN_FOR_SIMPLICITY * error
     }
+
+    /// Whether the later slice shows that this one costs next to nothing beside another.
+    fn costs_little_beside(&self, other: &Step) -> bool {
+        let worse = &self.losses - &other.losses;
+        let error = worse.std(0.0) / (worse.len() as f64).sqrt();
+        self.loss() - other.loss() + ERRORS_FOR_SENSE * error <= LOSS_GIVEN_FOR_SENSE
+    }
 }
 
 impl<'d> Choosing<'d> {
@@ -188,14 +213,9 @@ impl<'d> Choosing<'d> {
     /// Designs first, then single terms, then the penalty, then how much of the history.
     pub(super) fn choose(&self, params: &FitValidParams) -> Result<Choice> {
         let alpha = params.alphas[params.alphas.len() / 2];
-        let mut best: Option<(&Design, Step)> = None;
-        for (design, step) in self.designs.designs.iter().zip(self.shrink_all(params, alpha)) {
-            let step = step?;
-            if best.as_ref().is_none_or(|(_, simpler)| !simpler.is_as_good_as(&step)) {
-                best = Some((design, step));
-            }
-        }
-        let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
+        let [sense, strength] = self.shrink_all(params, alpha)?;
+        let order = if sense.1.costs_little_beside(&strength.1) { Order::Sense } else { Order::Strength };
+        let (design, step) = if order == Order::Sense { sense } else { strength };
         let mut step = self.prune(step, alpha)?;
         let (terms, mut chosen) = (step.terms.clone(), alpha);
         for alpha in params.alphas.iter().filter(|other| **other != alpha) {
@@ -207,33 +227,28 @@ impl<'d> Choosing<'d> {
         let recent = self.recent_half(&step.terms, chosen);
         let recent = recent.is_some_and(|half| self.foretells_better(&half.terms, &step.terms));
         let (specs, directions) = self.described(&step.terms);
-        Ok(Choice { design: design.name, specs, directions, alpha: chosen, recent })
+        Ok(Choice { design: design.name, specs, directions, order, alpha: chosen, recent })
     }
 
-    /// The best step of every design, in their order. They do not depend on each other, so every core takes
-    /// one after the other.
-    fn shrink_all(&self, params: &FitValidParams, alpha: f64) -> Vec<Result<Step>> {
+    /// The best step over all designs, by the order in which features leave.
+    fn shrink_all(&self, params: &FitValidParams, alpha: f64) -> Result<[(&'d Design, Step); 2]> {
         let designs = &self.designs.designs;
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(designs.len());
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut done = Vec::new();
-            while let Some((n, design)) = designs.iter().enumerate().nth(next.fetch_add(1, Relaxed)) {
-                done.push((n, self.shrink(design, params, alpha)));
-            }
-            done
-        };
-        let mut done = std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-            let mut done = work();
-            for other in others {
-                // A panic over there is one here.
-                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-            done
+        let both = in_parallel(designs.len(), |n| {
+            let sense = self.shrink(&designs[n], params, alpha, Order::Sense)?;
+            Ok([sense, self.shrink(&designs[n], params, alpha, Order::Strength)?])
         });
-        done.sort_by_key(|(n, _)| *n);
-        done.into_iter().map(|(_, step)| step).collect()
+        let both: Vec<[Step; 2]> = both.into_iter().collect::<Result<_>>()?;
+        let best = |order: usize| {
+            let mut best: Option<(&'d Design, &Step)> = None;
+            for (design, steps) in designs.iter().zip(&both) {
+                if best.is_none_or(|(_, simpler)| !simpler.is_as_good_as(&steps[order])) {
+                    best = Some((design, &steps[order]));
+                }
+            }
+            let (design, step) = best.ok_or_else(|| Error::world("there is no candidate design"))?;
+            Ok((design, step.clone()))
+        };
+        Ok([best(0)?, best(1)?])
     }
 
     /// The same terms fitted to the later half of the early slice; `None` where that holds too little.
@@ -249,7 +264,7 @@ impl<'d> Choosing<'d> {
 
     /// Leaves out the weakest feature, again and again; the smallest set that loses next to nothing wins. One
     /// at a time, because two features that say the same look weak only until one of them has gone.
-    fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64) -> Result<Step> {
+    fn shrink(&self, design: &Design, params: &FitValidParams, alpha: f64, order: Order) -> Result<Step> {
         let specs: Vec<usize> = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
         let most = params.features_most.min((self.early.rarer() / RARE_PER_FEATURE).max(2));
         let least = params.features_least.min(most);
@@ -257,9 +272,7 @@ impl<'d> Choosing<'d> {
         let mut allowed: Vec<Step> = Vec::new();
         loop {
             let columns = self.columns_by_strength(&terms);
-            let (specs, directions) = self.described(&terms);
-            let turned = turned(&specs, &terms.minimum.weights().weights, &directions);
-            let turned = turned.filter(|_| columns.len() > least);
+            let turned = self.turned(&terms).filter(|_| order == Order::Sense && columns.len() > least);
             if columns.len() <= most && turned.is_none() {
                 allowed.push(self.judged(terms.clone()));
             }
@@ -276,6 +289,11 @@ impl<'d> Choosing<'d> {
         let best = allowed.iter().min_by(|a, b| a.loss().total_cmp(&b.loss())).cloned();
         let smallest = best.and_then(|best| allowed.into_iter().rev().find(|step| step.is_as_good_as(&best)));
         smallest.ok_or_else(|| Error::world("the held-back examples give no finite loss"))
+    }
+
+    fn turned(&self, terms: &Terms) -> Option<usize> {
+        let (specs, directions) = self.described(terms);
+        turned(&specs, &terms.minimum.weights().weights, &directions)
     }
 
     /// The terms, and what each says of churn alone.
@@ -361,6 +379,28 @@ impl<'d> Choosing<'d> {
         strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         strengths.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// What `work` gives for each of 0 to `n`, in their order. They do not depend on each other, so every core takes one
+/// after the other.
+fn in_parallel<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(n);
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let numbers = std::iter::repeat_with(|| next.fetch_add(1, Relaxed)).take_while(|number| *number < n);
+        numbers.map(|number| (number, work(number))).collect::<Vec<_>>()
+    };
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(take)).collect();
+        let mut done = take();
+        for other in others {
+            // A panic over there is one here.
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Some columns of a table, by column, as fits want them. Row by row: a column at a time would fetch the whole table for

@@ -14,7 +14,9 @@ use super::artifact::{
     Calibration, DEVIATION_LEAST, Definitions, Direction, Factor, Golden, Label, Model, SCHEMA, Term,
     Training,
 };
-use super::choose::{CHOOSING_ROWS_MOST, Choice, Choosing, Scale, no_convergence, recent_from, thinned};
+use super::choose::{
+    CHOOSING_ROWS_MOST, Choice, Choosing, LOSS_GIVEN_FOR_SENSE, Scale, no_convergence, recent_from, thinned,
+};
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Spec, candidates};
 use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
@@ -128,14 +130,7 @@ impl FitValidParams {
         dataset.swap_foretold();
         let mut choice = self.choose(dataset, &split)?;
         dataset.swap_foretold();
-        // More rows can turn a weight that was next to nothing on the rows that were chosen on.
-        let all: Vec<usize> = (0..dataset.label.len()).collect();
-        let refitted = loop {
-            let fitted = Fitted::on(dataset, remembered(dataset, &all, &choice), &choice)?;
-            if !choice.drop_turned(&fitted.weights.weights) {
-                break fitted;
-            }
-        };
+        let refitted = refit(dataset, &mut choice)?;
         dataset.swap_foretold();
         let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
@@ -333,6 +328,22 @@ fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> 
     rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect()
 }
 
+/// The fit to everything. More rows can turn a weight that was next to nothing on the rows that were chosen on: the
+/// features of such weights leave, unless the fit is clearly worse without them.
+fn refit(dataset: &Dataset, choice: &mut Choice) -> Result<Fitted> {
+    let all: Vec<usize> = (0..dataset.label.len()).collect();
+    let rows = remembered(dataset, &all, choice);
+    let whole = Fitted::on(dataset, rows.clone(), choice)?;
+    let (mut fewer, mut without) = (choice.clone(), None);
+    while fewer.drop_turned(&without.as_ref().unwrap_or(&whole).weights.weights) {
+        without = Some(Fitted::on(dataset, rows.clone(), &fewer)?);
+    }
+    let costs_little = |fit: &Fitted| fit.loss(dataset) - whole.loss(dataset) <= LOSS_GIVEN_FOR_SENSE;
+    let Some(without) = without.filter(costs_little) else { return Ok(whole) };
+    *choice = fewer;
+    Ok(without)
+}
+
 struct Judged {
     /// How logits of one level are set right, where that helps.
     way: Option<Way>,
@@ -358,6 +369,14 @@ impl Fitted {
         let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
         let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
         Ok(Fitted { rows, specs: choice.specs.clone(), scale, weights })
+    }
+
+    /// The mean loss on the rows it was fitted to.
+    fn loss(&self, dataset: &Dataset) -> f64 {
+        let mut x = values(&self.specs, dataset, &self.rows);
+        self.scale.apply(&mut x);
+        let churned: Vec<bool> = self.rows.iter().map(|i| dataset.label[*i]).collect();
+        self.weights.losses(&x, &churned).sum() / churned.len() as f64
     }
 
     fn logits(&self, dataset: &Dataset, rows: &[usize]) -> Vec<f64> {
@@ -542,6 +561,24 @@ mod tests {
                 term.weight
             );
         }
+    }
+
+    #[test]
+    fn a_weight_that_only_corrects_another_stays_where_the_model_is_much_worse_without_it() {
+        let mut dataset = dataset(2_000, -1.0, 6);
+        let mut rng = Pcg64::seed_from_u64(7);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        // The sum of two kinds of visits keeps customers, less so what comes of the second kind.
+        for (mut row, churned) in dataset.rows.rows_mut().into_iter().zip(&mut dataset.label) {
+            let (first, second) = (6.0 * uniform(), 6.0 * uniform());
+            (row[3], row[4]) = (first + second, second);
+            *churned = uniform() < sigmoid(3.0 - 1.5 * first - 0.3 * second + 2.0);
+        }
+        let params = FitParams::new(about()).bootstrap(Bootstrap { rounds: 20, seed: 0 });
+        let model = params.features(2, 5).check().unwrap().fit(&mut dataset, &Defined).unwrap();
+        let weight =
+            |name: &str| model.terms.iter().find(|term| term.feature == name).map(|term| term.weight);
+        assert!(weight("noise_1") < Some(0.0) && weight("noise_2") > Some(0.0), "{:?}", model.terms);
     }
 
     #[test]
