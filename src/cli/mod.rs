@@ -46,6 +46,7 @@ pub struct Cli {
 
 /// What every command takes.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The configuration file [default: stagecast.toml, if there is one]
     #[arg(long, short, global = true, value_name = "FILE", env = "STAGECAST_CONFIG")]

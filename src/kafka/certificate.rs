@@ -10,6 +10,14 @@ use std::time::Duration;
 use openssl::ssl::{SslConnector, SslConnectorBuilder, SslMethod, SslVerifyMode};
 use openssl::x509::{X509, X509Ref, X509StoreContextRef};
 
+/// Where systems keep the authorities that they trust: Debian, Fedora, SUSE, Alpine and macOS, others by folder.
+const OF_SYSTEMS: [&str; 5] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+    "/etc/ssl/certs",
+];
 const WITHIN: Duration = Duration::from_secs(5);
 /// `X509_V_ERR_…`, as OpenSSL's x509_vfy.h numbers them.
 const NOT_YET_VALID: i32 = 9;
@@ -42,9 +50,18 @@ pub fn inspect(broker: &str, properties: &BTreeMap<String, String>) -> Option<(S
     found.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// The authorities that this machine trusts. The OpenSSL within us was built to look where no system has them; only
+/// `SSL_CERT_FILE` and `SSL_CERT_DIR`, which it knows by itself, lead elsewhere.
+pub fn of_the_system() -> Option<&'static str> {
+    let is_led = ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    OF_SYSTEMS.into_iter().find(|path| !is_led && Path::new(path).exists())
+}
+
 /// The authorities that librdkafka was told to trust.
 fn trust(builder: &mut SslConnectorBuilder, properties: &BTreeMap<String, String>) -> Option<()> {
-    if let Some(path) = properties.get("ssl.ca.location").filter(|path| *path != "probe") {
+    let named = properties.get("ssl.ca.location").map(String::as_str).filter(|path| *path != "probe");
+    let is_told = named.is_some() || properties.contains_key("ssl.ca.pem");
+    if let Some(path) = named.or_else(|| of_the_system().filter(|_| !is_told)) {
         if Path::new(path).is_file() {
             builder.set_ca_file(path).ok()?;
         } else {

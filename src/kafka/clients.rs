@@ -83,9 +83,8 @@ impl ClientSettings {
             return Ok(());
         };
         let what = if key.starts_with("ssl.") { format!("`{key}`") } else { format!("`{key} = {value}`") };
-        Err(Error::user(format!("{what} needs TLS, which this program was built without")).hint(
-            "build it with `cargo build --release --features tls`, for which OpenSSL's own build needs perl",
-        ))
+        Err(Error::user(format!("{what} needs TLS, which this program was built without"))
+            .hint("build it without `--no-default-features`, or with `--features tls`"))
     }
 
     /// `transaction.timeout.ms`: the user's, or ten seconds: as long as others wait for a worker that died in mid-transaction.
@@ -290,6 +289,10 @@ impl ClientSettings {
         for (key, value) in defaults.iter().chain(&user).chain(&owned) {
             config.set(key, value);
         }
+        #[cfg(feature = "tls")]
+        if let Some(path) = trusts_the_system(&config).then(super::certificate::of_the_system).flatten() {
+            config.set("ssl.ca.location", path);
+        }
         // Who asks librdkafka for details must be able to see them.
         let is_debugged = config.get("debug").is_some();
         config.set_log_level(if is_debugged { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
@@ -364,6 +367,14 @@ fn asks_for_tls(key: &str, value: &str) -> bool {
         "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("scram-") || value == "oauthbearer",
         _ => key.starts_with("ssl."),
     }
+}
+
+/// Whether brokers are to be verified by whom this machine trusts, as nothing else was said.
+#[cfg(feature = "tls")]
+fn trusts_the_system(config: &ClientConfig) -> bool {
+    let speaks_tls =
+        config.get("security.protocol").is_some_and(|name| name.to_ascii_lowercase().ends_with("ssl"));
+    speaks_tls && ["ssl.ca.location", "ssl.ca.pem"].iter().all(|key| config.get(key).is_none())
 }
 
 /// Why a property is not the user's to set, where it is not.
@@ -521,6 +532,21 @@ mod tests {
         }
         for (key, value) in [("security.protocol", "sasl_plaintext"), ("sasl.mechanism", "PLAIN")] {
             with("common", key, value).check_goes_without_tls().unwrap();
+        }
+    }
+
+    #[cfg(feature = "tls")]
+    #[test]
+    fn whom_the_machine_trusts_is_trusted_unless_somebody_else_is_named() {
+        let trusted =
+            |settings: ClientSettings| settings.producer_config(0).get("ssl.ca.location").map(str::to_owned);
+        assert_eq!(trusted(settings()), None);
+        let system = super::super::certificate::of_the_system().map(str::to_owned);
+        assert_eq!(trusted(with("common", "security.protocol", "SASL_SSL")), system);
+        for (key, expected) in [("ssl.ca.location", Some("mine".to_owned())), ("ssl.ca.pem", None)] {
+            let mut settings = with("common", "security.protocol", "ssl");
+            settings.common.insert(key.to_owned(), "mine".to_owned());
+            assert_eq!(trusted(settings), expected, "{key}");
         }
     }
 
