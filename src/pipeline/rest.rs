@@ -262,7 +262,6 @@ mod tests {
                 kept: ThinVec::from(&lists[3][..]),
                 order_days: OrderDays(days.into_iter().collect()),
                 seen: seen.into_iter().map(|(id, ts)| Seen { id, ts }).collect(),
-                ..Customer::default()
             };
             let (mut bytes, mut packer) = (Vec::new(), Packer::default());
             packer.pack(timer, &row, &new_row, &customer, &mut bytes);
