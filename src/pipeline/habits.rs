@@ -42,7 +42,7 @@ const SAMPLE: u64 = 16;
 /// What is known of the rows of one partition.
 #[derive(Debug, Default)]
 pub struct Habits {
-    /// The most frequent kinds by place, as they were learned.
+    /// The most frequent kinds by place, as they were learned. The first was not.
     versions: Vec<Box<[[u8; RANKS]]>>,
     /// How often a place was of a kind, in rows since the last version.
     counts: Vec<[u32; KINDS]>,
@@ -56,24 +56,24 @@ impl Habits {
     /// Appends a row.
     pub fn put(&mut self, row: &[u32], new_row: &[u32], out: &mut Vec<u8>) {
         let is_counted = self.is_counted(row.len());
-        let habits = self.versions.last().map_or(&[][..], |ranks| ranks);
+        let Some(habits) = self.versions.last() else { return };
         self.kinds.clear();
         self.others.clear();
-        let (mut places, mut bit) = (Places::default(), 0);
-        for (place, (word, new)) in row.iter().zip(new_row).enumerate() {
+        let (mut places, mut codes) = (Places::default(), BitWriter::default());
+        for (place, ((word, new), ranks)) in row.iter().zip(new_row).zip(habits).enumerate() {
             let kind =
                 if word == new { UNCHANGED } else { put_word(row, place, &mut places, &mut self.others) };
-            let ranks = habits.get(place).unwrap_or(&AT_FIRST);
             let (code, bits) = match ranks.iter().position(|of_rank| *of_rank == kind) {
                 Some(rank) => ((1 << rank) - 1, rank + 1),
                 None => (u16::from(kind) << RANKS | OTHER, OTHER_BITS),
             };
-            put_bits(&mut self.kinds, &mut bit, code, bits);
+            codes.put(code, bits, &mut self.kinds);
             if is_counted {
                 self.counts[place][usize::from(kind)] += 1;
             }
         }
-        out.push(self.versions.len() as u8);
+        codes.finish(&mut self.kinds);
+        out.push(self.versions.len() as u8 - 1);
         put_u64(out, self.kinds.len() as u64);
         out.extend_from_slice(&self.kinds);
         out.extend_from_slice(&self.others);
@@ -83,15 +83,19 @@ impl Habits {
     }
 
     fn is_counted(&mut self, words: usize) -> bool {
+        if self.versions.is_empty() {
+            self.versions.push(vec![AT_FIRST; words].into());
+            self.counts.resize(words, [0; KINDS]);
+        }
         self.packed += 1;
-        self.counts.resize(words, [0; KINDS]);
-        self.versions.is_empty() || self.versions.len() < VERSIONS_MOST && self.packed.is_multiple_of(SAMPLE)
+        let versions = self.versions.len();
+        versions == 1 || versions < VERSIONS_MOST && self.packed.is_multiple_of(SAMPLE)
     }
 
     /// Takes notice of a row that was counted.
     fn learn(&mut self) {
         self.counted += 1;
-        if self.counted < LEARNED_FROM << (2 * self.versions.len()) {
+        if self.counted < LEARNED_FROM << (2 * (self.versions.len() - 1)) {
             return;
         }
         let most_frequent = |counts: &[u32; KINDS]| {
@@ -107,21 +111,20 @@ impl Habits {
     /// The inverse of [`Habits::put`]; `at` stands behind the row afterwards.
     pub fn get(&self, bytes: &[u8], at: &mut usize, new_row: &[u32], row: &mut [u32]) {
         row.copy_from_slice(new_row);
-        let version = usize::from(bytes[*at]);
-        let habits = self.versions.get(version.wrapping_sub(1)).map_or(&[][..], |ranks| ranks);
+        let habits = &self.versions[usize::from(bytes[*at])];
         *at += 1;
         let len = get_u64(bytes, at) as usize;
         let kinds = &bytes[*at..*at + len];
         *at += len;
-        let mut bit = 0;
-        for place in 0..row.len() {
-            let code = bits_at(kinds, bit);
+        let mut codes = BitReader::default();
+        for (place, ranks) in habits.iter().enumerate() {
+            let code = codes.see(kinds);
             let rank = code.trailing_ones() as usize;
             let kind = if rank < RANKS {
-                bit += rank + 1;
-                habits.get(place).unwrap_or(&AT_FIRST)[rank]
+                codes.pass(rank + 1);
+                ranks[rank]
             } else {
-                bit += OTHER_BITS;
+                codes.pass(OTHER_BITS);
                 (code >> RANKS) as u8 & 0x1f
             };
             if kind != UNCHANGED {
@@ -138,30 +141,66 @@ impl Habits {
     }
 }
 
-/// Appends so many bits, at most eight, the lowest first.
-#[inline]
-fn put_bits(list: &mut Vec<u8>, bit: &mut usize, code: u16, bits: usize) {
-    let [low, high] = (code << (*bit % 8)).to_le_bytes();
-    list.resize((*bit + bits).div_ceil(8), 0);
-    list[*bit / 8] |= low;
-    if let Some(next) = list.get_mut(*bit / 8 + 1) {
-        *next |= high;
-    }
-    *bit += bits;
+/// Bits on their way into bytes, the lowest first.
+#[derive(Default)]
+struct BitWriter {
+    bits: u64,
+    count: usize,
 }
 
-/// The eight bits from one on.
-#[inline]
-fn bits_at(list: &[u8], bit: usize) -> u16 {
-    let byte = |at: usize| u16::from(list.get(at).copied().unwrap_or(0));
-    (byte(bit / 8) | byte(bit / 8 + 1) << 8) >> (bit % 8) & 0xff
+impl BitWriter {
+    /// At most 32 at once.
+    #[inline]
+    fn put(&mut self, code: u16, bits: usize, out: &mut Vec<u8>) {
+        self.bits |= u64::from(code) << self.count;
+        self.count += bits;
+        if self.count >= 32 {
+            out.extend_from_slice(&(self.bits as u32).to_le_bytes());
+            self.bits >>= 32;
+            self.count -= 32;
+        }
+    }
+
+    fn finish(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.bits.to_le_bytes()[..self.count.div_ceil(8)]);
+    }
+}
+
+/// The inverse.
+#[derive(Default)]
+struct BitReader {
+    bits: u64,
+    count: usize,
+    at: usize,
+}
+
+impl BitReader {
+    /// What comes next: at least eight bits.
+    #[inline]
+    fn see(&mut self, bytes: &[u8]) -> u64 {
+        if self.count < OTHER_BITS {
+            self.bits |= u64::from(four_bytes(bytes, self.at)) << self.count;
+            self.count += 32;
+            self.at += 4;
+        }
+        self.bits
+    }
+
+    #[inline]
+    fn pass(&mut self, bits: usize) {
+        self.bits >>= bits;
+        self.count -= bits;
+    }
 }
 
 /// Writes what does not fit into the kind, which it returns.
 fn put_word(row: &[u32], place: usize, places: &mut Places, out: &mut Vec<u8>) -> u8 {
     let word = row[place];
-    let mut put = |kind: u8, bytes: &[u8]| {
-        out.extend_from_slice(bytes);
+    let mut put = |kind: u8, word: u32| {
+        let end = out.len() + width_of(kind);
+        // As many as a word has, and back: so many are copied at once, any number of them one by one.
+        out.extend_from_slice(&word.to_le_bytes());
+        out.truncate(end);
         kind
     };
     let before = second_before(row, place);
@@ -170,16 +209,38 @@ fn put_word(row: &[u32], place: usize, places: &mut Places, out: &mut Vec<u8>) -
         _ if word < u32::from(ONE_BYTE) => word as u8,
         _ if away == 0 => AS_SECOND_BEFORE,
         _ if word == row[0] && place > 0 => AS_FIRST,
-        0..0x100 => put(ONE_BYTE, &[word as u8]),
-        _ if i8::try_from(away).is_ok() => put(NEAR_SECOND_BEFORE, &[away as u8]),
+        0..0x100 => put(ONE_BYTE, word),
+        _ if i8::try_from(away).is_ok() => put(NEAR_SECOND_BEFORE, away.cast_unsigned()),
         _ => match places.find(row, place) {
-            Some(back) => put(AGAIN, &[back]),
-            None if word < 0x1_0000 => put(TWO_BYTES, &word.to_le_bytes()[..2]),
-            None if i16::try_from(away).is_ok() => put(ABOUT_SECOND_BEFORE, &away.to_le_bytes()[..2]),
-            None if word < 0x100_0000 => put(THREE_BYTES, &word.to_le_bytes()[..3]),
-            None => put(FOUR_BYTES, &word.to_le_bytes()),
+            Some(back) => put(AGAIN, u32::from(back)),
+            None if word < 0x1_0000 => put(TWO_BYTES, word),
+            None if i16::try_from(away).is_ok() => put(ABOUT_SECOND_BEFORE, away.cast_unsigned()),
+            None if word < 0x100_0000 => put(THREE_BYTES, word),
+            None => put(FOUR_BYTES, word),
         },
     }
+}
+
+/// The bytes behind the kind.
+#[inline]
+fn width_of(kind: u8) -> usize {
+    match kind {
+        ONE_BYTE | NEAR_SECOND_BEFORE | AGAIN => 1,
+        TWO_BYTES | ABOUT_SECOND_BEFORE => 2,
+        THREE_BYTES => 3,
+        FOUR_BYTES => 4,
+        _ => 0,
+    }
+}
+
+/// The four bytes from one on; behind the end there are zeros.
+#[inline]
+fn four_bytes(bytes: &[u8], at: usize) -> u32 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    if let Some(four) = rest.first_chunk() {
+        return u32::from_le_bytes(*four);
+    }
+    rest.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte))
 }
 
 fn second_before(row: &[u32], place: usize) -> u32 {
@@ -211,17 +272,9 @@ impl Places {
 /// The inverse of [`put_word`].
 fn get_word(bytes: &[u8], at: &mut usize, kind: u8, row: &[u32], place: usize) -> u32 {
     let before = second_before(row, place);
-    let width = match kind {
-        ONE_BYTE | NEAR_SECOND_BEFORE | AGAIN => 1,
-        TWO_BYTES | ABOUT_SECOND_BEFORE => 2,
-        THREE_BYTES => 3,
-        FOUR_BYTES => 4,
-        _ => 0,
-    };
-    let mut word = [0; 4];
-    word[..width].copy_from_slice(&bytes[*at..*at + width]);
+    let width = width_of(kind);
+    let word = four_bytes(bytes, *at) & (((1u64 << (8 * width)) - 1) as u32);
     *at += width;
-    let word = u32::from_le_bytes(word);
     match kind {
         ONE_BYTE | TWO_BYTES | THREE_BYTES | FOUR_BYTES => word,
         NEAR_SECOND_BEFORE => before.wrapping_add_signed(i32::from(word as i8)),

@@ -233,7 +233,10 @@ const LENGTH_WIDTHS: [usize; 4] = [0, 2, 3, 8];
 /// Appends a number; returns which of the widths it has.
 fn put_narrow(number: u64, widths: [usize; 4], out: &mut Vec<u8>) -> u8 {
     let width = widths.iter().position(|width| *width == 8 || number < 1 << (8 * width)).unwrap_or(3);
-    out.extend_from_slice(&number.to_le_bytes()[..widths[width]]);
+    let end = out.len() + widths[width];
+    // All of it and back: so many are copied at once, any number of them one by one.
+    out.extend_from_slice(&number.to_le_bytes());
+    out.truncate(end);
     width as u8
 }
 
