@@ -52,6 +52,17 @@ enum Unfit {
     Interrupted(Interrupted),
 }
 
+impl Unfit {
+    /// Why it is passed over; what else keeps the restore from ending is no matter of the aid.
+    fn reason(self) -> Result<String, Interrupted> {
+        match self {
+            Unfit::Why(why) => Ok(why),
+            Unfit::Interrupted(Interrupted::Refused(why)) => Ok(why.to_string()),
+            Unfit::Interrupted(interrupted) => Err(interrupted),
+        }
+    }
+}
+
 impl From<Interrupted> for Unfit {
     fn from(interrupted: Interrupted) -> Self {
         Unfit::Interrupted(interrupted)
@@ -223,11 +234,7 @@ impl Restoring<'_> {
                 restored.followed += 1;
                 Ok(Some(state))
             }
-            Err(Unfit::Interrupted(Interrupted::Refused(why))) => {
-                Ok(pass_over(partition, "what was followed", &why.to_string()))
-            }
-            Err(Unfit::Why(why)) => Ok(pass_over(partition, "what was followed", &why)),
-            Err(Unfit::Interrupted(interrupted)) => Err(interrupted),
+            Err(unfit) => Ok(pass_over(partition, "what was followed", &unfit.reason()?)),
         }
     }
 
@@ -290,17 +297,12 @@ impl Restoring<'_> {
                 self.metrics.checkpoint(Checkpoint::Used);
                 Ok(Some(state))
             }
-            Err(Unfit::Interrupted(Interrupted::Refused(why))) => {
-                Ok(self.pass_over(partition, &why.to_string()))
+            Err(unfit) => {
+                let why = unfit.reason()?;
+                self.metrics.checkpoint(Checkpoint::Refused);
+                Ok(pass_over(partition, "the checkpoint", &why))
             }
-            Err(Unfit::Why(why)) => Ok(self.pass_over(partition, &why)),
-            Err(Unfit::Interrupted(interrupted)) => Err(interrupted),
         }
-    }
-
-    fn pass_over<T>(&self, partition: i32, why: &str) -> Option<T> {
-        self.metrics.checkpoint(Checkpoint::Refused);
-        pass_over(partition, "the checkpoint", why)
     }
 
     fn try_checkpoint(
