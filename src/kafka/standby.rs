@@ -105,7 +105,8 @@ impl Standby {
     /// A worker is assigned the partition: nobody follows it any more. Returns what was read of it.
     pub fn take(&self, partition: i32) -> Option<Box<Follower>> {
         match std::mem::replace(self.places().get_mut(partition as usize)?, Place::Ours) {
-            Place::Followed(follower) => Some(follower),
+            // Whoever was frozen may be assigned it before the thread has looked.
+            Place::Followed(follower) => (!self.is_out_of_sight(&follower)).then_some(follower),
             Place::Ours | Place::Free(..) => None,
         }
     }
@@ -234,8 +235,11 @@ impl Standby {
 
     /// Begins anew with what has not stood at its end for too long: it may have missed tombstones.
     fn let_go_of_what_was_out_of_sight(&self) {
-        let now = wall_now();
-        self.release(|follower| (now - follower.near).abs() > self.age_most_ms, Duration::ZERO);
+        self.release(|follower| self.is_out_of_sight(follower), Duration::ZERO);
+    }
+
+    fn is_out_of_sight(&self, follower: &Follower) -> bool {
+        (wall_now() - follower.near).abs() > self.age_most_ms
     }
 
     fn release(&self, is_of_no_use: impl Fn(&Follower) -> bool, left_alone: Duration) {
