@@ -46,6 +46,22 @@ fn a_backlog_gives_what_replay_gives() {
     assert!(counted > known / 4 && counted <= known, "{counted} of {known} outcomes are counted");
 }
 
+/// The loop is open: each event bears the instant at which it was due, however long the one before it took.
+#[test]
+fn simulated_events_are_due_at_the_rate_that_was_asked_for() {
+    const APART_MS: i64 = 4;
+    let world = World::new("rate", 2, "");
+    let simulate = ["simulate", "--customers", "3", "--days", "20", "--to-kafka", "--rate", "250"];
+    world.finish(&simulate, &[]);
+    let topics: Vec<String> = Source::ALL.iter().map(|source| world.topic(source.name())).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    let read = world.kafka.read(&topics, Isolation::Committed);
+    let mut due: Vec<i64> = read.iter().filter_map(|read| read.timestamp).collect();
+    due.sort_unstable();
+    assert!(due.len() > 20, "only {} events", due.len());
+    assert!(due.windows(2).all(|two| two[1] - two[0] == APART_MS), "{due:?}");
+}
+
 #[test]
 fn stops_and_restarts_change_nothing() {
     let mut world = World::new("restarts", 3, "");
