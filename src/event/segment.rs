@@ -14,7 +14,7 @@ use super::mapped::{Found, Mapped, instant};
 use super::names::{Meaning, Snake, known};
 use super::{Reason, Reject, Source};
 use crate::pipeline::facts::TraitValue;
-use crate::time::Ts;
+use crate::time::{MAX_TS, MIN_TS, Ts};
 
 /// What the traits of a group are called for its members, so that they cannot replace their own.
 const GROUP_PREFIX: &str = "group.";
@@ -275,7 +275,13 @@ fn corrected_time(call: &Call<'_>) -> Result<Option<Ts>, Reject> {
     let received = at(&call.received_at, "/receivedAt")?;
     Ok(match (original, sent, received) {
         (Some(original), Some(sent), Some(received)) => {
-            Some(received.saturating_sub(sent.saturating_sub(original)))
+            let corrected = received.saturating_sub(sent.saturating_sub(original));
+            // A device that is wrong by thousands of years in between leads out of the calendar.
+            if !(MIN_TS..=MAX_TS).contains(&corrected) {
+                let message = "/sentAt: with /originalTimestamp and /receivedAt it gives no instant of the years 0 to 9999";
+                return Err(Reject::new(Reason::InvalidTs, message.to_owned()));
+            }
+            Some(corrected)
         }
         _ => original.or(received).or(sent),
     })

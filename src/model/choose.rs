@@ -12,7 +12,7 @@ use super::curvature::Minimum;
 use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
-use super::logistic::intercept_for_rate;
+use super::logistic::{Weights, intercept_for_rate};
 use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::time::Ts;
@@ -26,8 +26,9 @@ const SHARE_WITHOUT_FIT: f64 = 0.2;
 /// many examples, and something where there are few and a larger model may owe its gain to chance.
 const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
-/// So many of the rarer class are needed for each feature.
-const RARE_PER_FEATURE: usize = 10;
+/// So many of the rarer class are needed for each feature. The penalty holds the weights back as well, so that it need
+/// not be the ten that are asked for where there is none (Peduzzi and others 1996).
+const RARE_PER_FEATURE: usize = 5;
 /// A part of the history wins over all of it by this many nats per example, level aside, and by so many standard
 /// errors: half of the examples is much to give up for what may be chance.
 const GAIN_FOR_FORGETTING: f64 = 1e-4;
@@ -42,7 +43,7 @@ const DIRECTION_ERRORS: f64 = 3.0;
 /// What was chosen: terms without weights, and the penalty.
 #[derive(Clone)]
 pub(super) struct Choice {
-    pub(super) design: &'static str,
+    pub(super) design: String,
     pub(super) specs: Vec<Spec>,
     /// By spec: its correlation, alone, with churn; 0 where it is next to nothing.
     pub(super) directions: Vec<f64>,
@@ -54,11 +55,18 @@ pub(super) struct Choice {
 
 /// Who leaves first when features leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+pub(super) enum Order {
     /// Whose weight points against what the feature says alone, then the weakest.
     Sense,
     /// The weakest.
     Strength,
+}
+
+/// The design that won, and its terms.
+pub(super) struct Found {
+    pub(super) design: String,
+    pub(super) specs: Vec<Spec>,
+    pub(super) order: Order,
 }
 
 impl Choice {
@@ -210,13 +218,21 @@ impl<'d> Choosing<'d> {
         Ok(choosing)
     }
 
-    /// Designs first, then single terms, then the penalty, then how much of the history.
-    pub(super) fn choose(&self, params: &FitValidParams) -> Result<Choice> {
-        let alpha = params.alphas[params.alphas.len() / 2];
-        let [sense, strength] = self.shrink_all(params, alpha)?;
+    /// The best design, and which of its terms stay, at a middling penalty.
+    pub(super) fn find(&self, params: &FitValidParams) -> Result<Found> {
+        let [sense, strength] = self.shrink_all(params, params.middling_alpha())?;
         let order = if sense.1.costs_little_beside(&strength.1) { Order::Sense } else { Order::Strength };
         let (design, step) = if order == Order::Sense { sense } else { strength };
-        let mut step = self.prune(step, alpha)?;
+        let (specs, _) = self.described(&step.terms);
+        Ok(Found { design: design.name.clone(), specs, order })
+    }
+
+    /// What becomes of the first design: single terms leave; then the penalty, then how much of the history.
+    pub(super) fn settle(&self, params: &FitValidParams, order: Order) -> Result<Choice> {
+        let alpha = params.middling_alpha();
+        let design = &self.designs.designs[0];
+        let specs = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
+        let mut step = self.prune(self.judged(self.first(specs, alpha)?), alpha)?;
         let (terms, mut chosen) = (step.terms.clone(), alpha);
         for alpha in params.alphas.iter().filter(|other| **other != alpha) {
             let other = self.judged(self.fitted(terms.clone(), *alpha)?);
@@ -227,7 +243,7 @@ impl<'d> Choosing<'d> {
         let recent = self.recent_half(&step.terms, chosen);
         let recent = recent.is_some_and(|half| self.foretells_better(&half.terms, &step.terms));
         let (specs, directions) = self.described(&step.terms);
-        Ok(Choice { design: design.name, specs, directions, order, alpha: chosen, recent })
+        Ok(Choice { design: design.name.clone(), specs, directions, order, alpha: chosen, recent })
     }
 
     /// The best step over all designs, by the order in which features leave.
@@ -345,15 +361,9 @@ impl<'d> Choosing<'d> {
         gains.sum() / n > GAIN_FOR_FORGETTING.max(ERRORS_FOR_FORGETTING * error)
     }
 
-    /// The losses on the later slice if its share of churners were known. Who churns is what terms are chosen for;
-    /// how many do is the season's doing, and would favour whatever happens to err in its direction.
     fn losses_at_level(&self, terms: &Terms) -> Array1<f64> {
-        let churned = &self.later.churned;
-        let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len() as f64;
         let x = columns(self.later.x.view(), &terms.specs);
-        let mut weights = terms.minimum.weights();
-        weights.intercept += intercept_for_rate(&weights.logits(&x).to_vec(), 1.0, rate);
-        weights.losses(&x, churned)
+        losses_at_level(&terms.minimum.weights(), &x, &self.later.churned)
     }
 
     fn judged(&self, terms: Terms) -> Step {
@@ -381,9 +391,18 @@ impl<'d> Choosing<'d> {
     }
 }
 
+/// The losses on the later slice if its share of churners were known. Who churns is what terms are chosen for; how many
+/// do is the season's doing, and would favour whatever happens to err in its direction.
+pub(super) fn losses_at_level(weights: &Weights, later: &Array2<f64>, churned: &[bool]) -> Array1<f64> {
+    let rate = churned.iter().filter(|churned| **churned).count() as f64 / churned.len() as f64;
+    let mut weights = weights.clone();
+    weights.intercept += intercept_for_rate(&weights.logits(later).to_vec(), 1.0, rate);
+    weights.losses(later, churned)
+}
+
 /// What `work` gives for each of 0 to `n`, in their order. They do not depend on each other, so every core takes one
 /// after the other.
-fn in_parallel<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+pub(super) fn in_parallel<T: Send>(n: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(n);
     let next = AtomicUsize::new(0);
     let take = || {

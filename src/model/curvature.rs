@@ -71,6 +71,39 @@ impl Minimum {
     }
 }
 
+/// What further columns would gain, from the slope and the curvature at a minimum without them (Rao 1948).
+pub(super) struct Score<'a> {
+    minimum: &'a Minimum,
+    x: &'a Array2<f64>,
+    /// Of every row: how far the outcome is above what was foretold, and how much that could have been otherwise.
+    misses: Array1<f64>,
+    spread: Array1<f64>,
+    alpha: f64,
+}
+
+impl<'a> Score<'a> {
+    /// The minimum must be one over these rows.
+    pub(super) fn at(minimum: &'a Minimum, x: &'a Array2<f64>, churned: &[bool], alpha: f64) -> Score<'a> {
+        let p = minimum.weights().logits(x).mapv_into(sigmoid);
+        let misses = p.iter().zip(churned).map(|(p, c)| f64::from(*c) - p).collect();
+        Score { minimum, x, misses, spread: p.mapv_into(|p| p * (1.0 - p)), alpha }
+    }
+
+    /// By how many nats, over all rows, the loss would fall if these columns joined; `None` where they say nothing new.
+    pub(super) fn gain(&self, columns: &Array2<f64>) -> Option<f64> {
+        let k = self.x.ncols();
+        let slope = columns.t().dot(&self.misses);
+        let weighted = columns * &self.spread.view().insert_axis(Axis(1));
+        let mut with_others = Array2::zeros((k + 1, columns.ncols()));
+        with_others.slice_mut(s![..k, ..]).assign(&self.x.t().dot(&weighted));
+        with_others.row_mut(k).assign(&weighted.sum_axis(Axis(0)));
+        let told = with_others.t().dot(&self.minimum.inverse.dot(&with_others));
+        let own = columns.t().dot(&weighted) + Array2::<f64>::eye(columns.ncols()) * self.alpha;
+        let inverse = inverse(own - told).ok()?;
+        Some(slope.dot(&inverse.dot(&slope)) / 2.0)
+    }
+}
+
 /// a −= column columnᵀ × factor
 fn subtract_outer(a: &mut Array2<f64>, column: ArrayView1<f64>, factor: f64) {
     for (mut row, c) in a.rows_mut().into_iter().zip(column) {
@@ -215,6 +248,24 @@ mod tests {
         let fitted = Minimum::find(&kept, &churned, 1.0, None).unwrap().weights();
         assert!((foretold.intercept - fitted.intercept).abs() < 1e-3, "{foretold:?} {fitted:?}");
         assert!(foretold.weights.abs_diff_eq(&fitted.weights, 5e-3), "{foretold:?} {fitted:?}");
+    }
+
+    #[test]
+    fn what_a_column_would_gain_is_nearly_what_it_gains() {
+        let (x, churned) = rows(4_000, -0.5);
+        let part = x.select(Axis(1), &[0, 1, 3]);
+        let minimum = Minimum::find(&part, &churned, 1.0, None).unwrap();
+        let score = Score::at(&minimum, &part, &churned, 1.0);
+        let lost = |weights: Weights, x: &Array2<f64>| {
+            weights.losses(x, &churned).sum() + weights.weights.dot(&weights.weights) / 2.0
+        };
+        let before = lost(minimum.weights(), &part);
+        for (more, least) in [(vec![2], 100.0), (vec![2, 4], 100.0), (vec![4], 1.0)] {
+            let foretold = score.gain(&x.select(Axis(1), &more)).unwrap();
+            let all = x.select(Axis(1), &[vec![0, 1, 3], more].concat());
+            let gained = before - lost(Minimum::find(&all, &churned, 1.0, None).unwrap().weights(), &all);
+            assert!(gained > least && (foretold / gained - 1.0).abs() < 0.1, "{foretold} {gained}");
+        }
     }
 
     #[test]

@@ -8,10 +8,10 @@ use super::value::ValueModel;
 use crate::error::{Error, Result};
 use crate::time::{Ts, format_rfc3339};
 
-/// Fewer examples than this say nothing about ten features.
-pub const EXAMPLES_LEAST: usize = 200;
+/// Fewer examples than this say nothing even about two features.
+pub const EXAMPLES_LEAST: usize = 100;
 /// Churners, and stayers, on each side of the split.
-pub const CLASS_LEAST: usize = 20;
+pub const CLASS_LEAST: usize = 10;
 /// Labelled examples: one row per customer and cut.
 #[derive(Clone, Debug)]
 pub struct Dataset {

@@ -13,6 +13,7 @@ use super::value::P_NO_ORDER;
 const CAP_QUANTILE: f64 = 0.95;
 const CAP_DAYS_LEAST: f64 = 7.0;
 const KNOT_QUANTILES: [f64; 4] = [0.1, 0.25, 0.5, 0.75];
+const CURVE_QUANTILES: [f64; 6] = [0.1, 0.25, 0.5, 0.75, 0.9, 0.97];
 /// Values within ± this are left as they are: shares, trends, sentiment.
 const PLAIN_MOST: f64 = 1.0;
 
@@ -49,7 +50,7 @@ impl Spec {
 /// A named way to look at all columns: numbers into [`Designs::specs`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Design {
-    pub name: &'static str,
+    pub name: String,
     pub specs: Vec<usize>,
 }
 
@@ -82,8 +83,14 @@ pub fn candidates<'n>(names: &'n [String], rows: ArrayView2<f64>) -> Designs {
 }
 
 impl Designs {
+    /// One design, of these terms.
+    pub fn only(name: String, specs: Vec<Spec>) -> Designs {
+        let design = Design { name, specs: (0..specs.len()).collect() };
+        Designs { specs, designs: vec![design] }
+    }
+
     /// Adds a design unless it is one that is there already (no splines without a recency column).
-    fn add(&mut self, name: &'static str, parts: &[&[Spec]]) {
+    fn add(&mut self, name: &str, parts: &[&[Spec]]) {
         let mut numbers = Vec::new();
         for spec in parts.iter().copied().flatten() {
             let known = self.specs.iter().position(|s| s == spec);
@@ -96,7 +103,7 @@ impl Designs {
             }
         }
         if self.designs.iter().all(|design| design.specs != numbers) {
-            self.designs.push(Design { name, specs: numbers });
+            self.designs.push(Design { name: name.to_owned(), specs: numbers });
         }
     }
 
@@ -104,6 +111,38 @@ impl Designs {
     pub fn values(&self, rows: ArrayView2<f64>) -> Array2<f64> {
         Array2::from_shape_fn((rows.nrows(), self.specs.len()), |(i, j)| self.specs[j].value(rows.row(i)))
     }
+}
+
+/// A curve over a column: pieces that stay flat beyond the last knot. Of its finite values in ascending order; empty where
+/// there is nothing to bend.
+pub fn curve(column: usize, name: &str, finite: &[f64]) -> Vec<Spec> {
+    let most = finite.last().copied().unwrap_or(0.0);
+    let mut knots = CURVE_QUANTILES.map(|q| quantile(finite, q)).to_vec();
+    knots.retain(|knot| *knot > 0.0 && *knot < most && !PROBABILITIES.contains(&name));
+    knots.dedup();
+    knots.into_iter().map(|at| Spec::plain(column, Transform::Cap { at })).collect()
+}
+
+/// Of two main terms of different columns.
+pub fn product(one: &Spec, other: &Spec) -> Option<Spec> {
+    let is_main = |spec: &Spec| {
+        spec.with.is_none() && !matches!(spec.transform, Transform::Never | Transform::Cap { .. })
+    };
+    (is_main(one) && is_main(other) && one.column != other.column)
+        .then_some(Spec { with: Some((other.column, other.transform)), ..*one })
+}
+
+/// The finite values in ascending order.
+pub fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut finite: Vec<f64> = values.filter(|x| x.is_finite()).collect();
+    finite.sort_by(f64::total_cmp);
+    finite
+}
+
+/// Of values in ascending order; 0 where there are none.
+pub fn quantile(ascending: &[f64], q: f64) -> f64 {
+    let at = (ascending.len().saturating_sub(1) as f64 * q).round() as usize;
+    ascending.get(at).copied().unwrap_or(0.0)
 }
 
 /// What is known of a column that varies.
@@ -117,8 +156,7 @@ struct Column<'n> {
 
 impl<'n> Column<'n> {
     fn read(index: usize, name: &'n str, values: ArrayView1<f64>) -> Option<Column<'n>> {
-        let mut finite: Vec<f64> = values.iter().copied().filter(|x| x.is_finite()).collect();
-        finite.sort_by(f64::total_cmp);
+        let finite = ascending(values.iter().copied());
         let sometimes_never = finite.len() < values.len() && !finite.is_empty();
         let varies = finite.first().zip(finite.last()).is_some_and(|(a, b)| b - a > DEVIATION_LEAST);
         (varies || sometimes_never).then_some(Column { index, name, finite, sometimes_never })
@@ -129,8 +167,7 @@ impl<'n> Column<'n> {
     }
 
     fn quantile(&self, q: f64) -> f64 {
-        let at = (self.finite.len().saturating_sub(1) as f64 * q).round() as usize;
-        self.finite.get(at).copied().unwrap_or(0.0)
+        quantile(&self.finite, q)
     }
 
     fn cap(&self) -> f64 {

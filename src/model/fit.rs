@@ -18,7 +18,8 @@ use super::choose::{
     CHOOSING_ROWS_MOST, Choice, Choosing, LOSS_GIVEN_FOR_SENSE, Scale, no_convergence, recent_from, thinned,
 };
 use super::dataset::{CLASS_LEAST, Dataset};
-use super::design::{Spec, candidates};
+use super::design::{Designs, Spec, candidates};
+use super::grow::Grower;
 use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
@@ -144,6 +145,11 @@ impl FitValidParams {
         Ok(self.split(dataset)?.from)
     }
 
+    /// The penalty in the middle, at which terms are chosen.
+    pub(super) fn middling_alpha(&self) -> f64 {
+        self.alphas[self.alphas.len() / 2]
+    }
+
     fn choose(&self, dataset: &Dataset, split: &Split) -> Result<Choice> {
         let sample = thinned(&split.early, CHOOSING_ROWS_MOST);
         let designs = candidates(&dataset.names, dataset.rows.select(Axis(0), &sample).view());
@@ -153,7 +159,13 @@ impl FitValidParams {
             )
             .hint("check that --input holds the events of these customers"));
         }
-        Choosing::new(dataset, split, &designs)?.choose(self)
+        let found = Choosing::new(dataset, split, &designs)?.find(self)?;
+        let later = thinned(&split.later, CHOOSING_ROWS_MOST);
+        let grower = Grower::new(dataset, &sample, &later, self.middling_alpha());
+        let specs = grower.grow(found.specs.clone(), self.features_most)?;
+        let grown = if specs == found.specs { "" } else { ", curves and products" };
+        let designs = Designs::only(found.design + grown, specs);
+        Choosing::new(dataset, split, &designs)?.settle(self, found.order)
     }
 
     /// The cut with enough of both classes on each side and the label's horizon between them: no early example's
@@ -268,7 +280,7 @@ impl FitValidParams {
                 first_cut,
                 last_cut,
                 held_back_from: split.from,
-                design: choice.design.to_owned(),
+                design: choice.design,
                 alpha: choice.alpha,
                 held_back: judged.held_back,
             },
@@ -400,7 +412,7 @@ impl Fitted {
 }
 
 /// By column, as [`logistic::fit`] wants them; filled row by row, as the rows lie.
-fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
+pub(super) fn values(specs: &[Spec], dataset: &Dataset, rows: &[usize]) -> Array2<f64> {
     let mut out = Array2::zeros((rows.len(), specs.len()).f());
     for (mut to, i) in out.rows_mut().into_iter().zip(rows) {
         let from = dataset.rows.row(*i);
@@ -576,9 +588,10 @@ mod tests {
         }
         let params = FitParams::new(about()).bootstrap(Bootstrap { rounds: 20, seed: 0 });
         let model = params.features(2, 5).check().unwrap().fit(&mut dataset, &Defined).unwrap();
-        let weight =
-            |name: &str| model.terms.iter().find(|term| term.feature == name).map(|term| term.weight);
-        assert!(weight("noise_1") < Some(0.0) && weight("noise_2") > Some(0.0), "{:?}", model.terms);
+        let scorer = Scorer::new(&model, &NamesOnly(&dataset.names)).unwrap();
+        let logit = |both: f64, second: f64| scorer.logit(&[2.0, 20.0, 0.0, both, second, 7.0]);
+        assert!(logit(4.0, 2.0) > logit(8.0, 2.0), "{:?}", model.terms);
+        assert!(logit(6.0, 1.0) < logit(6.0, 5.0), "{:?}", model.terms);
     }
 
     #[test]
@@ -653,8 +666,8 @@ mod tests {
         refused(&|d| d.at.fill(0), "at 1 cuts from 1970-01-01");
         refused(&|d| d.names[1] = "orders_90d".into(), "`orders_90d` occurs twice");
         refused(&|d| d.at.truncate(7), "differ in length");
-        let error = fit(&dataset(100, -1.0, 1)).unwrap_err();
-        assert!(error.what.contains("100 examples are too few to train on: 200 are needed"), "{error}");
+        let error = fit(&dataset(60, -1.0, 1)).unwrap_err();
+        assert!(error.what.contains("60 examples are too few to train on: 100 are needed"), "{error}");
     }
 
     #[test]

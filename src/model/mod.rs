@@ -17,6 +17,7 @@ pub mod fit;
 pub mod design;
 mod choose;
 mod curvature;
+mod grow;
 pub mod logistic;
 pub mod isotonic;
 pub mod metrics;

@@ -1,0 +1,242 @@
+//! What the chosen terms still lack: curves of single features and products of two, found one after the other.
+//!
+//! Forward, where [`super::choose`] goes backward: there are hundreds of these, and next to none of them pays. Rao's
+//! score test on the early slice says which are worth a fit; the later slice says whether one is taken.
+
+use std::collections::BTreeSet;
+
+use ndarray::{Array1, Array2, Axis, concatenate};
+
+use super::choose::{Scale, in_parallel, losses_at_level, no_convergence};
+use super::curvature::{Minimum, Score};
+use super::dataset::Dataset;
+use super::design::{Spec, ascending, curve, product, quantile};
+use super::fit::values;
+use super::logistic::Weights;
+use super::transform::Transform;
+use crate::error::Result;
+
+/// So many curves and products at most.
+const ROUNDS_MOST: usize = 4;
+/// So many of those that promise most are fitted.
+const TRIED_MOST: usize = 10;
+/// A curve or a product must gain so many nats per example, level aside, and so many standard errors. Smaller gains were
+/// tried on a dozen tasks: as many of them turned into losses later as not.
+const GAIN_LEAST: f64 = 3e-4;
+const ERRORS_LEAST: f64 = 2.0;
+/// A factor of a product is flat beyond what so large a share of the examples has: where two grow with the years, the
+/// product would run away with the level.
+const FACTOR_QUANTILE: f64 = 0.95;
+
+/// The rows that are looked at.
+pub(super) struct Grower<'d> {
+    dataset: &'d Dataset,
+    early: &'d [usize],
+    later: &'d [usize],
+    early_churned: Vec<bool>,
+    later_churned: Vec<bool>,
+    /// Of every feature that can be bent.
+    curves: Vec<Vec<Spec>>,
+    /// By feature: where a factor of a product becomes flat.
+    caps: Vec<f64>,
+    alpha: f64,
+}
+
+/// Terms and their columns on both slices, standardised by the early one.
+struct Table {
+    specs: Vec<Spec>,
+    early: Array2<f64>,
+    later: Array2<f64>,
+}
+
+/// How terms do on the later slice.
+struct Judged {
+    minimum: Minimum,
+    losses_at_level: Array1<f64>,
+    loss: f64,
+}
+
+impl<'d> Grower<'d> {
+    pub(super) fn new(dataset: &'d Dataset, early: &'d [usize], later: &'d [usize], alpha: f64) -> Self {
+        let churned = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
+        let shapes = in_parallel(dataset.names.len(), |column| {
+            let finite = ascending(early.iter().map(|row| dataset.rows[[*row, column]]));
+            (curve(column, &dataset.names[column], &finite), quantile(&finite, FACTOR_QUANTILE))
+        });
+        let (mut curves, caps): (Vec<_>, Vec<_>) = shapes.into_iter().unzip();
+        curves.retain(|curve: &Vec<Spec>| !curve.is_empty());
+        let (early_churned, later_churned) = (churned(early), churned(later));
+        Grower { dataset, early, later, early_churned, later_churned, curves, caps, alpha }
+    }
+
+    /// The terms, and those that were found to be missing. No more than `features_most` features have terms then,
+    /// unless more had before.
+    pub(super) fn grow(&self, specs: Vec<Spec>, features_most: usize) -> Result<Vec<Spec>> {
+        let mut table = self.table(specs);
+        let mut judged = self.judge(&table, None).map_err(no_convergence)?;
+        for _ in 0..ROUNDS_MOST {
+            let used: BTreeSet<usize> = table.specs.iter().map(|spec| spec.column).collect();
+            let fits = |curve: &&Vec<Spec>| used.len() < features_most || used.contains(&curve[0].column);
+            let mut more: Vec<Vec<Spec>> = self.curves.iter().filter(fits).cloned().collect();
+            more.extend(self.products(&table.specs));
+            more.iter_mut().for_each(|added| added.retain(|spec| !table.specs.contains(spec)));
+            more.retain(|added| !added.is_empty());
+            let promising = self.promising(&table, &judged.minimum, more);
+            let tried = in_parallel(promising.len(), |n| {
+                let (larger, guess) = self.with(&table, &judged.minimum.weights(), &promising[n]);
+                self.judge(&larger, Some(&guess)).ok()
+            });
+            let tried = tried.into_iter().enumerate().filter_map(|(n, tried)| Some((n, tried?)));
+            let loss = |of: &Judged| of.losses_at_level.sum();
+            let best = tried.min_by(|(_, a), (_, b)| loss(a).total_cmp(&loss(b)));
+            let Some((n, better)) = best.filter(|(_, best)| best.clearly_beats(&judged)) else { break };
+            (table, _) = self.with(&table, &judged.minimum.weights(), &promising[n]);
+            judged = better;
+        }
+        Ok(table.specs)
+    }
+
+    /// Those that promise most on the early slice, a nat for each of their terms aside (Akaike 1974).
+    fn promising(&self, table: &Table, minimum: &Minimum, more: Vec<Vec<Spec>>) -> Vec<Vec<Spec>> {
+        let score = Score::at(minimum, &table.early, &self.early_churned, self.alpha);
+        let gains = in_parallel(more.len(), |n| {
+            let gain = score.gain(&self.early_columns(&more[n]).0);
+            gain.map_or(f64::NEG_INFINITY, |gain| gain - more[n].len() as f64)
+        });
+        let mut ranked: Vec<(f64, Vec<Spec>)> =
+            gains.into_iter().zip(more).filter(|(gain, _)| *gain > 0.0).collect();
+        ranked.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        ranked.into_iter().take(TRIED_MOST).map(|(_, more)| more).collect()
+    }
+
+    fn judge(&self, table: &Table, guess: Option<&Weights>) -> Result<Judged, String> {
+        let minimum = Minimum::find(&table.early, &self.early_churned, self.alpha, guess)?;
+        let weights = minimum.weights();
+        let losses_at_level = losses_at_level(&weights, &table.later, &self.later_churned);
+        let loss = weights.losses(&table.later, &self.later_churned).sum();
+        Ok(Judged { minimum, losses_at_level, loss })
+    }
+
+    fn table(&self, specs: Vec<Spec>) -> Table {
+        let (early, scale) = self.early_columns(&specs);
+        let mut later = values(&specs, self.dataset, self.later);
+        scale.apply(&mut later);
+        Table { specs, early, later }
+    }
+
+    fn early_columns(&self, specs: &[Spec]) -> (Array2<f64>, Scale) {
+        let mut early = values(specs, self.dataset, self.early);
+        let scale = Scale::of(early.view());
+        scale.apply(&mut early);
+        (early, scale)
+    }
+
+    /// The terms with some more, and a guess at the weights. What is flat beyond its last knot cannot hold a main term
+    /// that goes on there, so a curve's feature is capped where the curve ends.
+    fn with(&self, table: &Table, weights: &Weights, more: &[Spec]) -> (Table, Weights) {
+        let mut more = more.to_vec();
+        let mut kept: Vec<usize> = (0..table.specs.len()).collect();
+        if let Some(Spec { column, transform: Transform::Cap { at }, with: None }) = more.last().copied() {
+            let open = Spec { column, transform: Transform::Log1p, with: None };
+            kept.retain(|i| table.specs[*i] != open);
+            if kept.len() < table.specs.len() {
+                more.push(Spec { transform: Transform::Log1pCap { at }, ..open });
+            }
+        }
+        let more = self.table(more);
+        let beside = |old: &Array2<f64>, new: &Array2<f64>| {
+            let mut both = old.select(Axis(1), &kept);
+            both.append(Axis(1), new.view()).expect("as many rows");
+            both
+        };
+        let zeros = Array1::zeros(more.specs.len());
+        let guess = concatenate![Axis(0), weights.weights.select(Axis(0), &kept), zeros];
+        let specs = kept.iter().map(|i| table.specs[*i]).chain(more.specs.iter().copied()).collect();
+        let (early, later) = (beside(&table.early, &more.early), beside(&table.later, &more.later));
+        (Table { specs, early, later }, Weights { intercept: weights.intercept, weights: guess })
+    }
+
+    /// Of any two main terms of different features.
+    fn products(&self, specs: &[Spec]) -> Vec<Vec<Spec>> {
+        let factors: Vec<Spec> = specs.iter().map(|spec| self.bounded(*spec)).collect();
+        let pairs = factors
+            .iter()
+            .enumerate()
+            .flat_map(|(i, one)| factors[i + 1..].iter().map(move |other| (one, other)));
+        pairs.filter_map(|(one, other)| product(one, other)).map(|product| vec![product]).collect()
+    }
+
+    fn bounded(&self, factor: Spec) -> Spec {
+        let at = self.caps[factor.column];
+        let bounds = factor.transform == Transform::Log1p && at > 0.0;
+        if bounds { Spec { transform: Transform::Log1pCap { at }, ..factor } } else { factor }
+    }
+}
+
+impl Judged {
+    /// By who churns, and without a loss in how many do.
+    fn clearly_beats(&self, other: &Judged) -> bool {
+        let gains = &other.losses_at_level - &self.losses_at_level;
+        let n = gains.len() as f64;
+        let error = gains.std(0.0) / n.sqrt();
+        self.loss <= other.loss && gains.sum() / n >= GAIN_LEAST.max(ERRORS_LEAST * error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::logistic::sigmoid;
+    use super::*;
+    use rand_pcg::Pcg64;
+    use rand_pcg::rand_core::{Rng, SeedableRng};
+
+    const ROWS: usize = 6_000;
+
+    /// Visits, days a customer is known, and noise; churn by what a function makes of the first two.
+    fn dataset(logit: impl Fn(f64, f64) -> f64) -> Dataset {
+        let mut rng = Pcg64::seed_from_u64(11);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut drawn = || [(uniform() * 20.0).floor(), uniform() * 300.0, uniform()];
+        let rows = Array2::from_shape_vec((ROWS, 3), (0..ROWS).flat_map(|_| drawn()).collect()).unwrap();
+        let label = rows.rows().into_iter().map(|row| uniform() < sigmoid(logit(row[0], row[1]))).collect();
+        let names = ["clicks_30d", "tenure_days", "revenue_trend_14d"];
+        Dataset {
+            names: names.map(str::to_owned).to_vec(),
+            rows,
+            label,
+            at: vec![0; ROWS],
+            customer: (0..ROWS as u64).collect(),
+            foretold: None,
+        }
+    }
+
+    fn grown(dataset: &Dataset, features_most: usize) -> Vec<Spec> {
+        let (early, later): (Vec<usize>, Vec<usize>) = (0..ROWS).partition(|i| *i < ROWS / 2);
+        let specs = (0..2).map(|column| Spec { column, transform: Transform::Log1p, with: None }).collect();
+        Grower::new(dataset, &early, &later, 1.0).grow(specs, features_most).unwrap()
+    }
+
+    #[test]
+    fn where_the_terms_say_it_all_none_is_added() {
+        let plain = grown(&dataset(|visits, _| 1.0 - (1.0 + visits).ln()), 16);
+        assert_eq!(plain.len(), 2, "{plain:?}");
+    }
+
+    #[test]
+    fn a_feature_that_turns_gets_a_curve_that_ends_where_examples_do() {
+        let bent = grown(&dataset(|_, days| if (100.0..200.0).contains(&days) { 1.5 } else { -1.5 }), 2);
+        let own: Vec<Transform> =
+            bent.iter().filter(|spec| spec.column == 1).map(|spec| spec.transform).collect();
+        let knots = own.iter().filter(|transform| matches!(transform, Transform::Cap { .. })).count();
+        assert!(knots >= 4, "{bent:?}");
+        assert!(!own.contains(&Transform::Log1p), "beyond the last knot nothing is known: {bent:?}");
+    }
+
+    #[test]
+    fn two_that_matter_together_get_a_product_and_no_more_features_join_than_may() {
+        let crossed = dataset(|visits, days| if (visits > 9.0) == (days > 150.0) { 1.2 } else { -1.2 });
+        let found = grown(&crossed, 2);
+        assert!(found.iter().any(|spec| spec.with.is_some() && spec.uses(0) && spec.uses(1)), "{found:?}");
+        assert!(found.iter().all(|spec| !spec.uses(2)), "{found:?}");
+    }
+}
