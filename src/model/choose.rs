@@ -38,7 +38,7 @@ const ERRORS_FOR_FORGETTING: f64 = 2.0;
 pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 1e-3;
 const ERRORS_FOR_SENSE: f64 = 1.0;
 /// A correlation with churn below so many standard errors has no direction.
-const DIRECTION_ERRORS: f64 = 3.0;
+pub(super) const DIRECTION_ERRORS: f64 = 3.0;
 
 /// What was chosen: terms without weights, and the penalty.
 #[derive(Clone)]
@@ -91,8 +91,8 @@ impl Choice {
 
 /// The column whose weight points most strongly against what it says on its own. Such a column only corrects
 /// another one: shown as a contribution it would tell people nonsense (more visits, more churn), and a score
-/// would fall in the middle of a silence as it leaves its window. Splines and interactions are left alone,
-/// since their terms mean something together only.
+/// would fall in the middle of a silence as it leaves its window. Curves and products are left alone, since their
+/// terms mean something together only.
 fn turned(specs: &[Spec], weights: &Array1<f64>, directions: &[f64]) -> Option<usize> {
     let is_main = |spec: &Spec| spec.with.is_none() && spec.transform != Transform::Never;
     let mains = |column: usize| specs.iter().filter(|spec| is_main(spec) && spec.uses(column)).count();

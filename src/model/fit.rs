@@ -161,7 +161,7 @@ impl FitValidParams {
         }
         let found = Choosing::new(dataset, split, &designs)?.find(self)?;
         let later = thinned(&split.later, CHOOSING_ROWS_MOST);
-        let grower = Grower::new(dataset, &sample, &later, self.middling_alpha());
+        let grower = Grower::new(dataset, [&sample, &later], self.middling_alpha(), found.order);
         let specs = grower.grow(found.specs.clone(), self.features_most)?;
         let grown = if specs == found.specs { "" } else { ", curves and products" };
         let designs = Designs::only(found.design + grown, specs);

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ndarray::{Array1, Array2, Axis, concatenate};
 
-use super::choose::{Scale, in_parallel, losses_at_level, no_convergence};
+use super::choose::{DIRECTION_ERRORS, Order, Scale, in_parallel, losses_at_level, no_convergence};
 use super::curvature::{Minimum, Score};
 use super::dataset::Dataset;
 use super::design::{Spec, ascending, curve, product, quantile};
@@ -28,6 +28,12 @@ const ERRORS_LEAST: f64 = 2.0;
 /// product would run away with the level.
 const FACTOR_QUANTILE: f64 = 0.95;
 
+/// The effect of a feature is looked at between these of its values, for so many customers, and so large a share of it
+/// may point the wrong way.
+const GRID_QUANTILES: [f64; 7] = [0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98];
+const SENSE_ROWS_MOST: usize = 300;
+const SENSE_AGAINST_MOST: f64 = 0.05;
+
 /// The rows that are looked at.
 pub(super) struct Grower<'d> {
     dataset: &'d Dataset,
@@ -39,12 +45,18 @@ pub(super) struct Grower<'d> {
     curves: Vec<Vec<Spec>>,
     /// By feature: where a factor of a product becomes flat.
     caps: Vec<f64>,
+    /// By feature: values from low to high between which its effect is looked at.
+    grids: Vec<Vec<f64>>,
+    /// By feature: above 0 where more of it means more churn, below where less; 0 where that is not clear.
+    directions: Vec<f64>,
     alpha: f64,
+    order: Order,
 }
 
 /// Terms and their columns on both slices, standardised by the early one.
 struct Table {
     specs: Vec<Spec>,
+    deviations: Vec<f64>,
     early: Array2<f64>,
     later: Array2<f64>,
 }
@@ -57,16 +69,49 @@ struct Judged {
 }
 
 impl<'d> Grower<'d> {
-    pub(super) fn new(dataset: &'d Dataset, early: &'d [usize], later: &'d [usize], alpha: f64) -> Self {
+    pub(super) fn new(
+        dataset: &'d Dataset,
+        [early, later]: [&'d [usize]; 2],
+        alpha: f64,
+        order: Order,
+    ) -> Grower<'d> {
         let churned = |rows: &[usize]| rows.iter().map(|i| dataset.label[*i]).collect();
+        let (early_churned, later_churned): (Vec<bool>, _) = (churned(early), churned(later));
         let shapes = in_parallel(dataset.names.len(), |column| {
-            let finite = ascending(early.iter().map(|row| dataset.rows[[*row, column]]));
-            (curve(column, &dataset.names[column], &finite), quantile(&finite, FACTOR_QUANTILE))
+            let values = || early.iter().map(|row| dataset.rows[[*row, column]]);
+            let finite = ascending(values());
+            let cap = Transform::Cap { at: quantile(&finite, FACTOR_QUANTILE) };
+            let capped = values().map(|x| cap.apply(x)).collect();
+            let mut grid = GRID_QUANTILES.map(|q| quantile(&finite, q)).to_vec();
+            grid.extend(values().find(|x| x.is_infinite()));
+            grid.dedup();
+            (
+                curve(column, &dataset.names[column], &finite),
+                cap.bend(),
+                grid,
+                direction(capped, &early_churned),
+            )
         });
-        let (mut curves, caps): (Vec<_>, Vec<_>) = shapes.into_iter().unzip();
-        curves.retain(|curve: &Vec<Spec>| !curve.is_empty());
-        let (early_churned, later_churned) = (churned(early), churned(later));
-        Grower { dataset, early, later, early_churned, later_churned, curves, caps, alpha }
+        let mut grower = Grower {
+            dataset,
+            early,
+            later,
+            early_churned,
+            later_churned,
+            curves: Vec::new(),
+            caps: Vec::new(),
+            grids: Vec::new(),
+            directions: Vec::new(),
+            alpha,
+            order,
+        };
+        for (curve, cap, grid, direction) in shapes {
+            grower.curves.extend((!curve.is_empty()).then_some(curve));
+            grower.caps.push(cap.unwrap_or(0.0));
+            grower.grids.push(grid);
+            grower.directions.push(direction);
+        }
+        grower
     }
 
     /// The terms, and those that were found to be missing. No more than `features_most` features have terms then,
@@ -84,7 +129,9 @@ impl<'d> Grower<'d> {
             let promising = self.promising(&table, &judged.minimum, more);
             let tried = in_parallel(promising.len(), |n| {
                 let (larger, guess) = self.with(&table, &judged.minimum.weights(), &promising[n]);
-                self.judge(&larger, Some(&guess)).ok()
+                let judged = self.judge(&larger, Some(&guess)).ok()?;
+                let sensible = |spec: &Spec| self.makes_sense(&larger, &judged.minimum, spec);
+                (self.order == Order::Strength || promising[n].iter().all(sensible)).then_some(judged)
             });
             let tried = tried.into_iter().enumerate().filter_map(|(n, tried)| Some((n, tried?)));
             let loss = |of: &Judged| of.losses_at_level.sum();
@@ -121,7 +168,7 @@ impl<'d> Grower<'d> {
         let (early, scale) = self.early_columns(&specs);
         let mut later = values(&specs, self.dataset, self.later);
         scale.apply(&mut later);
-        Table { specs, early, later }
+        Table { specs, deviations: scale.deviations, early, later }
     }
 
     fn early_columns(&self, specs: &[Spec]) -> (Array2<f64>, Scale) {
@@ -152,8 +199,37 @@ impl<'d> Grower<'d> {
         let zeros = Array1::zeros(more.specs.len());
         let guess = concatenate![Axis(0), weights.weights.select(Axis(0), &kept), zeros];
         let specs = kept.iter().map(|i| table.specs[*i]).chain(more.specs.iter().copied()).collect();
+        let deviations =
+            kept.iter().map(|i| table.deviations[*i]).chain(more.deviations.iter().copied()).collect();
         let (early, later) = (beside(&table.early, &more.early), beside(&table.later, &more.later));
-        (Table { specs, early, later }, Weights { intercept: weights.intercept, weights: guess })
+        (Table { specs, deviations, early, later }, Weights { intercept: weights.intercept, weights: guess })
+    }
+
+    /// Whether the features of a term, with all else as it is, move churn the way they do alone: in nearly all steps
+    /// from their low values to their high ones, of customers as they come.
+    fn makes_sense(&self, table: &Table, minimum: &Minimum, term: &Spec) -> bool {
+        let weights = minimum.weights().weights;
+        let step = self.early.len().div_ceil(SENSE_ROWS_MOST);
+        let columns = std::iter::once(term.column).chain(term.with.map(|(column, _)| column));
+        columns.into_iter().filter(|column| self.directions[*column] != 0.0).all(|column| {
+            let own: Vec<usize> = (0..table.specs.len()).filter(|i| table.specs[*i].uses(column)).collect();
+            let (mut along, mut against) = (0.0, 0.0);
+            for row in self.early.iter().step_by(step) {
+                let mut row = self.dataset.rows.row(*row).to_owned();
+                let mut logit = |value: f64| -> f64 {
+                    row[column] = value;
+                    own.iter()
+                        .map(|i| weights[*i] / table.deviations[*i] * table.specs[*i].value(row.view()))
+                        .sum()
+                };
+                let logits: Vec<f64> = self.grids[column].iter().map(|value| logit(*value)).collect();
+                for pair in logits.windows(2) {
+                    let rise = (pair[1] - pair[0]) * self.directions[column];
+                    *(if rise < 0.0 { &mut against } else { &mut along }) += rise.abs();
+                }
+            }
+            against <= SENSE_AGAINST_MOST * along
+        })
     }
 
     /// Of any two main terms of different features.
@@ -171,6 +247,14 @@ impl<'d> Grower<'d> {
         let bounds = factor.transform == Transform::Log1p && at > 0.0;
         if bounds { Spec { transform: Transform::Log1pCap { at }, ..factor } } else { factor }
     }
+}
+
+/// The sign of the correlation with churn, if it is clear.
+fn direction(x: Array1<f64>, churned: &[bool]) -> f64 {
+    let c: Array1<f64> = churned.iter().map(|churned| f64::from(*churned)).collect();
+    let (n, x, c) = (c.len() as f64, &x - x.sum() / x.len() as f64, &c - c.sum() / c.len() as f64);
+    let r = x.dot(&c) / (x.dot(&x) * c.dot(&c)).sqrt();
+    if r.abs() * n.sqrt() >= DIRECTION_ERRORS { r.signum() } else { 0.0 }
 }
 
 impl Judged {
@@ -210,21 +294,25 @@ mod tests {
         }
     }
 
-    fn grown(dataset: &Dataset, features_most: usize) -> Vec<Spec> {
+    fn grown(dataset: &Dataset, features_most: usize, order: Order) -> Vec<Spec> {
         let (early, later): (Vec<usize>, Vec<usize>) = (0..ROWS).partition(|i| *i < ROWS / 2);
         let specs = (0..2).map(|column| Spec { column, transform: Transform::Log1p, with: None }).collect();
-        Grower::new(dataset, &early, &later, 1.0).grow(specs, features_most).unwrap()
+        Grower::new(dataset, [&early, &later], 1.0, order).grow(specs, features_most).unwrap()
     }
 
     #[test]
     fn where_the_terms_say_it_all_none_is_added() {
-        let plain = grown(&dataset(|visits, _| 1.0 - (1.0 + visits).ln()), 16);
+        let plain = grown(&dataset(|visits, _| 1.0 - (1.0 + visits).ln()), 16, Order::Strength);
         assert_eq!(plain.len(), 2, "{plain:?}");
     }
 
     #[test]
     fn a_feature_that_turns_gets_a_curve_that_ends_where_examples_do() {
-        let bent = grown(&dataset(|_, days| if (100.0..200.0).contains(&days) { 1.5 } else { -1.5 }), 2);
+        let bent = grown(
+            &dataset(|_, days| if (100.0..200.0).contains(&days) { 1.5 } else { -1.5 }),
+            2,
+            Order::Strength,
+        );
         let own: Vec<Transform> =
             bent.iter().filter(|spec| spec.column == 1).map(|spec| spec.transform).collect();
         let knots = own.iter().filter(|transform| matches!(transform, Transform::Cap { .. })).count();
@@ -235,8 +323,23 @@ mod tests {
     #[test]
     fn two_that_matter_together_get_a_product_and_no_more_features_join_than_may() {
         let crossed = dataset(|visits, days| if (visits > 9.0) == (days > 150.0) { 1.2 } else { -1.2 });
-        let found = grown(&crossed, 2);
+        let found = grown(&crossed, 2, Order::Strength);
         assert!(found.iter().any(|spec| spec.with.is_some() && spec.uses(0) && spec.uses(1)), "{found:?}");
         assert!(found.iter().all(|spec| !spec.uses(2)), "{found:?}");
+    }
+
+    #[test]
+    fn what_turns_a_feature_against_itself_is_left_where_sense_goes_first() {
+        let steps = |days: f64| 2.0 * f64::from(days > 90.0) + 2.0 * f64::from(days > 180.0) - 2.0;
+        let falls = |days: f64| if days > 240.0 { -1.0 } else { steps(days) };
+        for (logit, may) in [
+            (Box::new(move |_, days| steps(days)) as Box<dyn Fn(f64, f64) -> f64>, true),
+            (Box::new(move |_, days| falls(days)), false),
+        ] {
+            let dataset = dataset(logit);
+            let bends = |order| grown(&dataset, 2, order).len() > 2;
+            assert!(bends(Order::Strength));
+            assert_eq!(bends(Order::Sense), may);
+        }
     }
 }
