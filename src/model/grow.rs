@@ -41,16 +41,22 @@ pub(super) struct Grower<'d> {
     later: &'d [usize],
     early_churned: Vec<bool>,
     later_churned: Vec<bool>,
-    /// Of every feature that can be bent.
-    curves: Vec<Vec<Spec>>,
-    /// By feature: where a factor of a product becomes flat.
-    caps: Vec<f64>,
-    /// By feature: values from low to high between which its effect is looked at.
-    grids: Vec<Vec<f64>>,
-    /// By feature: above 0 where more of it means more churn, below where less; 0 where that is not clear.
-    directions: Vec<f64>,
+    /// By feature.
+    shapes: Vec<Shape>,
     alpha: f64,
     order: Order,
+}
+
+/// What is known of a feature alone.
+struct Shape {
+    /// Empty where there is nothing to bend.
+    curve: Vec<Spec>,
+    /// Where it becomes flat as a factor of a product.
+    cap: f64,
+    /// Values from low to high between which its effect is looked at.
+    grid: Vec<f64>,
+    /// Above 0 where more of it means more churn, below where less; 0 where that is not clear.
+    direction: f64,
 }
 
 /// Terms and their columns on both slices, standardised by the early one.
@@ -80,38 +86,15 @@ impl<'d> Grower<'d> {
         let shapes = in_parallel(dataset.names.len(), |column| {
             let values = || early.iter().map(|row| dataset.rows[[*row, column]]);
             let finite = ascending(values());
-            let cap = Transform::Cap { at: quantile(&finite, FACTOR_QUANTILE) };
-            let capped = values().map(|x| cap.apply(x)).collect();
+            let cap = quantile(&finite, FACTOR_QUANTILE);
+            let capped = values().map(|x| Transform::Cap { at: cap }.apply(x)).collect();
             let mut grid = GRID_QUANTILES.map(|q| quantile(&finite, q)).to_vec();
             grid.extend(values().find(|x| x.is_infinite()));
             grid.dedup();
-            (
-                curve(column, &dataset.names[column], &finite),
-                cap.bend(),
-                grid,
-                direction(capped, &early_churned),
-            )
+            let curve = curve(column, &dataset.names[column], &finite);
+            Shape { curve, cap, grid, direction: direction(capped, &early_churned) }
         });
-        let mut grower = Grower {
-            dataset,
-            early,
-            later,
-            early_churned,
-            later_churned,
-            curves: Vec::new(),
-            caps: Vec::new(),
-            grids: Vec::new(),
-            directions: Vec::new(),
-            alpha,
-            order,
-        };
-        for (curve, cap, grid, direction) in shapes {
-            grower.curves.extend((!curve.is_empty()).then_some(curve));
-            grower.caps.push(cap.unwrap_or(0.0));
-            grower.grids.push(grid);
-            grower.directions.push(direction);
-        }
-        grower
+        Grower { dataset, early, later, early_churned, later_churned, shapes, alpha, order }
     }
 
     /// The terms, and those that were found to be missing. No more than `features_most` features have terms then,
@@ -121,17 +104,18 @@ impl<'d> Grower<'d> {
         let mut judged = self.judge(&table, None).map_err(no_convergence)?;
         for _ in 0..ROUNDS_MOST {
             let used: BTreeSet<usize> = table.specs.iter().map(|spec| spec.column).collect();
-            let fits = |curve: &&Vec<Spec>| used.len() < features_most || used.contains(&curve[0].column);
-            let mut more: Vec<Vec<Spec>> = self.curves.iter().filter(fits).cloned().collect();
+            let may = |column: usize| used.len() < features_most || used.contains(&column);
+            let mut more: Vec<Vec<Spec>> =
+                (0..self.shapes.len()).filter(|i| may(*i)).map(|i| self.shapes[i].curve.clone()).collect();
             more.extend(self.products(&table.specs));
             more.iter_mut().for_each(|added| added.retain(|spec| !table.specs.contains(spec)));
             more.retain(|added| !added.is_empty());
             let promising = self.promising(&table, &judged.minimum, more);
             let tried = in_parallel(promising.len(), |n| {
                 let (larger, guess) = self.with(&table, &judged.minimum.weights(), &promising[n]);
-                let judged = self.judge(&larger, Some(&guess)).ok()?;
-                let sensible = |spec: &Spec| self.makes_sense(&larger, &judged.minimum, spec);
-                (self.order == Order::Strength || promising[n].iter().all(sensible)).then_some(judged)
+                let tried = self.judge(&larger, Some(&guess)).ok()?;
+                let sensible = |spec: &Spec| self.makes_sense(&larger, &tried.minimum, spec);
+                (self.order == Order::Strength || promising[n].iter().all(sensible)).then_some(tried)
             });
             let tried = tried.into_iter().enumerate().filter_map(|(n, tried)| Some((n, tried?)));
             let loss = |of: &Judged| of.losses_at_level.sum();
@@ -211,7 +195,7 @@ impl<'d> Grower<'d> {
         let weights = minimum.weights().weights;
         let step = self.early.len().div_ceil(SENSE_ROWS_MOST);
         let columns = std::iter::once(term.column).chain(term.with.map(|(column, _)| column));
-        columns.into_iter().filter(|column| self.directions[*column] != 0.0).all(|column| {
+        columns.into_iter().filter(|column| self.shapes[*column].direction != 0.0).all(|column| {
             let own: Vec<usize> = (0..table.specs.len()).filter(|i| table.specs[*i].uses(column)).collect();
             let (mut along, mut against) = (0.0, 0.0);
             for row in self.early.iter().step_by(step) {
@@ -222,9 +206,9 @@ impl<'d> Grower<'d> {
                         .map(|i| weights[*i] / table.deviations[*i] * table.specs[*i].value(row.view()))
                         .sum()
                 };
-                let logits: Vec<f64> = self.grids[column].iter().map(|value| logit(*value)).collect();
+                let logits: Vec<f64> = self.shapes[column].grid.iter().map(|value| logit(*value)).collect();
                 for pair in logits.windows(2) {
-                    let rise = (pair[1] - pair[0]) * self.directions[column];
+                    let rise = (pair[1] - pair[0]) * self.shapes[column].direction;
                     *(if rise < 0.0 { &mut against } else { &mut along }) += rise.abs();
                 }
             }
@@ -243,7 +227,7 @@ impl<'d> Grower<'d> {
     }
 
     fn bounded(&self, factor: Spec) -> Spec {
-        let at = self.caps[factor.column];
+        let at = self.shapes[factor.column].cap;
         let bounds = factor.transform == Transform::Log1p && at > 0.0;
         if bounds { Spec { transform: Transform::Log1pCap { at }, ..factor } } else { factor }
     }
