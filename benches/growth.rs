@@ -190,7 +190,7 @@ fn core() -> Vec<Curve> {
         Curve::of("days of silence after 2 of events", &[15, 30, 60, 120], |days| {
             live(&retention, Load { events: 40_000, days: 2, silent_days: days as i64, ..LOAD })
         }),
-        Curve::of("features, all in the model", &[8, 16, 32, 64], |features| {
+        Curve::of("features, all in the model", &[8, 15, 30, 60], |features| {
             live(&plan_of_features(features), LOAD)
         }),
         Curve::of("lifecycles (presets)", &[1, 2, 4, 8], |count| {

@@ -446,9 +446,8 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     // connection comes or goes, and looks at no timeout until then (confluentinc/librdkafka#5511 and #5456): ten
     // minutes, by the brokers' default for idle connections. In a call that waits, all are idle.
     ("connections.max.idle.ms", "8000"),
-    // A commit waits for the last batch, so every millisecond here is one of latency; but each batch costs a
-    // request, and the brokers more than that.
-    ("linger.ms", "5"),
+    // Each batch costs a request, and the brokers more than that. Nobody waits for it: a commit flushes.
+    ("linger.ms", "20"),
     // A commit counts what is in flight; a report on every record that went well would double its cost.
     ("delivery.report.only.error", "true"),
     ("compression.type", "lz4"),
@@ -579,10 +578,10 @@ mod tests {
     fn harmless_properties_are_the_users_and_the_narrower_table_wins() {
         let mut settings = with("common", "fetch.wait.max.ms", "100");
         settings.consumer.insert("fetch.wait.max.ms".to_owned(), "50".to_owned());
-        settings.producer.insert("linger.ms".to_owned(), "20".to_owned());
+        settings.producer.insert("linger.ms".to_owned(), "40".to_owned());
         settings.check().unwrap();
         assert_eq!(settings.input_consumer_config(0).get("fetch.wait.max.ms"), Some("50"));
-        assert_eq!(settings.producer_config(0).get("linger.ms"), Some("20"));
+        assert_eq!(settings.producer_config(0).get("linger.ms"), Some("40"));
     }
 
     #[test]

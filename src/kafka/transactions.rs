@@ -25,16 +25,17 @@ use crate::kafka::clients::{ClientSettings, log_line};
 use crate::kafka::faults::{Faults, Guard};
 use crate::time::{Tick, sleep};
 
-/// How often a wait looks again.
+/// How often a wait looks again where there is nothing left to be woken by.
 const PAUSE: Duration = Duration::from_micros(100);
-/// The same where nobody waits for the outcome.
-const LONG_PAUSE: Duration = Duration::from_micros(300);
+/// How long a wait for acknowledgements does not look whether one of the records failed.
+const FLUSH_MOST: Duration = Duration::from_millis(20);
 /// How long to leave a broker alone before the same call is made again.
 const AGAIN: Duration = Duration::from_millis(50);
 /// How long an abort may take, whatever `transaction.timeout.ms` says: who has no broker by then begins anew.
 const ABORT_MOST: Duration = Duration::from_secs(20);
 /// Records that are handed over before the rest waits for them to be acknowledged. They take less time than
-/// `linger.ms`, and so many of one partition make a batch that leaves at once.
+/// `linger.ms`, also where others have the processor in between, and so many of one partition make a batch that leaves at
+/// once. Whoever waits has the rest sent without lingering ([`flush`]).
 pub const BURST_RECORDS: usize = 4_000;
 
 /// The transactional producer of one worker.
@@ -207,7 +208,7 @@ impl Transactions {
     pub fn settle(&self) {
         let has_failed = || self.producer.context().failed.load(Ordering::Acquire) > 0;
         while !self.is_settled() && !has_failed() && !self.left().is_zero() {
-            sleep(LONG_PAUSE);
+            flush(&self.producer, self.left());
         }
     }
 
@@ -223,6 +224,21 @@ impl Transactions {
     }
 }
 
+/// Has what lingers sent, and waits for acknowledgements, a while at most.
+///
+/// The crate's own flush gives librdkafka no time, and that forgets that it is to hurry before the thread that sends was
+/// woken.
+#[allow(unsafe_code)]
+fn flush(producer: &ThreadedProducer<Deliveries>, patience: Duration) {
+    let millis = patience.min(FLUSH_MOST).as_millis().max(1) as i32;
+    // SAFETY: the handle lives as long as `producer`; the call is safe from any thread and keeps nothing.
+    unsafe { rdkafka_sys::rd_kafka_flush(producer.client().native_ptr(), millis) };
+    // Of records that failed there is something left until their reports are read, by another thread.
+    if producer.in_flight_count() > 0 {
+        sleep(PAUSE);
+    }
+}
+
 /// Waits until every record handed to `producer` is acknowledged; fails when one could not be delivered.
 ///
 /// rust-rdkafka's commit would wait too, but in steps of 100 ms. A full drain first makes a commit take 5.
@@ -233,7 +249,7 @@ pub fn drain(producer: &ThreadedProducer<Deliveries>, deadline: Duration) -> Res
             let late = KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut);
             return Err(TxnError::new(Call::Commit, late));
         }
-        sleep(PAUSE);
+        flush(producer, deadline.saturating_sub(started.elapsed()));
     }
     match producer.context().first_failure() {
         None => Ok(()),
