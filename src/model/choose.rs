@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use ndarray::{Array1, Array2, ArrayView2, Axis, ShapeBuilder};
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, ShapeBuilder};
 
 use super::artifact::DEVIATION_LEAST;
 use super::curvature::Minimum;
@@ -38,14 +38,14 @@ const ERRORS_FOR_FORGETTING: f64 = 2.0;
 pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 1e-3;
 const ERRORS_FOR_SENSE: f64 = 1.0;
 /// A correlation with churn below so many standard errors has no direction.
-pub(super) const DIRECTION_ERRORS: f64 = 3.0;
+const DIRECTION_ERRORS: f64 = 3.0;
 
 /// What was chosen: terms without weights, and the penalty.
 #[derive(Clone)]
 pub(super) struct Choice {
     pub(super) design: String,
     pub(super) specs: Vec<Spec>,
-    /// By spec: its correlation, alone, with churn; 0 where it is next to nothing.
+    /// By spec: the sign of its correlation, alone, with churn; 0 where it is next to nothing.
     pub(super) directions: Vec<f64>,
     order: Order,
     pub(super) alpha: f64,
@@ -110,7 +110,7 @@ pub(super) struct Choosing<'d> {
     later: Slice,
     /// Candidates that vary in the early slice.
     varies: Vec<bool>,
-    /// Correlation of each candidate, alone, with churn in the early slice; 0 where it is next to nothing.
+    /// The sign of each candidate's correlation, alone, with churn in the early slice; 0 where it is next to nothing.
     directions: Vec<f64>,
     /// Of the candidates with each other, in the early slice.
     correlations: Array2<f64>,
@@ -130,13 +130,34 @@ impl Slice {
     }
 
     fn directions(&self) -> Vec<f64> {
-        let n = self.churned.len() as f64;
-        let rate = self.churned.iter().filter(|c| **c).count() as f64 / n;
-        let churned = Array1::from_iter(
-            self.churned.iter().map(|c| (f64::from(*c) - rate) / (rate * (1.0 - rate)).sqrt()),
-        );
-        let clear = |r: f64| if r.abs() * n.sqrt() < DIRECTION_ERRORS { 0.0 } else { r };
-        self.x.columns().into_iter().map(|column| clear(column.dot(&churned) / n)).collect()
+        self.x.columns().into_iter().map(|column| direction(column, &self.churned)).collect()
+    }
+}
+
+/// The sign of a column's correlation with churn; 0 where that is next to nothing.
+pub(super) fn direction(x: ArrayView1<f64>, churned: &[bool]) -> f64 {
+    let c: Array1<f64> = churned.iter().map(|churned| f64::from(*churned)).collect();
+    let (n, x, c) = (c.len() as f64, &x - x.sum() / x.len() as f64, &c - c.sum() / c.len() as f64);
+    let r = x.dot(&c) / (x.dot(&x) * c.dot(&c)).sqrt();
+    if r.abs() * n.sqrt() >= DIRECTION_ERRORS { r.signum() } else { 0.0 }
+}
+
+/// What one set of terms gains over another, by their losses on the same rows: nats per example.
+pub(super) struct Gain {
+    pub(super) mean: f64,
+    pub(super) error: f64,
+}
+
+impl Gain {
+    pub(super) fn of(better: &Array1<f64>, worse: &Array1<f64>) -> Gain {
+        let gains = worse - better;
+        let n = gains.len() as f64;
+        Gain { mean: gains.sum() / n, error: gains.std(0.0) / n.sqrt() }
+    }
+
+    /// Whether it is so much, and more than chance: so many standard errors.
+    pub(super) fn is_clear(&self, least: f64, errors: f64) -> bool {
+        self.mean > least.max(errors * self.error)
     }
 }
 
@@ -172,16 +193,14 @@ impl Step {
 
     /// Whether the later slice shows no difference to a larger model that did better there.
     fn is_as_good_as(&self, larger: &Step) -> bool {
-        let worse = &self.losses - &larger.losses;
-        let error = worse.std(0.0) / (worse.len() as f64).sqrt();
-        self.loss() - larger.loss() <= ERRORS_GIVEN_FOR_SIMPLICITY * error
+        let gain = Gain::of(&larger.losses, &self.losses);
+        gain.mean <= ERRORS_GIVEN_FOR_SIMPLICITY * gain.error
     }
 
     /// Whether the later slice shows that this one costs next to nothing beside another.
     fn costs_little_beside(&self, other: &Step) -> bool {
-        let worse = &self.losses - &other.losses;
-        let error = worse.std(0.0) / (worse.len() as f64).sqrt();
-        self.loss() - other.loss() + ERRORS_FOR_SENSE * error <= LOSS_GIVEN_FOR_SENSE
+        let gain = Gain::of(&other.losses, &self.losses);
+        gain.mean + ERRORS_FOR_SENSE * gain.error <= LOSS_GIVEN_FOR_SENSE
     }
 }
 
@@ -355,10 +374,8 @@ impl<'d> Choosing<'d> {
 
     /// Whether the later slice shows more than chance in favour of the first.
     fn foretells_better(&self, half: &Terms, all: &Terms) -> bool {
-        let gains = self.losses_at_level(all) - self.losses_at_level(half);
-        let n = gains.len() as f64;
-        let error = gains.std(0.0) / n.sqrt();
-        gains.sum() / n > GAIN_FOR_FORGETTING.max(ERRORS_FOR_FORGETTING * error)
+        let gain = Gain::of(&self.losses_at_level(half), &self.losses_at_level(all));
+        gain.is_clear(GAIN_FOR_FORGETTING, ERRORS_FOR_FORGETTING)
     }
 
     fn losses_at_level(&self, terms: &Terms) -> Array1<f64> {

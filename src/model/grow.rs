@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ndarray::{Array1, Array2, Axis, concatenate};
 
-use super::choose::{DIRECTION_ERRORS, Order, Scale, in_parallel, losses_at_level, no_convergence};
+use super::choose::{Gain, Order, Scale, direction, in_parallel, losses_at_level, no_convergence};
 use super::curvature::{Minimum, Score};
 use super::dataset::Dataset;
 use super::design::{Spec, ascending, curve, product, quantile};
@@ -87,12 +87,12 @@ impl<'d> Grower<'d> {
             let values = || early.iter().map(|row| dataset.rows[[*row, column]]);
             let finite = ascending(values());
             let cap = quantile(&finite, FACTOR_QUANTILE);
-            let capped = values().map(|x| Transform::Cap { at: cap }.apply(x)).collect();
+            let capped: Array1<f64> = values().map(|x| Transform::Cap { at: cap }.apply(x)).collect();
             let mut grid = GRID_QUANTILES.map(|q| quantile(&finite, q)).to_vec();
             grid.extend(values().find(|x| x.is_infinite()));
             grid.dedup();
             let curve = curve(column, &dataset.names[column], &finite);
-            Shape { curve, cap, grid, direction: direction(capped, &early_churned) }
+            Shape { curve, cap, grid, direction: direction(capped.view(), &early_churned) }
         });
         Grower { dataset, early, later, early_churned, later_churned, shapes, alpha, order }
     }
@@ -114,8 +114,8 @@ impl<'d> Grower<'d> {
             let tried = in_parallel(promising.len(), |n| {
                 let (larger, guess) = self.with(&table, &judged.minimum.weights(), &promising[n]);
                 let tried = self.judge(&larger, Some(&guess)).ok()?;
-                let sensible = |spec: &Spec| self.makes_sense(&larger, &tried.minimum, spec);
-                (self.order == Order::Strength || promising[n].iter().all(sensible)).then_some(tried)
+                let makes_sense = || self.makes_sense(&larger, &tried.minimum, &promising[n]);
+                (self.order == Order::Strength || makes_sense()).then_some(tried)
             });
             let tried = tried.into_iter().enumerate().filter_map(|(n, tried)| Some((n, tried?)));
             let loss = |of: &Judged| of.losses_at_level.sum();
@@ -189,13 +189,15 @@ impl<'d> Grower<'d> {
         (Table { specs, deviations, early, later }, Weights { intercept: weights.intercept, weights: guess })
     }
 
-    /// Whether the features of a term, with all else as it is, move churn the way they do alone: in nearly all steps
+    /// Whether the features of these terms, with all else as it is, move churn the way they do alone: in nearly all steps
     /// from their low values to their high ones, of customers as they come.
-    fn makes_sense(&self, table: &Table, minimum: &Minimum, term: &Spec) -> bool {
+    fn makes_sense(&self, table: &Table, minimum: &Minimum, terms: &[Spec]) -> bool {
         let weights = minimum.weights().weights;
         let step = self.early.len().div_ceil(SENSE_ROWS_MOST);
-        let columns = std::iter::once(term.column).chain(term.with.map(|(column, _)| column));
+        let of = |term: &Spec| std::iter::once(term.column).chain(term.with.map(|(column, _)| column));
+        let columns: BTreeSet<usize> = terms.iter().flat_map(of).collect();
         columns.into_iter().filter(|column| self.shapes[*column].direction != 0.0).all(|column| {
+            let Shape { grid, direction, .. } = &self.shapes[column];
             let own: Vec<usize> = (0..table.specs.len()).filter(|i| table.specs[*i].uses(column)).collect();
             let (mut along, mut against) = (0.0, 0.0);
             for row in self.early.iter().step_by(step) {
@@ -206,9 +208,9 @@ impl<'d> Grower<'d> {
                         .map(|i| weights[*i] / table.deviations[*i] * table.specs[*i].value(row.view()))
                         .sum()
                 };
-                let logits: Vec<f64> = self.shapes[column].grid.iter().map(|value| logit(*value)).collect();
+                let logits: Vec<f64> = grid.iter().map(|value| logit(*value)).collect();
                 for pair in logits.windows(2) {
-                    let rise = (pair[1] - pair[0]) * self.shapes[column].direction;
+                    let rise = (pair[1] - pair[0]) * direction;
                     *(if rise < 0.0 { &mut against } else { &mut along }) += rise.abs();
                 }
             }
@@ -233,21 +235,11 @@ impl<'d> Grower<'d> {
     }
 }
 
-/// The sign of the correlation with churn, if it is clear.
-fn direction(x: Array1<f64>, churned: &[bool]) -> f64 {
-    let c: Array1<f64> = churned.iter().map(|churned| f64::from(*churned)).collect();
-    let (n, x, c) = (c.len() as f64, &x - x.sum() / x.len() as f64, &c - c.sum() / c.len() as f64);
-    let r = x.dot(&c) / (x.dot(&x) * c.dot(&c)).sqrt();
-    if r.abs() * n.sqrt() >= DIRECTION_ERRORS { r.signum() } else { 0.0 }
-}
-
 impl Judged {
     /// By who churns, and without a loss in how many do.
     fn clearly_beats(&self, other: &Judged) -> bool {
-        let gains = &other.losses_at_level - &self.losses_at_level;
-        let n = gains.len() as f64;
-        let error = gains.std(0.0) / n.sqrt();
-        self.loss <= other.loss && gains.sum() / n >= GAIN_LEAST.max(ERRORS_LEAST * error)
+        let gain = Gain::of(&self.losses_at_level, &other.losses_at_level);
+        self.loss <= other.loss && gain.is_clear(GAIN_LEAST, ERRORS_LEAST)
     }
 }
 
