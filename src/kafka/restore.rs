@@ -255,9 +255,7 @@ impl Restoring<'_> {
             )));
         }
         reading.engine.set_plan(Arc::clone(self.plan));
-        let records = self.read_topic(readers, partition, (from, end), &mut reading, cancelled)?;
-        let (engine, found) = reading.finish()?;
-        let _ = self.faults.at("state_read");
+        let (records, engine, found) = self.read_on(readers, partition, (from, end), reading, cancelled)?;
         Ok((self.agree(readers, partition, engine, found, taken_at)?, records))
     }
 
@@ -271,10 +269,9 @@ impl Restoring<'_> {
     ) -> Result<State, Interrupted> {
         let taken_at = wall_now();
         let bounds = self.bounds(readers, partition)?;
-        let mut reading = self.reading(partition);
-        restored.records += self.read_topic(readers, partition, bounds, &mut reading, cancelled)?;
-        let (engine, found) = reading.finish()?;
-        let _ = self.faults.at("state_read");
+        let reading = self.reading(partition);
+        let (records, engine, found) = self.read_on(readers, partition, bounds, reading, cancelled)?;
+        restored.records += records;
         self.agree(readers, partition, engine, found, taken_at)
     }
 
@@ -326,9 +323,9 @@ impl Restoring<'_> {
             }
             reading.take(header.from, key, Some(value)).map_err(Unfit::from)
         })?;
-        read.records = self.read_topic(readers, partition, (header.from, end), &mut reading, cancelled)?;
-        let (engine, found) = reading.finish()?;
-        let _ = self.faults.at("state_read");
+        let (records, engine, found) =
+            self.read_on(readers, partition, (header.from, end), reading, cancelled)?;
+        read.records = records;
         let Some(marker) = &found.marker else {
             return Err(Unfit::Why(
                 "the topic has no commit marker from its offset on: it is another topic".into(),
@@ -375,15 +372,16 @@ impl Restoring<'_> {
     }
 
     /// Reads a partition of the state topic from one offset up to another, open transactions included: what they
-    /// wrote is waited for, until it is committed or gone. Returns the number of records.
-    fn read_topic(
+    /// wrote is waited for, until it is committed or gone. Returns the number of records, and what all of it makes with
+    /// what was read before.
+    fn read_on(
         &self,
         readers: &Readers,
         partition: i32,
         (from, end): (i64, i64),
-        reading: &mut Reading,
+        mut reading: Reading,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<u64, Interrupted> {
+    ) -> Result<(u64, Engine, Found), Interrupted> {
         let reader = &readers.reader;
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(self.state_topic, partition, Offset::Offset(from))?;
@@ -405,7 +403,9 @@ impl Restoring<'_> {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
-        Ok(records)
+        let (engine, found) = reading.finish()?;
+        let _ = self.faults.at("state_read");
+        Ok((records, engine, found))
     }
 
     fn reading(&self, partition: i32) -> Reading {
