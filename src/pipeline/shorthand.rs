@@ -26,6 +26,9 @@ const TEXT_BYTES_MOST: usize = 512;
 
 const HOURS_A_DAY: u64 = 24;
 
+/// Bytes of the greatest `u64`.
+const LONGEST_NUMBER: usize = 10;
+
 /// The phrases of one partition.
 #[derive(Debug, Default)]
 pub struct Shorthand {
@@ -281,7 +284,10 @@ fn get_list(
 fn get_canonical(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let start = *at;
     let number = get_u64(bytes, at);
-    (*at <= bytes.len() && *at - start == len_u64(number)).then_some(number)
+    let written = bytes.get(start..*at)?;
+    // Of a tenth byte only the lowest bit has room in the number.
+    let all_kept = written.len() < LONGEST_NUMBER || written[LONGEST_NUMBER - 1] <= 1;
+    (all_kept && written.len() == len_u64(number)).then_some(number)
 }
 
 /// Short strings and their numbers. A string stands in the lower bytes of a word, its length and what it holds in the
@@ -380,6 +386,16 @@ mod tests {
                 panes::pack(&panes, &mut packed);
                 check(&mut shorthand, &packed);
             }
+        }
+    }
+
+    #[test]
+    fn a_number_with_more_bits_than_there_is_room_for_stands_as_it_is() {
+        for last in 0..=u8::MAX {
+            let mut list = vec![0, 0];
+            list.extend([0x80; LONGEST_NUMBER - 1]);
+            list.extend([last, 0]);
+            check(&mut Shorthand::default(), &list);
         }
     }
 
