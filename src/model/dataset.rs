@@ -2,6 +2,8 @@
 //!
 //! Building them from events is not done here.
 
+use std::collections::BTreeMap;
+
 use ndarray::Array2;
 
 use super::value::ValueModel;
@@ -12,6 +14,11 @@ use crate::time::{Ts, format_rfc3339};
 pub const EXAMPLES_LEAST: usize = 100;
 /// Churners, and stayers, on each side of the split.
 pub const CLASS_LEAST: usize = 10;
+
+/// The latest of so many parts of the cuts; and a cut with no more examples than this is whole.
+const LATEST_OF: usize = 3;
+const EVENED_LEAST: usize = 2_000;
+
 /// Labelled examples: one row per customer and cut.
 #[derive(Clone, Debug)]
 pub struct Dataset {
@@ -86,6 +93,23 @@ impl Dataset {
         }
     }
 
+    /// The rows that are learned from: of a cut with more examples than the latest cuts have, only as many. Whoever is
+    /// scored later will be like those of the latest cuts, and the many of another time would outvote them.
+    pub(super) fn evened(&self) -> Vec<usize> {
+        let mut cuts: BTreeMap<Ts, Vec<usize>> = BTreeMap::new();
+        self.at.iter().enumerate().for_each(|(i, at)| cuts.entry(*at).or_default().push(i));
+        let latest = cuts.len().div_ceil(LATEST_OF);
+        let most = cuts.values().rev().take(latest).map(Vec::len).sum::<usize>().div_ceil(latest.max(1));
+        let most = most.max(EVENED_LEAST);
+        let evenly = |rows: &Vec<usize>| {
+            let (n, most) = (rows.len(), most.min(rows.len()));
+            (0..n).filter(|i| i * most / n != (i + 1) * most / n).map(|i| rows[i]).collect::<Vec<_>>()
+        };
+        let mut rows: Vec<usize> = cuts.values().flat_map(evenly).collect();
+        rows.sort_unstable();
+        rows
+    }
+
     pub(super) fn base_rate(&self, rows: &[usize]) -> f64 {
         rows.iter().filter(|i| self.label[**i]).count() as f64 / rows.len() as f64
     }
@@ -93,5 +117,31 @@ impl Dataset {
     pub(super) fn span(&self, rows: &[usize]) -> (Ts, Ts) {
         let at = || rows.iter().map(|i| self.at[*i]);
         (at().min().unwrap_or(0), at().max().unwrap_or(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_of_another_time_do_not_outvote_those_of_the_latest_cuts() {
+        let sizes = [9_000, 3_000, 1_000, 2_600, 2_400, 2_500];
+        let at: Vec<Ts> = sizes.iter().zip(0..).flat_map(|(n, at)| std::iter::repeat_n(at, *n)).collect();
+        let n = at.len();
+        let dataset = Dataset {
+            names: vec!["x".into()],
+            rows: Array2::zeros((n, 1)),
+            label: vec![false; n],
+            at,
+            customer: vec![0; n],
+            foretold: None,
+        };
+        let rows = dataset.evened();
+        assert!(rows.is_sorted());
+        let left = |at: Ts| rows.iter().filter(|i| dataset.at[**i] == at).count();
+        assert_eq!([0, 1, 2, 3, 4, 5].map(left), [2_450, 2_450, 1_000, 2_450, 2_400, 2_450]);
+        // Of all parts of a cut alike.
+        assert_eq!(rows.iter().filter(|i| **i < 4_500).count(), 1_225);
     }
 }

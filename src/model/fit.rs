@@ -20,6 +20,7 @@ use super::choose::{
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Designs, Spec, candidates};
 use super::grow::Grower;
+use super::levels::{beside, levels};
 use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
@@ -131,7 +132,7 @@ impl FitValidParams {
         dataset.swap_foretold();
         let mut choice = self.choose(dataset, &split)?;
         dataset.swap_foretold();
-        let refitted = refit(dataset, &mut choice)?;
+        let refitted = refit(dataset, &split.rows, &mut choice)?;
         dataset.swap_foretold();
         let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
@@ -174,8 +175,9 @@ impl FitValidParams {
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let reach = self.about.lead + self.about.horizon;
         let mut cuts: BTreeMap<Ts, Classes> = BTreeMap::new();
-        for (at, churned) in dataset.at.iter().zip(&dataset.label) {
-            cuts.entry(*at).or_default().add(*churned);
+        let rows = dataset.evened();
+        for i in &rows {
+            cuts.entry(dataset.at[*i]).or_default().add(dataset.label[*i]);
         }
         let sides = |from: Ts| {
             let early = cuts.range(..=from.saturating_sub(reach)).map(|(_, classes)| *classes).sum();
@@ -191,10 +193,9 @@ impl FitValidParams {
         let worthy = cuts.keys().filter_map(|from| Some((*from, worth(from)?)));
         let best = worthy.max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (from, _) = best.ok_or_else(|| self.no_split(dataset, &cuts.into_keys().collect()))?;
-        let rows = 0..dataset.label.len();
-        let (later, before): (Vec<usize>, Vec<usize>) = rows.partition(|i| dataset.at[*i] >= from);
+        let (later, before): (Vec<usize>, Vec<usize>) = rows.iter().partition(|i| dataset.at[**i] >= from);
         let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= from).collect();
-        Ok(Split { early, later, from })
+        Ok(Split { early, later, from, rows })
     }
 
     fn no_split(&self, dataset: &Dataset, cuts: &BTreeSet<Ts>) -> Error {
@@ -331,6 +332,8 @@ pub(super) struct Split {
     pub(super) early: Vec<usize>,
     pub(super) later: Vec<usize>,
     from: Ts,
+    /// Both, and those between: all that are learned from.
+    rows: Vec<usize>,
 }
 
 /// The rows a fit looks at: all, or those of the later half of their period.
@@ -342,9 +345,8 @@ fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> 
 
 /// The fit to everything. More rows can turn a weight that was next to nothing on the rows that were chosen on: the
 /// features of such weights leave, unless the fit is clearly worse without them.
-fn refit(dataset: &Dataset, choice: &mut Choice) -> Result<Fitted> {
-    let all: Vec<usize> = (0..dataset.label.len()).collect();
-    let rows = remembered(dataset, &all, choice);
+fn refit(dataset: &Dataset, rows: &[usize], choice: &mut Choice) -> Result<Fitted> {
+    let rows = remembered(dataset, rows, choice);
     let whole = Fitted::on(dataset, rows.clone(), choice)?;
     let (mut fewer, mut without) = (choice.clone(), None);
     while fewer.drop_turned(&without.as_ref().unwrap_or(&whole).weights.weights) {
@@ -379,7 +381,10 @@ impl Fitted {
         let scale = Scale::of(x.view());
         scale.apply(&mut x);
         let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
+        let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
+        let x = beside(&x, &levels(&at, choice.alpha));
         let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
+        let weights = weights.first(choice.specs.len());
         Ok(Fitted { rows, specs: choice.specs.clone(), scale, weights })
     }
 

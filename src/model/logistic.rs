@@ -6,7 +6,7 @@
 
 use linfa::traits::Fit;
 use linfa_logistic::LogisticRegression;
-use ndarray::{Array1, Array2, Axis, array, concatenate};
+use ndarray::{Array1, Array2, Axis, array, concatenate, s};
 
 use super::artifact::Calibration;
 use super::isotonic::Isotonic;
@@ -27,6 +27,12 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// Of the first so many columns alone.
+    pub(super) fn first(mut self, columns: usize) -> Weights {
+        self.weights = self.weights.slice(s![..columns]).to_owned();
+        self
+    }
+
     pub fn logits(&self, x: &Array2<f64>) -> Array1<f64> {
         x.dot(&self.weights) + self.intercept
     }

@@ -20,6 +20,7 @@ mod curvature;
 mod grow;
 pub mod logistic;
 pub mod isotonic;
+mod levels;
 pub mod metrics;
 pub mod recalibrate;
 pub mod reference;

@@ -11,6 +11,8 @@ use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
 
 /// More cuts than this only repeat each other.
 pub const CUTS_MOST: i64 = 24;
+/// Of the default catalogue: 90 days.
+const LONGEST_WINDOW: Ts = 90 * DAY_MS;
 /// The share of events that may lie before the first day that counts: a few wrong clocks are no history.
 const STRAY_SHARE: f64 = 0.001;
 
@@ -69,8 +71,7 @@ pub fn unseen(task: &Task, span: &Span, model: Option<&Model>) -> Result<Vec<Ts>
         return usable(task, span);
     }
     let last = span.last.saturating_sub(task.reach());
-    // Windows and rhythms need a past, as in training.
-    let history = task.horizon.max(task.active_within).min((last - span.first) / 2);
+    let history = past(task).min((last - span.first) / 2);
     let first = match model {
         Some(model) if span.last > model.training.first_cut => model.created,
         _ => span.first.saturating_add(history),
@@ -89,6 +90,12 @@ pub fn unseen(task: &Task, span: &Span, model: Option<&Model>) -> Result<Vec<Ts>
     let steps = ((last - first) / (task.horizon / 2).max(1)).min(CUTS_MOST - 1);
     let at = |i: i64| first + ((last - first) as i128 * i128::from(i) / i128::from(steps.max(1))) as i64;
     Ok((0..=steps).map(at).collect())
+}
+
+/// Windows and rhythms need a past: as long as customers may have been silent and still be examples, or as the longest
+/// window where that is enough.
+fn past(task: &Task) -> Ts {
+    task.horizon.max(task.active_within.min(LONGEST_WINDOW))
 }
 
 fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
@@ -113,8 +120,8 @@ fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     Ok(cuts)
 }
 
-/// Steps of half a horizon, wider where there would be too many. History is as long as customers may have been
-/// silent and still be examples, shorter where two cuts a reach apart (for the split) would not fit otherwise.
+/// Steps of half a horizon, wider where there would be too many. The past is shorter where two cuts a reach apart (for
+/// the split) would not fit otherwise.
 fn spread(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     let room = span.last - span.first - task.reach();
     if room <= task.reach() {
@@ -131,10 +138,7 @@ fn spread(task: &Task, span: &Span) -> Result<Vec<Ts>> {
         ))
         .hint("give a longer history, or a shorter --horizon"));
     }
-    let history = task
-        .horizon
-        .max(task.active_within)
-        .min((room - task.reach() * 3 / 2).max((room - task.reach()) / 2));
+    let history = past(task).min((room - task.reach() * 3 / 2).max((room - task.reach()) / 2));
     let (first, last) = (span.first + history, span.last - task.reach());
     let steps = ((last - first) / (task.horizon / 2).max(1)).clamp(2, CUTS_MOST - 1);
     let at = |i: i64| first + ((last - first) as i128 * i128::from(i) / i128::from(steps)) as i64;
