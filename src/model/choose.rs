@@ -35,7 +35,7 @@ const GAIN_FOR_FORGETTING: f64 = 1e-4;
 const ERRORS_FOR_FORGETTING: f64 = 2.0;
 /// Weights that all point where their features do alone may cost so many nats per example, and it must be shown that
 /// they cost no more: by so many standard errors of the difference.
-pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 1e-3;
+pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 2e-3;
 const ERRORS_FOR_SENSE: f64 = 1.0;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
