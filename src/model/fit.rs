@@ -20,7 +20,7 @@ use super::choose::{
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Designs, Spec, candidates};
 use super::grow::Grower;
-use super::levels::{beside, levels};
+use super::levels::levels;
 use super::logistic::{self, Way, Weights, calibration_that_helps, intercept_for_rate, sigmoid};
 use super::metrics::{Bootstrap, Report, log_loss, report};
 use super::reference::{Bins, Reference};
@@ -382,7 +382,7 @@ impl Fitted {
         scale.apply(&mut x);
         let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
         let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
-        let x = beside(&x, &levels(&at, choice.alpha));
+        x.append(Axis(1), levels(&at, choice.alpha).view()).map_err(|e| Error::world(e.to_string()))?;
         let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
         let weights = weights.first(choice.specs.len());
         Ok(Fitted { rows, specs: choice.specs.clone(), scale, weights })

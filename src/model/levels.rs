@@ -7,39 +7,35 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, Axis, ShapeBuilder, concatenate};
+use ndarray::{Array2, ShapeBuilder};
 
 use crate::time::Ts;
 
 /// How far levels lie apart before anything is known of them, in log odds: as far as seasons do.
 const DEVIATION: f64 = 0.3;
 
-/// By row and cut: of a size that makes the penalty on the weights one over the square of [`DEVIATION`] on the levels.
+/// Neighbouring cuts share a level where there are more: each takes eight bytes of every example, and only of those that
+/// were asked for are there more.
+const LEVELS_MOST: usize = 24;
+
+/// By row and level: of a size that makes the penalty on the weights one over the square of [`DEVIATION`] on the levels.
 /// No column where there is but one cut.
 pub(super) fn levels(at: &[Ts], alpha: f64) -> Array2<f64> {
     let mut columns: BTreeMap<Ts, usize> = at.iter().map(|at| (*at, 0)).collect();
-    columns.values_mut().enumerate().for_each(|(column, place)| *place = column);
-    if columns.len() < 2 {
-        columns.clear();
+    let (cuts, levels) = (columns.len(), columns.len().min(LEVELS_MOST));
+    columns.values_mut().enumerate().for_each(|(cut, column)| *column = cut * levels / cuts);
+    let mut x = Array2::zeros((at.len(), if levels < 2 { 0 } else { levels }).f());
+    for (row, at) in at.iter().enumerate().filter(|_| levels > 1) {
+        x[[row, columns[at]]] = DEVIATION * alpha.sqrt();
     }
-    let mut levels = Array2::zeros((at.len(), columns.len()).f());
-    for (row, at) in at.iter().enumerate() {
-        if let Some(column) = columns.get(at) {
-            levels[[row, *column]] = DEVIATION * alpha.sqrt();
-        }
-    }
-    levels
-}
-
-/// The columns of both, one after the other in memory.
-pub(super) fn beside(x: &Array2<f64>, more: &Array2<f64>) -> Array2<f64> {
-    concatenate![Axis(0), x.t(), more.t()].reversed_axes()
+    x
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::logistic::{fit, sigmoid};
     use super::*;
+    use ndarray::Axis;
     use rand_pcg::Pcg64;
     use rand_pcg::rand_core::{Rng, SeedableRng};
 
@@ -55,7 +51,9 @@ mod tests {
         let churned: Vec<bool> = at.iter().map(|at| uniform() < sigmoid(0.4 * *at as f64 - 0.6)).collect();
         let alone = fit(&age, &churned, 10.0).unwrap();
         assert!(alone.weights[0] > 0.25, "{alone:?}");
-        let x = beside(&age, &levels(&at, 10.0));
+        let mut x = Array2::zeros((ROWS, 0).f());
+        x.append(Axis(1), age.view()).unwrap();
+        x.append(Axis(1), levels(&at, 10.0).view()).unwrap();
         assert!(x.t().is_standard_layout() && x.ncols() == 1 + CUTS);
         let told_apart = fit(&x, &churned, 10.0).unwrap();
         assert!(told_apart.weights[0].abs() < 0.12, "{told_apart:?}");
@@ -66,5 +64,17 @@ mod tests {
     #[test]
     fn one_cut_has_no_level_of_its_own() {
         assert_eq!(levels(&[7, 7, 7], 1.0).dim(), (3, 0));
+        assert_eq!(levels(&[], 1.0).dim(), (0, 0));
+    }
+
+    #[test]
+    fn neighbouring_cuts_share_a_level_where_there_are_many() {
+        let at: Vec<Ts> = (0..100).collect();
+        let levels = levels(&at, 1.0);
+        assert_eq!(levels.ncols(), LEVELS_MOST);
+        assert!(levels.rows().into_iter().all(|row| row.sum() == DEVIATION));
+        let sizes: Vec<f64> = levels.columns().into_iter().map(|column| column.sum() / DEVIATION).collect();
+        assert!(sizes.iter().all(|rows| (4.0..=5.1).contains(rows)), "{sizes:?}");
+        assert!(levels[[0, 0]] > 0.0 && levels[[99, LEVELS_MOST - 1]] > 0.0);
     }
 }
