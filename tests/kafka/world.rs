@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use stagecast::event::Source;
 use stagecast::simulate::{Settings, Simulation};
-use stagecast::time::{format_rfc3339, parse_rfc3339};
+use stagecast::time::{Tick, format_rfc3339, parse_rfc3339, sleep};
 
 use crate::broker::RealKafka;
 use crate::checker::{self, by_customer};
@@ -20,6 +20,7 @@ use crate::records::{Isolation, Record, fresh};
 pub const UNTIL: &str = "2025-12-01T00:00:00Z";
 pub const OUTPUTS: [&str; 4] = ["stage-changes", "churn-scores", "churn-alerts", "churn-outcomes"];
 const PATIENCE: Duration = Duration::from_secs(120);
+const MARKERS_MAX: Duration = Duration::from_secs(5);
 
 pub struct World {
     pub kafka: &'static RealKafka,
@@ -87,7 +88,18 @@ impl World {
         let mut process = self.start("box-0", args, env);
         let code = process.exit_code(PATIENCE);
         assert_eq!(code, Some(0), "{args:?}: {}{}", process.stdout(), process.stderr());
+        self.await_markers();
         process.stdout() + &process.stderr()
+    }
+
+    /// A commit is answered before its markers stand in every partition: who reads at once may miss the last
+    /// transaction. One that stays open is no affair of this place.
+    fn await_markers(&self) {
+        let ends = |isolation| OUTPUTS.map(|name| self.kafka.ends(&self.topic(name), isolation));
+        let started = Tick::now();
+        while ends(Isolation::Committed) != ends(Isolation::Uncommitted) && started.elapsed() < MARKERS_MAX {
+            sleep(Duration::from_millis(20));
+        }
     }
 
     /// Simulated customers, in the world and in a folder for replay.
