@@ -4,8 +4,7 @@
 //! Owns where the records are read from, files or topics. What is made of them is [`study`]'s, and
 //! [`statistics`]'.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -15,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::kafka::bounded;
 use crate::kafka::history::History;
-use crate::replay::{Inputs, Merged};
+use crate::replay::{Inputs, Merged, find, reader};
 use crate::setup;
 use crate::time::{Ts, parse_rfc3339};
 use crate::training::Skipped;
@@ -199,18 +198,12 @@ fn take_events(events: &mut Merged<'_>, study: &mut Study, progress: &dyn Fn(u64
 }
 
 fn holds_events(folder: &Path) -> bool {
-    Source::ALL.iter().any(|source| find(folder, source.name()).is_some())
-}
-
-/// The file of this name, plain or gzip.
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
-    let endings = ["ndjson", "ndjson.gz"].into_iter();
-    endings.map(|ending| folder.join(format!("{name}.{ending}"))).find(|path| path.exists())
+    Source::ALL.iter().any(|source| !matches!(find(folder, source.name()), Ok(None)))
 }
 
 /// Hands out the lines of a file, if it is there.
 pub fn read_file(folder: &Path, name: &str, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<()> {
-    match find(folder, name) {
+    match find(folder, name)? {
         Some(path) => read_lines(&path, take),
         None => Ok(()),
     }
@@ -218,12 +211,7 @@ pub fn read_file(folder: &Path, name: &str, take: &mut dyn FnMut(&[u8]) -> Resul
 
 /// Hands out the lines of a file, plain or gzip; a line that is refused ends the reading with its number.
 pub fn read_lines(path: &Path, take: &mut dyn FnMut(&[u8]) -> Result<(), String>) -> Result<()> {
-    let file = File::open(path).map_err(|e| Error::io("open", path, &e))?;
-    let plain: Box<dyn Read> = match path.extension().is_some_and(|ending| ending == "gz") {
-        true => Box::new(flate2::read::MultiGzDecoder::new(file)),
-        false => Box::new(file),
-    };
-    for (number, line) in BufReader::with_capacity(1 << 18, plain).split(b'\n').enumerate() {
+    for (number, line) in reader(path)?.split(b'\n').enumerate() {
         let line = line.map_err(|e| Error::io("read", path, &e))?;
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;

@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     pub check: Option<PathBuf>,
 
-    /// Overwrites the outputs of an earlier replay
+    /// Writes into a folder that holds other files than the outputs of an earlier replay
     #[arg(long)]
     pub force: bool,
 }

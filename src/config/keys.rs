@@ -47,7 +47,7 @@ pub const KEYS: [Key; 62] = [
     ("commit.catch_up", "the same while a backlog is worked off: fewer, larger transactions"),
     ("commit.max_records", "records after which a transaction is committed early"),
     ("commit.max_bytes", "bytes after which a transaction is committed early"),
-    ("time.clock", "wall, or events: time is what the events say, as in replays"),
+    ("time.clock", "wall, or events: time is what the events say, however far ahead of the wall clock"),
     ("time.grace", "how long silence waits for events that are late"),
     ("time.max_future", "how far past the wall clock an event may lie before it is a dead letter"),
     ("features.file", "catalogue on top of the one that ships; empty: none"),

@@ -239,8 +239,12 @@ fn constant(p: f64) -> Constant {
 }
 
 fn recency(label: Label, dataset: &Dataset) -> Option<Ranking> {
-    let score = examples::recency(dataset, label)?.to_vec();
+    let mut score = examples::recency(dataset, label)?.to_vec();
     let churned = &dataset.label;
+    // Where those who were silent longest stay, as who never learned may never cancel, silence speaks for staying.
+    if metrics::roc_auc(&score, churned)? < 0.5 {
+        score.iter_mut().for_each(|days| *days = -*days);
+    }
     Some(Ranking {
         roc_auc: metrics::roc_auc_interval(&score, churned, &dataset.customer, Bootstrap::default())?,
         pr_auc: metrics::pr_auc(&score, churned)?,

@@ -2,7 +2,7 @@
 //!
 //! Owns the grammar of `features.toml`. What a declaration means in memory is [`super::layout`]'s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -222,7 +222,7 @@ struct RawFile {
     #[serde(default)]
     feature: Vec<toml::Spanned<RawFeature>>,
     #[serde(flatten)]
-    other: std::collections::BTreeMap<String, toml::Value>,
+    other: BTreeMap<String, toml::Value>,
 }
 
 fn yes() -> bool {
@@ -230,7 +230,6 @@ fn yes() -> bool {
 }
 
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawFeature {
     name: String,
     source: Option<OneOrMany>,
@@ -238,7 +237,11 @@ struct RawFeature {
     agg: String,
     field: Option<String>,
     windows: Option<Vec<String>>,
+    #[serde(flatten)]
+    other: BTreeMap<String, toml::Value>,
 }
+
+const FEATURE_KEYS: [&str; 6] = ["name", "source", "types", "agg", "field", "windows"];
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -258,10 +261,17 @@ fn parse(file: &str, text: &str) -> Result<Parsed, Error> {
         let near = did_you_mean(key, ["feature", "default"]);
         problems.push(format!("{file}: unknown key `{key}`{near}"));
     }
-    let mut declarations = Vec::new();
+    let (mut declarations, mut lines) = (Vec::new(), BTreeMap::new());
     for feature in raw.feature {
         let line = line_of(text, &feature.span());
-        match checked(feature.into_inner()) {
+        let feature = feature.into_inner();
+        if let Some(first) = lines.insert(feature.name.clone(), line) {
+            problems.push(format!(
+                "{file}:{line}: feature `{}` is declared in line {first} already",
+                feature.name
+            ));
+        }
+        match checked(feature) {
             Ok(declaration) => declarations.push(declaration),
             Err(problem) => problems.push(format!("{file}:{line}: {problem}")),
         }
@@ -282,6 +292,9 @@ fn checked(raw: RawFeature) -> Result<Declaration, String> {
     let snake = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(snake) || name.as_bytes()[0].is_ascii_digit() {
         return Err(format!("feature name `{name}` is not snake_case of at most 64 bytes"));
+    }
+    if let Some(key) = raw.other.keys().next() {
+        return Err(format!("feature `{name}`: unknown key `{key}`{}", did_you_mean(key, FEATURE_KEYS)));
     }
     let agg = AGGS.iter().find(|(known, _)| *known == raw.agg).map(|(_, agg)| *agg).ok_or_else(|| {
         format!("feature `{name}`: unknown agg `{}`{}", raw.agg, did_you_mean(&raw.agg, AGGS.map(|(n, _)| n)))
@@ -451,7 +464,10 @@ mod tests {
                 "[[feature]]\nname = \"x\"\nagg = \"count\"\nsource = \"clicks\"\nwindows=[\"7d\"]\n",
                 "unknown source `clicks`",
             ),
-            ("[[feature]]\nname = \"x\"\nagg = \"count\"\nwndows=[\"7d\"]\n", "unknown field `wndows`"),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"count\"\nwndows=[\"7d\"]\n",
+                "f.toml:1: feature `x`: unknown key `wndows` (did you mean `windows`?)",
+            ),
             ("[[featrue]]\nname = \"x\"\n", "unknown key `featrue` (did you mean `feature`?)"),
             ("[[feature]]\nname = \"p\"\nagg = \"days_since\"\nwindows=[\"7d\"]\n", "takes no windows"),
             ("[[feature]]\nname = \"p_churn\"\nagg = \"days_since\"\n", "reserved"),

@@ -348,8 +348,9 @@ impl Engine {
     fn is_repeated(&self, index: u32, id: u64, ts: Ts) -> bool {
         let horizon = self.plan.settings.dedupe_ms;
         let newest = self.plan.head.newest.get(self.store.row(index)).max(ts);
-        let inside = |seen: &Seen| newest - seen.ts <= horizon && (ts - seen.ts).abs() <= horizon;
-        self.store.customer(index).seen.iter().any(|seen| seen.id == id && inside(seen))
+        let told = Seen::of(id, ts, newest, horizon);
+        let near = |seen: &Seen| newest - seen.ts <= horizon && (told.ts - seen.ts).abs() <= horizon;
+        self.store.customer(index).seen.iter().any(|seen| seen.id == told.id && near(seen))
     }
 
     pub(super) fn remember(&mut self, index: u32, id: Option<u64>, ts: Ts) {
@@ -369,9 +370,7 @@ impl Engine {
                 seen.drain(..SEEN_MOST / 4);
             }
         }
-        if newest - ts <= horizon {
-            seen.push(Seen { id, ts });
-        }
+        seen.push(Seen::of(id, ts, newest, horizon));
     }
 
     /// Takes the event into windows, lifetime numbers and traits.

@@ -30,11 +30,22 @@ const AWAKE_SHARE: usize = 64;
 /// Room to take a transaction back that is kept in each list from one to the next, however little there was.
 const UNDO_KEPT_BYTES: usize = 16 * 1024;
 
-/// An event id that was seen, hashed, with its event time.
+/// An event id that was seen, hashed, and until when it counts: the dedupe horizon from `ts` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub id: u64,
     pub ts: Ts,
+}
+
+impl Seen {
+    /// An event is remembered by its own time. One so late that its time is outside the horizon already is remembered by
+    /// the newest of its customer, and known again where both its id and its time come again.
+    pub fn of(id: u64, ts: Ts, newest: Ts, horizon: i64) -> Seen {
+        if newest - ts <= horizon {
+            return Seen { id, ts };
+        }
+        Seen { id: xxhash_rust::xxh3::xxh3_64_with_seed(&ts.to_le_bytes(), id), ts: newest }
+    }
 }
 
 /// Where a customer's state is.

@@ -67,6 +67,29 @@ impl Inputs {
     }
 }
 
+/// The file of this name, plain or gzip. Both at once are an error: one of them would be passed over.
+pub fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
+    let [plain, packed] = ["ndjson", "ndjson.gz"].map(|ending| dir.join(format!("{name}.{ending}")));
+    match (plain.exists(), packed.exists()) {
+        (true, true) => {
+            let what = format!("{} and {} are both there", plain.display(), packed.display());
+            Err(Error::user(what).hint("put them into one file, or one of them elsewhere"))
+        }
+        (true, false) => Ok(Some(plain)),
+        (false, true) => Ok(Some(packed)),
+        (false, false) => Ok(None),
+    }
+}
+
+/// The lines of a file, plain or gzip by its name.
+pub fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>> {
+    let file = File::open(path).map_err(|e| Error::io("open", path, &e))?;
+    Ok(match path.extension().is_some_and(|ending| ending == "gz") {
+        true => Box::new(BufReader::with_capacity(1 << 18, flate2::read::MultiGzDecoder::new(file))),
+        false => Box::new(BufReader::with_capacity(1 << 18, file)),
+    })
+}
+
 impl Lanes for Inputs {
     fn lanes(&self) -> usize {
         self.lanes.len()
@@ -87,21 +110,9 @@ impl Lanes for Inputs {
 
 impl Lane {
     fn open(dir: &Path, source: Source) -> Result<Option<Lane>> {
-        for name in [format!("{}.ndjson", source.name()), format!("{}.ndjson.gz", source.name())] {
-            let path = dir.join(name);
-            let file = match File::open(&path) {
-                Ok(file) => file,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(Error::io("open", &path, &error)),
-            };
-            let reader: Box<dyn BufRead + Send> = if path.extension().is_some_and(|e| e == "gz") {
-                Box::new(BufReader::with_capacity(1 << 18, flate2::read::MultiGzDecoder::new(file)))
-            } else {
-                Box::new(BufReader::with_capacity(1 << 18, file))
-            };
-            return Ok(Some(Lane { path, reader, number: -1 }));
-        }
-        Ok(None)
+        let Some(path) = find(dir, source.name())? else { return Ok(None) };
+        let reader = reader(&path)?;
+        Ok(Some(Lane { path, reader, number: -1 }))
     }
 
     fn next(&mut self) -> Result<Option<RawRecord>> {

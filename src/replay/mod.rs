@@ -22,7 +22,7 @@ use crate::pipeline::plan::Plan;
 use crate::setup;
 use crate::time::Ts;
 
-pub use input::{Inputs, Line, RawRecord};
+pub use input::{Inputs, Line, RawRecord, find, reader};
 pub use merged::{Lanes, Merged, Rejected};
 pub use output::Output;
 

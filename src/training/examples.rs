@@ -70,13 +70,13 @@ pub struct Examples {
 }
 
 impl Examples {
-    /// ROC-AUC of recency alone over the cuts from `held_back_from` on.
+    /// ROC-AUC of recency alone over the cuts from `held_back_from` on, whichever way it points.
     pub fn recency_auc(&self, label: Label, held_back_from: Ts) -> Option<f64> {
         let recency = recency(&self.dataset, label)?;
         let rows = (0..self.dataset.label.len()).filter(|i| self.dataset.at[*i] >= held_back_from);
         let (score, churned): (Vec<f64>, Vec<bool>) =
             rows.map(|i| (recency[i], self.dataset.label[i])).unzip();
-        metrics::roc_auc(&score, &churned)
+        metrics::roc_auc(&score, &churned).map(|auc| auc.max(1.0 - auc))
     }
 }
 

@@ -177,7 +177,8 @@ pub fn history(world: &World, arrivals: &[Ev], until: Ts) -> History {
 /// The event ids of one customer that are remembered.
 struct Seen {
     horizon: i64,
-    ids: Vec<(String, Ts)>,
+    /// With the event's time and the newest of its customer when it came.
+    ids: Vec<(String, Ts, Ts)>,
     newest: Ts,
 }
 
@@ -187,15 +188,20 @@ impl Seen {
     }
 
     /// False for a repeated id within the horizon. The horizon reaches back from the newest event time, the
-    /// event at hand included, and to both sides of the event. A repetition changes nothing at all.
+    /// event at hand included, and to both sides of the event; of an event that came later than that, back to when it
+    /// came, and it is repeated by one of the same time. A repetition changes nothing at all.
     fn is_new(&mut self, event: &Ev) -> bool {
         let newest = self.newest.max(event.ts);
         if let Some(id) = &event.id {
-            let near = |ts: Ts| newest - ts <= self.horizon && (event.ts - ts).abs() <= self.horizon;
-            if self.ids.iter().any(|(known, ts)| known == id && near(*ts)) {
+            let is_late = newest - event.ts > self.horizon;
+            let repeats = |ts: Ts, at: Ts| match is_late {
+                true => at - ts > self.horizon && ts == event.ts && newest - at <= self.horizon,
+                false => newest - ts <= self.horizon && (event.ts - ts).abs() <= self.horizon,
+            };
+            if self.ids.iter().any(|(known, ts, at)| known == id && repeats(*ts, *at)) {
                 return false;
             }
-            self.ids.push((id.clone(), event.ts));
+            self.ids.push((id.clone(), event.ts, newest));
         }
         self.newest = newest;
         true
