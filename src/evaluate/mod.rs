@@ -235,7 +235,7 @@ fn one_class(dataset: &Dataset) -> Error {
 }
 
 fn constant(p: f64) -> Constant {
-    Constant { p, log_loss: -(p * libm::log(p) + (1.0 - p) * libm::log(1.0 - p)), brier: p * (1.0 - p) }
+    Constant { p, log_loss: metrics::entropy(p), brier: p * (1.0 - p) }
 }
 
 fn recency(label: Label, dataset: &Dataset) -> Option<Ranking> {

@@ -13,6 +13,7 @@ use super::dataset::Dataset;
 use super::design::{Design, Designs, Spec};
 use super::fit::{FitValidParams, Split};
 use super::logistic::{Weights, intercept_for_rate};
+use super::metrics::entropy;
 use super::transform::Transform;
 use crate::error::{Error, Result};
 use crate::time::Ts;
@@ -33,9 +34,9 @@ const RARE_PER_FEATURE: usize = 5;
 /// errors: half of the examples is much to give up for what may be chance.
 const GAIN_FOR_FORGETTING: f64 = 1e-4;
 const ERRORS_FOR_FORGETTING: f64 = 2.0;
-/// Weights that all point where their features do alone may cost so many nats per example, and it must be shown that
-/// they cost no more: by so many standard errors of the difference.
-pub(super) const LOSS_GIVEN_FOR_SENSE: f64 = 2e-3;
+/// Weights that all point where their features do alone may cost so large a share of what is told of churn at all, in nats
+/// per example, and it must be shown that they cost no more: by so many standard errors of the difference.
+const SHARE_GIVEN_FOR_SENSE: f64 = 0.01;
 const ERRORS_FOR_SENSE: f64 = 1.0;
 /// A correlation with churn below so many standard errors has no direction.
 const DIRECTION_ERRORS: f64 = 3.0;
@@ -123,10 +124,13 @@ struct Slice {
 }
 
 impl Slice {
+    fn churners(&self) -> usize {
+        self.churned.iter().filter(|churned| **churned).count()
+    }
+
     /// Rows of the rarer class.
     fn rarer(&self) -> usize {
-        let churned = self.churned.iter().filter(|c| **c).count();
-        churned.min(self.churned.len() - churned)
+        self.churners().min(self.churned.len() - self.churners())
     }
 
     fn directions(&self) -> Vec<f64> {
@@ -197,10 +201,10 @@ impl Step {
         gain.mean <= ERRORS_GIVEN_FOR_SIMPLICITY * gain.error
     }
 
-    /// Whether the later slice shows that this one costs next to nothing beside another.
-    fn costs_little_beside(&self, other: &Step) -> bool {
+    /// Whether the later slice, where so many churned, shows that this one costs next to nothing beside another.
+    fn costs_little_beside(&self, other: &Step, rate: f64) -> bool {
         let gain = Gain::of(&other.losses, &self.losses);
-        gain.mean + ERRORS_FOR_SENSE * gain.error <= LOSS_GIVEN_FOR_SENSE
+        gain.mean + ERRORS_FOR_SENSE * gain.error <= given_for_sense(other.loss(), rate)
     }
 }
 
@@ -240,7 +244,9 @@ impl<'d> Choosing<'d> {
     /// The best design, and which of its terms stay, at a middling penalty.
     pub(super) fn find(&self, params: &FitValidParams) -> Result<Found> {
         let [sense, strength] = self.shrink_all(params, params.middling_alpha())?;
-        let order = if sense.1.costs_little_beside(&strength.1) { Order::Sense } else { Order::Strength };
+        let rate = self.later.churners() as f64 / self.later.churned.len() as f64;
+        let order =
+            if sense.1.costs_little_beside(&strength.1, rate) { Order::Sense } else { Order::Strength };
         let (design, step) = if order == Order::Sense { sense } else { strength };
         let (specs, _) = self.described(&step.terms);
         Ok(Found { design: design.name.clone(), specs, order })
@@ -406,6 +412,11 @@ impl<'d> Choosing<'d> {
         strengths.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         strengths.into_iter().map(|(_, column)| column).collect()
     }
+}
+
+/// What sense may cost a model of such a loss, in nats per example, where so large a share churns.
+pub(super) fn given_for_sense(loss: f64, rate: f64) -> f64 {
+    SHARE_GIVEN_FOR_SENSE * (entropy(rate) - loss)
 }
 
 /// The losses on the later slice if its share of churners were known. Who churns is what terms are chosen for; how many

@@ -18,6 +18,8 @@ pub const CLASS_LEAST: usize = 10;
 /// The latest of so many parts of the cuts; and a cut with no more examples than this is whole.
 const LATEST_OF: usize = 3;
 const EVENED_LEAST: usize = 2_000;
+/// So many samples of evened cuts are learned from: each costs a fit.
+const SAMPLES_MOST: usize = 3;
 
 /// Labelled examples: one row per customer and cut.
 #[derive(Clone, Debug)]
@@ -94,20 +96,27 @@ impl Dataset {
     }
 
     /// The rows that are learned from: of a cut with more examples than the latest cuts have, only as many. Whoever is
-    /// scored later will be like those of the latest cuts, and the many of another time would outvote them.
-    pub(super) fn evened(&self) -> Vec<usize> {
+    /// scored later will be like those of the latest cuts, and the many of another time would outvote them. As many such
+    /// samples as it takes until nearly every row is in one: what a fit to each finds is averaged, so that no row is lost
+    /// (subbagging: Bühlmann and Yu 2002).
+    pub(super) fn evened(&self) -> Vec<Vec<usize>> {
         let mut cuts: BTreeMap<Ts, Vec<usize>> = BTreeMap::new();
         self.at.iter().enumerate().for_each(|(i, at)| cuts.entry(*at).or_default().push(i));
         let latest = cuts.len().div_ceil(LATEST_OF);
         let most = cuts.values().rev().take(latest).map(Vec::len).sum::<usize>().div_ceil(latest.max(1));
         let most = most.max(EVENED_LEAST);
-        let evenly = |rows: &Vec<usize>| {
+        let largest = cuts.values().map(Vec::len).max().unwrap_or(0);
+        let evenly = |rows: &Vec<usize>, sample: usize| {
             let (n, most) = (rows.len(), most.min(rows.len()));
-            (0..n).filter(|i| i * most / n != (i + 1) * most / n).map(|i| rows[i]).collect::<Vec<_>>()
+            let is_in = |i: &usize| (i + sample) * most / n != (i + sample + 1) * most / n;
+            (0..n).filter(is_in).map(|i| rows[i]).collect::<Vec<_>>()
         };
-        let mut rows: Vec<usize> = cuts.values().flat_map(evenly).collect();
-        rows.sort_unstable();
-        rows
+        let sample = |sample: usize| {
+            let mut rows: Vec<usize> = cuts.values().flat_map(|rows| evenly(rows, sample)).collect();
+            rows.sort_unstable();
+            rows
+        };
+        (0..largest.div_ceil(most).clamp(1, SAMPLES_MOST)).map(sample).collect()
     }
 
     pub(super) fn base_rate(&self, rows: &[usize]) -> f64 {
@@ -122,6 +131,8 @@ impl Dataset {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -137,11 +148,18 @@ mod tests {
             customer: vec![0; n],
             foretold: None,
         };
-        let rows = dataset.evened();
-        assert!(rows.is_sorted());
-        let left = |at: Ts| rows.iter().filter(|i| dataset.at[**i] == at).count();
-        assert_eq!([0, 1, 2, 3, 4, 5].map(left), [2_450, 2_450, 1_000, 2_450, 2_400, 2_450]);
-        // Of all parts of a cut alike.
-        assert_eq!(rows.iter().filter(|i| **i < 4_500).count(), 1_225);
+        let samples = dataset.evened();
+        assert_eq!(samples.len(), SAMPLES_MOST);
+        for rows in &samples {
+            assert!(rows.is_sorted());
+            let left = |at: Ts| rows.iter().filter(|i| dataset.at[**i] == at).count();
+            assert_eq!([0, 1, 2, 3, 4, 5].map(left), [2_450, 2_450, 1_000, 2_450, 2_400, 2_450]);
+            // Of all parts of a cut alike.
+            assert_eq!(rows.iter().filter(|i| **i < 4_500).count(), 1_225);
+        }
+        // Of a cut of 9,000 three samples have 7,350 together, and of smaller ones everybody.
+        let all: BTreeSet<usize> = samples.concat().into_iter().collect();
+        assert_eq!(all.iter().filter(|i| **i < 9_000).count(), 7_350);
+        assert_eq!(all.iter().filter(|i| **i >= 9_000).count(), n - 9_000);
     }
 }

@@ -15,7 +15,7 @@ use super::artifact::{
     Training,
 };
 use super::choose::{
-    CHOOSING_ROWS_MOST, Choice, Choosing, LOSS_GIVEN_FOR_SENSE, Scale, no_convergence, recent_from, thinned,
+    CHOOSING_ROWS_MOST, Choice, Choosing, Scale, given_for_sense, no_convergence, recent_from, thinned,
 };
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Designs, Spec, candidates};
@@ -132,9 +132,10 @@ impl FitValidParams {
         dataset.swap_foretold();
         let mut choice = self.choose(dataset, &split)?;
         dataset.swap_foretold();
-        let refitted = refit(dataset, &split.rows, &mut choice)?;
+        let refitted = refit(dataset, &split.samples, &mut choice)?;
         dataset.swap_foretold();
-        let held_back = Fitted::on(dataset, remembered(dataset, &split.early, &choice), &choice)?;
+        let held_back =
+            Fitted::on(dataset, remembered(dataset, &split.early_samples(dataset), &choice), &choice)?;
         let judged = self.judge(dataset, &split.later, &held_back)?;
         dataset.swap_foretold();
         self.write_down(dataset, &split, choice, refitted, judged, definitions)
@@ -175,8 +176,9 @@ impl FitValidParams {
     fn split(&self, dataset: &Dataset) -> Result<Split> {
         let reach = self.about.lead + self.about.horizon;
         let mut cuts: BTreeMap<Ts, Classes> = BTreeMap::new();
-        let rows = dataset.evened();
-        for i in &rows {
+        let samples = dataset.evened();
+        let rows = &samples[0];
+        for i in rows {
             cuts.entry(dataset.at[*i]).or_default().add(dataset.label[*i]);
         }
         let sides = |from: Ts| {
@@ -193,9 +195,10 @@ impl FitValidParams {
         let worthy = cuts.keys().filter_map(|from| Some((*from, worth(from)?)));
         let best = worthy.max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (from, _) = best.ok_or_else(|| self.no_split(dataset, &cuts.into_keys().collect()))?;
-        let (later, before): (Vec<usize>, Vec<usize>) = rows.iter().partition(|i| dataset.at[**i] >= from);
-        let early = before.into_iter().filter(|i| dataset.at[*i] + reach <= from).collect();
-        Ok(Split { early, later, from, rows })
+        let early_until = from - reach;
+        let early = rows.iter().copied().filter(|i| dataset.at[*i] <= early_until).collect();
+        let later = rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect();
+        Ok(Split { early, later, from, early_until, samples })
     }
 
     fn no_split(&self, dataset: &Dataset, cuts: &BTreeSet<Ts>) -> Error {
@@ -332,28 +335,42 @@ pub(super) struct Split {
     pub(super) early: Vec<usize>,
     pub(super) later: Vec<usize>,
     from: Ts,
-    /// Both, and those between: all that are learned from.
-    rows: Vec<usize>,
+    /// The last instant of an early cut.
+    early_until: Ts,
+    /// Both, and those between: all that are learned from. What is chosen on is of the first sample.
+    samples: Vec<Vec<usize>>,
+}
+
+impl Split {
+    fn early_samples(&self, dataset: &Dataset) -> Vec<Vec<usize>> {
+        let early =
+            |rows: &Vec<usize>| rows.iter().copied().filter(|i| dataset.at[*i] <= self.early_until).collect();
+        self.samples.iter().map(early).collect()
+    }
 }
 
 /// The rows a fit looks at: all, or those of the later half of their period.
-fn remembered(dataset: &Dataset, rows: &[usize], choice: &Choice) -> Vec<usize> {
-    let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
-    let from = recent_from(&at).filter(|_| choice.recent).unwrap_or(Ts::MIN);
-    rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect()
+fn remembered(dataset: &Dataset, samples: &[Vec<usize>], choice: &Choice) -> Vec<Vec<usize>> {
+    let of = |rows: &Vec<usize>| {
+        let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
+        let from = recent_from(&at).filter(|_| choice.recent).unwrap_or(Ts::MIN);
+        rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect()
+    };
+    samples.iter().map(of).collect()
 }
 
 /// The fit to everything. More rows can turn a weight that was next to nothing on the rows that were chosen on: the
 /// features of such weights leave, unless the fit is clearly worse without them.
-fn refit(dataset: &Dataset, rows: &[usize], choice: &mut Choice) -> Result<Fitted> {
-    let rows = remembered(dataset, rows, choice);
-    let whole = Fitted::on(dataset, rows.clone(), choice)?;
+fn refit(dataset: &Dataset, samples: &[Vec<usize>], choice: &mut Choice) -> Result<Fitted> {
+    let samples = remembered(dataset, samples, choice);
+    let whole = Fitted::on(dataset, samples.clone(), choice)?;
     let (mut fewer, mut without) = (choice.clone(), None);
     while fewer.drop_turned(&without.as_ref().unwrap_or(&whole).weights.weights) {
-        without = Some(Fitted::on(dataset, rows.clone(), &fewer)?);
+        without = Some(Fitted::on(dataset, samples.clone(), &fewer)?);
     }
-    let costs_little = |fit: &Fitted| fit.loss(dataset) - whole.loss(dataset) <= LOSS_GIVEN_FOR_SENSE;
-    let Some(without) = without.filter(costs_little) else { return Ok(whole) };
+    let loss = whole.loss(dataset);
+    let given = given_for_sense(loss, dataset.base_rate(&whole.rows));
+    let Some(without) = without.filter(|fit| fit.loss(dataset) - loss <= given) else { return Ok(whole) };
     *choice = fewer;
     Ok(without)
 }
@@ -368,7 +385,7 @@ struct Judged {
 
 /// Weights over the chosen terms, with the scale they are for.
 struct Fitted {
-    /// The rows it was fitted to.
+    /// The rows of the first sample it was fitted to.
     rows: Vec<usize>,
     specs: Vec<Spec>,
     scale: Scale,
@@ -376,16 +393,20 @@ struct Fitted {
 }
 
 impl Fitted {
-    fn on(dataset: &Dataset, rows: Vec<usize>, choice: &Choice) -> Result<Fitted> {
-        let mut x = values(&choice.specs, dataset, &rows);
-        let scale = Scale::of(x.view());
-        scale.apply(&mut x);
-        let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
-        let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
-        x.append(Axis(1), levels(&at, choice.alpha).view()).map_err(|e| Error::world(e.to_string()))?;
-        let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
-        let weights = weights.first(choice.specs.len());
-        Ok(Fitted { rows, specs: choice.specs.clone(), scale, weights })
+    /// The mean of what a fit to each sample finds, in the scale of the first.
+    fn on(dataset: &Dataset, mut samples: Vec<Vec<usize>>, choice: &Choice) -> Result<Fitted> {
+        let scale = Scale::of(values(&choice.specs, dataset, &samples[0]).view());
+        let fit = |rows: &Vec<usize>| -> Result<Weights> {
+            let mut x = values(&choice.specs, dataset, rows);
+            scale.apply(&mut x);
+            let churned: Vec<bool> = rows.iter().map(|i| dataset.label[*i]).collect();
+            let at: Vec<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
+            x.append(Axis(1), levels(&at, choice.alpha).view()).map_err(|e| Error::world(e.to_string()))?;
+            let weights = logistic::fit(&x, &churned, choice.alpha).map_err(no_convergence)?;
+            Ok(weights.first(choice.specs.len()))
+        };
+        let weights = Weights::mean(&samples.iter().map(fit).collect::<Result<Vec<Weights>>>()?);
+        Ok(Fitted { rows: samples.swap_remove(0), specs: choice.specs.clone(), scale, weights })
     }
 
     /// The mean loss on the rows it was fitted to.

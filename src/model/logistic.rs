@@ -33,6 +33,15 @@ impl Weights {
         self
     }
 
+    /// Of one or more fits to the same columns: its logits are the means of theirs.
+    pub(super) fn mean(fits: &[Weights]) -> Weights {
+        let n = fits.len() as f64;
+        let intercept = fits.iter().map(|fit| fit.intercept).sum::<f64>() / n;
+        let mut weights = Array1::zeros(fits[0].weights.len());
+        fits.iter().for_each(|fit| weights += &fit.weights);
+        Weights { intercept, weights: weights / n }
+    }
+
     pub fn logits(&self, x: &Array2<f64>) -> Array1<f64> {
         x.dot(&self.weights) + self.intercept
     }

@@ -130,6 +130,11 @@ pub fn log_loss(p: &[f64], churned: &[bool]) -> f64 {
     p.iter().zip(churned).map(|(p, c)| surprise(*p, *c)).sum::<f64>() / p.len() as f64
 }
 
+/// What is left to tell where nothing is known but the rate: the mean negative log likelihood, in nats.
+pub fn entropy(rate: f64) -> f64 {
+    -(rate * libm::log(rate) + (1.0 - rate) * libm::log(1.0 - rate))
+}
+
 /// The negative log likelihood of one outcome.
 pub fn surprise(p: f64, churned: bool) -> f64 {
     -libm::log((if churned { p } else { 1.0 - p }).max(1e-15))
