@@ -127,7 +127,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 #[test]
-fn unsafe_code_is_forbidden_but_for_two_calls_that_say_why() {
+fn unsafe_code_is_forbidden_but_for_calls_that_say_why() {
     let lib = std::fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let main = std::fs::read_to_string(root().join("src/main.rs")).unwrap();
     assert!(lib.contains("#![deny(unsafe_code)]") && main.contains("#![forbid(unsafe_code)]"));
@@ -144,5 +144,6 @@ fn unsafe_code_is_forbidden_but_for_two_calls_that_say_why() {
     }
     allowed.sort();
     let kafka = |file| (format!("src/kafka/{file}.rs"), 1);
-    assert_eq!(allowed, [kafka("members"), kafka("transactions")]);
+    // In memory.rs one of the two is its test's.
+    assert_eq!(allowed, [kafka("members"), kafka("transactions"), ("src/memory.rs".to_owned(), 2)]);
 }
