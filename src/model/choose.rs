@@ -200,11 +200,20 @@ impl Step {
         let gain = Gain::of(&larger.losses, &self.losses);
         gain.mean <= ERRORS_GIVEN_FOR_SIMPLICITY * gain.error
     }
+}
 
-    /// Whether the later slice, where so many churned, shows that this one costs next to nothing beside another.
-    fn costs_little_beside(&self, other: &Step, rate: f64) -> bool {
-        let gain = Gain::of(&other.losses, &self.losses);
-        gain.mean + ERRORS_FOR_SENSE * gain.error <= given_for_sense(other.loss(), rate)
+/// A choice, and how it does on each row of the later slice, where so large a share churned.
+pub(super) struct Settled {
+    pub(super) choice: Choice,
+    step: Step,
+    rate: f64,
+}
+
+impl Settled {
+    /// Whether the later slice shows that this one costs next to nothing beside another.
+    pub(super) fn costs_little_beside(&self, other: &Settled) -> bool {
+        let gain = Gain::of(&other.step.losses, &self.step.losses);
+        gain.mean + ERRORS_FOR_SENSE * gain.error <= given_for_sense(other.step.loss(), self.rate)
     }
 }
 
@@ -241,19 +250,20 @@ impl<'d> Choosing<'d> {
         Ok(choosing)
     }
 
-    /// The best design, and which of its terms stay, at a middling penalty.
-    pub(super) fn find(&self, params: &FitValidParams) -> Result<Found> {
-        let [sense, strength] = self.shrink_all(params, params.middling_alpha())?;
-        let rate = self.later.churners() as f64 / self.later.churned.len() as f64;
-        let order =
-            if sense.1.costs_little_beside(&strength.1, rate) { Order::Sense } else { Order::Strength };
-        let (design, step) = if order == Order::Sense { sense } else { strength };
-        let (specs, _) = self.described(&step.terms);
-        Ok(Found { design: design.name.clone(), specs, order })
+    /// By the order in which features leave, sense first: the best design, and which of its terms stay, at a middling
+    /// penalty.
+    pub(super) fn find(&self, params: &FitValidParams) -> Result<[Found; 2]> {
+        let best = self.shrink_all(params, params.middling_alpha())?;
+        let found = |((design, step), order): ((&Design, Step), Order)| {
+            let (specs, _) = self.described(&step.terms);
+            Found { design: design.name.clone(), specs, order }
+        };
+        let [sense, strength] = best;
+        Ok([found((sense, Order::Sense)), found((strength, Order::Strength))])
     }
 
     /// What becomes of the first design: single terms leave; then the penalty, then how much of the history.
-    pub(super) fn settle(&self, params: &FitValidParams, order: Order) -> Result<Choice> {
+    pub(super) fn settle(&self, params: &FitValidParams, order: Order) -> Result<Settled> {
         let alpha = params.middling_alpha();
         let design = &self.designs.designs[0];
         let specs = design.specs.iter().copied().filter(|i| self.varies[*i]).collect();
@@ -268,7 +278,9 @@ impl<'d> Choosing<'d> {
         let recent = self.recent_half(&step.terms, chosen);
         let recent = recent.is_some_and(|half| self.foretells_better(&half.terms, &step.terms));
         let (specs, directions) = self.described(&step.terms);
-        Ok(Choice { design: design.name.clone(), specs, directions, order, alpha: chosen, recent })
+        let choice = Choice { design: design.name.clone(), specs, directions, order, alpha: chosen, recent };
+        let rate = self.later.churners() as f64 / self.later.churned.len() as f64;
+        Ok(Settled { choice, step, rate })
     }
 
     /// The best step over all designs, by the order in which features leave.

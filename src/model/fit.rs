@@ -15,7 +15,7 @@ use super::artifact::{
     Training,
 };
 use super::choose::{
-    CHOOSING_ROWS_MOST, Choice, Choosing, Scale, given_for_sense, no_convergence, recent_from, thinned,
+    CHOOSING_ROWS_MOST, Choice, Choosing, Found, Scale, given_for_sense, no_convergence, recent_from, thinned,
 };
 use super::dataset::{CLASS_LEAST, Dataset};
 use super::design::{Designs, Spec, candidates};
@@ -161,13 +161,19 @@ impl FitValidParams {
             )
             .hint("check that --input holds the events of these customers"));
         }
-        let found = Choosing::new(dataset, split, &designs)?.find(self)?;
         let later = thinned(&split.later, CHOOSING_ROWS_MOST);
-        let grower = Grower::new(dataset, [&sample, &later], self.middling_alpha(), found.order);
-        let specs = grower.grow(found.specs.clone(), self.features_most)?;
-        let grown = if specs == found.specs { "" } else { ", curves and products" };
-        let designs = Designs::only(found.design + grown, specs);
-        Choosing::new(dataset, split, &designs)?.settle(self, found.order)
+        let settled = |found: Found| {
+            let grower = Grower::new(dataset, [&sample, &later], self.middling_alpha(), found.order);
+            let specs = grower.grow(found.specs.clone(), self.features_most)?;
+            let grown = if specs == found.specs { "" } else { ", curves and products" };
+            let designs = Designs::only(found.design + grown, specs);
+            Choosing::new(dataset, split, &designs)?.settle(self, found.order)
+        };
+        let found = Choosing::new(dataset, split, &designs)?.find(self)?;
+        // What sense costs shows at the end only: what can still be gained is not the same for both.
+        let [sense, strength] = found.map(settled);
+        let (sense, strength) = (sense?, strength?);
+        Ok(if sense.costs_little_beside(&strength) { sense.choice } else { strength.choice })
     }
 
     /// The cut with enough of both classes on each side and the label's horizon between them: no early example's
