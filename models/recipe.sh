@@ -18,4 +18,4 @@ fi
 # 18 months: three months of history, 24 cuts, the last month for the last labels.
 [ -e "$events/truth.ndjson" ] || "$stagecast" simulate --customers 20000 --days 540 --seed 7 --out "$events"
 "$stagecast" train --input "$events" --output models/churn.json \
-  --label no_order --horizon 30d --lead 0d --active-within 90d
+  --label no_order --horizon 30d --lead 0d --active-within 90d --monotone

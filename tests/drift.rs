@@ -39,6 +39,7 @@ fn world() -> &'static World {
             active_within: 60 * DAY_MS,
             cuts: cuts.clone(),
             until: None,
+            monotone: false,
         };
         let open = || Ok(Merged::new(Inputs::open(&dir.path().join("events"), &config)?, &config));
         let model = train(&open, &config, &task, &|_| {}).unwrap().model;

@@ -67,6 +67,7 @@ fn task(until: Option<Ts>) -> Task {
         active_within: 90 * DAY_MS,
         cuts: Vec::new(),
         until,
+        monotone: false,
     }
 }
 

@@ -155,6 +155,7 @@ fn training_learns_from_what_a_replay_serves_a_millisecond_before_the_cut_to_the
         active_within: 90 * DAY_MS,
         cuts: cuts.clone(),
         until: None,
+        monotone: false,
     };
     let plan = stagecast::setup::plan_for_features(&config).unwrap();
     let mut merged = Merged::new(Inputs::open(events, &config).unwrap(), &config);

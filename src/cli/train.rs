@@ -52,6 +52,11 @@ pub struct Args {
     #[arg(long, value_name = "TS", value_parser = instant)]
     pub until: Option<Ts>,
 
+    /// Lets no weight point against what its feature says alone, even where accuracy suffers (more than a hundredth of
+    /// what the features tell): more visits never mean more churn
+    #[arg(long)]
+    pub monotone: bool,
+
     /// Overwrites even a file that is no model
     #[arg(long)]
     pub force: bool,
@@ -90,6 +95,7 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         active_within: args.active_within,
         cuts: args.cuts.clone(),
         until: args.until,
+        monotone: args.monotone,
     };
     let bar = super::progress::spinner("training");
     let seen = |events| bar.set_position(events);

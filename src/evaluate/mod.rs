@@ -168,6 +168,7 @@ fn task_of(model: &Model, request: &Request) -> Task {
         active_within: model.active_within,
         cuts: request.cuts.clone(),
         until: None,
+        monotone: false,
     }
 }
 

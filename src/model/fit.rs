@@ -56,6 +56,7 @@ pub struct FitValidParams {
     pub(super) features_least: usize,
     pub(super) features_most: usize,
     held_back: f64,
+    monotone: bool,
     bootstrap: Bootstrap,
 }
 
@@ -67,6 +68,7 @@ impl FitParams {
             features_least: 10,
             features_most: 16,
             held_back: 0.3,
+            monotone: false,
             bootstrap: Bootstrap::default(),
         })
     }
@@ -86,6 +88,12 @@ impl FitParams {
     /// The share of examples, the latest, on which choices are made.
     pub fn held_back(mut self, share: f64) -> Self {
         self.0.held_back = share;
+        self
+    }
+
+    /// Whether weights must point where their features do alone, whatever that costs.
+    pub fn monotone(mut self, monotone: bool) -> Self {
+        self.0.monotone = monotone;
         self
     }
 
@@ -132,7 +140,7 @@ impl FitValidParams {
         dataset.swap_foretold();
         let mut choice = self.choose(dataset, &split)?;
         dataset.swap_foretold();
-        let refitted = refit(dataset, &split.samples, &mut choice)?;
+        let refitted = self.refit(dataset, &split.samples, &mut choice)?;
         dataset.swap_foretold();
         let held_back =
             Fitted::on(dataset, remembered(dataset, &split.early_samples(dataset), &choice), &choice)?;
@@ -171,8 +179,12 @@ impl FitValidParams {
         };
         let found = Choosing::new(dataset, split, &designs)?.find(self)?;
         // What sense costs shows at the end only: what can still be gained is not the same for both.
-        let [sense, strength] = found.map(settled);
-        let (sense, strength) = (sense?, strength?);
+        let [sense, strength] = found;
+        let sense = settled(sense)?;
+        if self.monotone {
+            return Ok(sense.choice);
+        }
+        let strength = settled(strength)?;
         Ok(if sense.costs_little_beside(&strength) { sense.choice } else { strength.choice })
     }
 
@@ -220,6 +232,24 @@ impl FitValidParams {
             format_rfc3339(last),
         ))
         .hint("give a longer history or more customers, or shorten --horizon")
+    }
+
+    /// The fit to everything. More rows can turn a weight that was next to nothing on the rows that were chosen on: the
+    /// features of such weights leave, unless the fit is clearly worse without them.
+    fn refit(&self, dataset: &Dataset, samples: &[Vec<usize>], choice: &mut Choice) -> Result<Fitted> {
+        let samples = remembered(dataset, samples, choice);
+        let whole = Fitted::on(dataset, samples.clone(), choice)?;
+        let (mut fewer, mut without) = (choice.clone(), None);
+        while fewer.drop_turned(&without.as_ref().unwrap_or(&whole).weights.weights) {
+            without = Some(Fitted::on(dataset, samples.clone(), &fewer)?);
+        }
+        let loss = whole.loss(dataset);
+        let given = given_for_sense(loss, dataset.base_rate(&whole.rows));
+        let Some(without) = without.filter(|fit| self.monotone || fit.loss(dataset) - loss <= given) else {
+            return Ok(whole);
+        };
+        *choice = fewer;
+        Ok(without)
     }
 
     /// Calibration and quality on the later slice, of a model that has seen only the early one.
@@ -363,22 +393,6 @@ fn remembered(dataset: &Dataset, samples: &[Vec<usize>], choice: &Choice) -> Vec
         rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect()
     };
     samples.iter().map(of).collect()
-}
-
-/// The fit to everything. More rows can turn a weight that was next to nothing on the rows that were chosen on: the
-/// features of such weights leave, unless the fit is clearly worse without them.
-fn refit(dataset: &Dataset, samples: &[Vec<usize>], choice: &mut Choice) -> Result<Fitted> {
-    let samples = remembered(dataset, samples, choice);
-    let whole = Fitted::on(dataset, samples.clone(), choice)?;
-    let (mut fewer, mut without) = (choice.clone(), None);
-    while fewer.drop_turned(&without.as_ref().unwrap_or(&whole).weights.weights) {
-        without = Some(Fitted::on(dataset, samples.clone(), &fewer)?);
-    }
-    let loss = whole.loss(dataset);
-    let given = given_for_sense(loss, dataset.base_rate(&whole.rows));
-    let Some(without) = without.filter(|fit| fit.loss(dataset) - loss <= given) else { return Ok(whole) };
-    *choice = fewer;
-    Ok(without)
 }
 
 struct Judged {
@@ -618,12 +632,17 @@ mod tests {
             (row[3], row[4]) = (first + second, second);
             *churned = uniform() < sigmoid(3.0 - 1.5 * first - 0.3 * second + 2.0);
         }
-        let params = FitParams::new(about()).bootstrap(Bootstrap { rounds: 20, seed: 0 });
-        let model = params.features(2, 5).check().unwrap().fit(&mut dataset, &Defined).unwrap();
-        let scorer = Scorer::new(&model, &NamesOnly(&dataset.names)).unwrap();
-        let logit = |both: f64, second: f64| scorer.logit(&[2.0, 20.0, 0.0, both, second, 7.0]);
-        assert!(logit(4.0, 2.0) > logit(8.0, 2.0), "{:?}", model.terms);
-        assert!(logit(6.0, 1.0) < logit(6.0, 5.0), "{:?}", model.terms);
+        let params = FitParams::new(about()).features(2, 5).bootstrap(Bootstrap { rounds: 20, seed: 0 });
+        let mut weighs = |monotone: bool| {
+            let params = params.clone().monotone(monotone).check().unwrap();
+            let model = params.fit(&mut dataset, &Defined).unwrap();
+            let scorer = Scorer::new(&model, &NamesOnly(&dataset.names)).unwrap();
+            let logit = |both: f64, second: f64| scorer.logit(&[2.0, 20.0, 0.0, both, second, 7.0]);
+            assert!(logit(4.0, 2.0) > logit(8.0, 2.0), "{:?}", model.terms);
+            logit(6.0, 5.0) - logit(6.0, 1.0)
+        };
+        assert!(weighs(false) > 0.0);
+        assert!(weighs(true) <= 0.0, "unless that is not wanted whatever it costs");
     }
 
     #[test]

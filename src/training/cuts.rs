@@ -164,6 +164,7 @@ mod tests {
             active_within,
             cuts: Vec::new(),
             until: None,
+            monotone: false,
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Task {
     pub cuts: Vec<Ts>,
     /// Nothing from this instant on is learned from.
     pub until: Option<Ts>,
+    /// No weight points against what its feature says alone, whatever that costs.
+    pub monotone: bool,
 }
 
 impl Task {
@@ -77,7 +79,7 @@ pub fn train<'a>(
         lead: task.lead,
         active_within: task.active_within,
     };
-    let params = FitParams::new(about).check()?;
+    let params = FitParams::new(about).monotone(task.monotone).check()?;
     let later_from = params.later_from(&examples.dataset)?;
     let value = examples.buyers.values().next_back().and_then(|buyers| ValueModel::fit(buyers));
     if let Some(value) = &value {

@@ -62,6 +62,7 @@ fn task(label: Label) -> Task {
         active_within: 90 * DAY_MS,
         cuts: Vec::new(),
         until: None,
+        monotone: false,
     }
 }
 
