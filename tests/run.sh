@@ -15,10 +15,13 @@ if missing java || { missing mvn && [ -z "${STAGECAST_TEST_KAFKA_LIBS:-}" ]; }; 
   fi
 fi
 
-missing_for_page() { missing node || missing npm || { [ -z "${CHROMIUM:-}" ] && missing chromium && missing chromium-browser && missing google-chrome; }; }
-if missing_for_page; then
+# Each only where it is missing: a Node.js from elsewhere brings its own npm, and Debian's does not go with it.
+wanted=()
+if missing node || missing npm; then wanted+=(nodejs npm); fi
+if [ -z "${CHROMIUM:-}" ] && missing chromium && missing chromium-browser && missing google-chrome; then wanted+=(chromium); fi
+if [ ${#wanted[@]} -gt 0 ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-    apt-get update -qq && apt-get install -y -qq chromium nodejs npm >/dev/null
+    apt-get update -qq && apt-get install -y -qq "${wanted[@]}" >/dev/null
   else
     echo "install Chromium, Node.js and npm first (Debian: apt install chromium nodejs npm)" >&2
     exit 1
