@@ -18,8 +18,9 @@ pub const CLASS_LEAST: usize = 10;
 /// The latest of so many parts of the cuts; and a cut with no more examples than this is whole.
 const LATEST_OF: usize = 3;
 const EVENED_LEAST: usize = 2_000;
-/// So many samples of evened cuts are learned from: each costs a fit.
+/// So many samples of evened cuts are learned from: each costs a fit. One will do where so many examples tell enough.
 const SAMPLES_MOST: usize = 3;
+const PLENTY: usize = 300_000;
 
 /// Labelled examples: one row per customer and cut.
 #[derive(Clone, Debug)]
@@ -97,7 +98,7 @@ impl Dataset {
 
     /// The rows that are learned from: of a cut with more examples than the latest cuts have, only as many. Whoever is
     /// scored later will be like those of the latest cuts, and the many of another time would outvote them. As many such
-    /// samples as it takes until nearly every row is in one: what a fit to each finds is averaged, so that no row is lost
+    /// samples, unless there is plenty, as it takes until nearly every row is in one: what a fit to each finds is averaged, so that no row is lost
     /// (subbagging: Bühlmann and Yu 2002).
     pub(super) fn evened(&self) -> Vec<Vec<usize>> {
         let mut cuts: BTreeMap<Ts, Vec<usize>> = BTreeMap::new();
@@ -116,7 +117,8 @@ impl Dataset {
             rows.sort_unstable();
             rows
         };
-        (0..largest.div_ceil(most).clamp(1, SAMPLES_MOST)).map(sample).collect()
+        let samples = if self.at.len() > PLENTY { 1 } else { largest.div_ceil(most).clamp(1, SAMPLES_MOST) };
+        (0..samples).map(sample).collect()
     }
 
     pub(super) fn base_rate(&self, rows: &[usize]) -> f64 {
