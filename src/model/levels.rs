@@ -13,15 +13,18 @@ use crate::time::Ts;
 
 /// How far levels lie apart before anything is known of them, in log odds: as far as seasons do.
 const DEVIATION: f64 = 0.3;
-/// Neighbouring cuts share a level where there are more: each takes eight bytes of every example, and only of those that
-/// were asked for are there more.
+/// Neighbouring cuts share a level where there are more, and where there are so many examples that their levels would fill
+/// more cells than this: each takes eight bytes of every example, and is read in every step of a fit.
 const LEVELS_MOST: usize = 24;
+const CELLS_MOST: usize = 6_000_000;
+const LEVELS_LEAST: usize = 4;
 
 /// By row and level: of a size that makes the penalty on the weights one over the square of [`DEVIATION`] on the levels.
 /// No column where there is but one cut.
 pub(super) fn levels(at: &[Ts], alpha: f64) -> Array2<f64> {
     let mut columns: BTreeMap<Ts, usize> = at.iter().map(|at| (*at, 0)).collect();
-    let (cuts, levels) = (columns.len(), columns.len().min(LEVELS_MOST));
+    let most = (CELLS_MOST / at.len().max(1)).clamp(LEVELS_LEAST, LEVELS_MOST);
+    let (cuts, levels) = (columns.len(), columns.len().min(most));
     if cuts < 2 {
         return Array2::zeros((at.len(), 0).f());
     }
@@ -78,5 +81,11 @@ mod tests {
         let sizes: Vec<f64> = levels.columns().into_iter().map(|column| column.sum() / DEVIATION).collect();
         assert!(sizes.iter().all(|rows| (4.0..=5.1).contains(rows)), "{sizes:?}");
         assert!(levels[[0, 0]] > 0.0 && levels[[99, LEVELS_MOST - 1]] > 0.0);
+    }
+
+    #[test]
+    fn a_million_examples_have_few_levels() {
+        let at: Vec<Ts> = (0..1_000_000).map(|row| row / 50_000).collect();
+        assert_eq!(levels(&at, 1.0).ncols(), 6);
     }
 }
