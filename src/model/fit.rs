@@ -213,7 +213,7 @@ impl FitValidParams {
         let worthy = cuts.keys().filter_map(|from| Some((*from, worth(from)?)));
         let best = worthy.max_by(|(_, a), (_, b)| a.total_cmp(b));
         let (from, _) = best.ok_or_else(|| self.no_split(dataset, &cuts.into_keys().collect()))?;
-        let early_until = from - reach;
+        let early_until = from.saturating_sub(reach);
         let early = rows.iter().copied().filter(|i| dataset.at[*i] <= early_until).collect();
         let later = rows.iter().copied().filter(|i| dataset.at[*i] >= from).collect();
         Ok(Split { early, later, from, early_until, samples })
