@@ -315,3 +315,26 @@ fn figures(dataset: &Dataset, p: &[f64], rows: &[usize]) -> Figures {
         ece: metrics::ece(&p, &churned),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array2;
+
+    #[test]
+    fn recency_alone_points_the_way_that_tells_more() {
+        let churned = |turned: bool| (0..200).map(move |i| (i < 100) == turned).collect::<Vec<bool>>();
+        let dataset = |label: Vec<bool>| Dataset {
+            names: vec!["days_since_event".into()],
+            rows: Array2::from_shape_fn((200, 1), |(i, _)| i as f64),
+            label,
+            at: vec![0; 200],
+            customer: (0..200).collect(),
+            foretold: None,
+        };
+        for turned in [false, true] {
+            let ranking = recency(Label::Cancelled, &dataset(churned(turned))).unwrap();
+            assert_eq!((ranking.roc_auc.value, ranking.capture_10), (1.0, 0.2), "{turned}");
+        }
+    }
+}

@@ -98,8 +98,8 @@ impl Dataset {
 
     /// The rows that are learned from: of a cut with more examples than the latest cuts have, only as many. Whoever is
     /// scored later will be like those of the latest cuts, and the many of another time would outvote them. As many such
-    /// samples, unless there is plenty, as it takes until nearly every row is in one: what a fit to each finds is averaged, so that no row is lost
-    /// (subbagging: Bühlmann and Yu 2002).
+    /// samples, unless there is plenty, as it takes until nearly every row is in one: what a fit to each finds is
+    /// averaged, so that hardly a row is lost (subbagging: Bühlmann and Yu 2002).
     pub(super) fn evened(&self) -> Vec<Vec<usize>> {
         let mut cuts: BTreeMap<Ts, Vec<usize>> = BTreeMap::new();
         self.at.iter().enumerate().for_each(|(i, at)| cuts.entry(*at).or_default().push(i));

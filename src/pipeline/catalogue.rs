@@ -468,6 +468,10 @@ mod tests {
                 "[[feature]]\nname = \"x\"\nagg = \"count\"\nwndows=[\"7d\"]\n",
                 "f.toml:1: feature `x`: unknown key `wndows` (did you mean `windows`?)",
             ),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"days_since\"\n\n[[feature]]\nname = \"x\"\nagg = \"open\"\n",
+                "f.toml:5: feature `x` is declared in line 1 already",
+            ),
             ("[[featrue]]\nname = \"x\"\n", "unknown key `featrue` (did you mean `feature`?)"),
             ("[[feature]]\nname = \"p\"\nagg = \"days_since\"\nwindows=[\"7d\"]\n", "takes no windows"),
             ("[[feature]]\nname = \"p_churn\"\nagg = \"days_since\"\n", "reserved"),

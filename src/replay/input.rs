@@ -70,7 +70,8 @@ impl Inputs {
 /// The file of this name, plain or gzip. Both at once are an error: one of them would be passed over.
 pub fn find(dir: &Path, name: &str) -> Result<Option<PathBuf>> {
     let [plain, packed] = ["ndjson", "ndjson.gz"].map(|ending| dir.join(format!("{name}.{ending}")));
-    match (plain.exists(), packed.exists()) {
+    let is_there = |path: &Path| path.try_exists().map_err(|e| Error::io("look for", path, &e));
+    match (is_there(&plain)?, is_there(&packed)?) {
         (true, true) => {
             let what = format!("{} and {} are both there", plain.display(), packed.display());
             Err(Error::user(what).hint("put them into one file, or one of them elsewhere"))
@@ -182,5 +183,22 @@ impl Line {
 
     pub fn customer_hash(&self) -> u64 {
         hash_customer(&self.event.customer_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_may_be_plain_or_gzip_but_not_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = || find(dir.path(), "purchase").map_err(|error| error.what);
+        assert_eq!(found(), Ok(None));
+        let packed = dir.path().join("purchase.ndjson.gz");
+        std::fs::write(&packed, "").unwrap();
+        assert_eq!(found(), Ok(Some(packed)));
+        std::fs::write(dir.path().join("purchase.ndjson"), "").unwrap();
+        assert!(found().unwrap_err().ends_with("are both there"));
     }
 }
