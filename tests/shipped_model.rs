@@ -116,7 +116,8 @@ fn it_is_small_and_every_weight_points_where_people_expect() {
     assert!(model.golden.len() >= 3);
     // What a product's features do is seen in the tests above: its weight says nothing alone.
     for term in model.terms.iter().filter(|term| term.with.is_none()) {
-        let raises = term.feature.starts_with("days_since_") || term.feature == "overdue_ratio";
+        let raises =
+            ["days_since_", "overdue_", "activity_overdue_"].iter().any(|f| term.feature.starts_with(f));
         let windowed = ["_1d", "_7d", "_30d", "_90d"].iter().any(|w| term.feature.ends_with(w));
         assert!(!raises || term.weight > 0.0, "{} {}", term.feature, term.weight);
         assert!(!windowed || term.weight < 0.0, "{} {}", term.feature, term.weight);

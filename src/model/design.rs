@@ -20,6 +20,11 @@ const PLAIN_MOST: f64 = 1.0;
 /// Features that are probabilities, and +inf of who has none.
 const PROBABILITIES: [&str; 1] = [P_NO_ORDER];
 
+/// Silence in a customer's own rhythm, in gaps between its active days. Its effect is steepest over the first few of them,
+/// whatever the shop.
+const RHYTHM: &str = "activity_overdue_";
+const RHYTHM_KNOTS: [f64; 2] = [1.0, 3.0];
+
 /// Where recency and frequency are looked for, best first.
 const RECENCY: [&str; 3] = ["days_since_order", "days_since_event", "days_since_click"];
 const FREQUENCY: [&str; 5] = ["orders_lifetime", "orders_90d", "orders_30d", "active_days_90d", "events_90d"];
@@ -70,7 +75,9 @@ pub fn candidates<'n>(names: &'n [String], rows: ArrayView2<f64>) -> Designs {
     let log_recency: Vec<Spec> = columns.iter().flat_map(Column::with_log_recency).collect();
     let main = |wanted: &[&str]| wanted.iter().find_map(|name| columns.iter().find(|c| c.name == *name));
     let (recent, frequent) = (main(&RECENCY), main(&FREQUENCY));
-    let splines: Vec<Spec> = recent.map(Column::splines).unwrap_or_default();
+    let of_rhythm = columns.iter().filter(|column| column.is_rhythm()).flat_map(Column::rhythm_splines);
+    let splines: Vec<Spec> =
+        recent.map(Column::splines).unwrap_or_default().into_iter().chain(of_rhythm).collect();
     let interaction: Vec<Spec> = recent.zip(frequent).map(|(r, f)| r.times(f)).unwrap_or_default();
 
     let mut designs = Designs { specs: Vec::new(), designs: Vec::new() };
@@ -87,6 +94,13 @@ impl Designs {
     pub fn only(name: String, specs: Vec<Spec>) -> Designs {
         let design = Design { name, specs: (0..specs.len()).collect() };
         Designs { specs, designs: vec![design] }
+    }
+
+    /// Those without curves: where these lead shows in no single weight. What grows later is looked at on its own.
+    pub fn straight(mut self) -> Designs {
+        let bends = |spec: &usize| matches!(self.specs[*spec].transform, Transform::Cap { .. });
+        self.designs.retain(|design| !design.specs.iter().any(bends));
+        self
     }
 
     /// Adds a design unless it is one that is there already (no splines without a recency column).
@@ -166,6 +180,10 @@ impl<'n> Column<'n> {
         self.sometimes_never || self.name.starts_with("days_since_")
     }
 
+    fn is_rhythm(&self) -> bool {
+        self.name.starts_with(RHYTHM)
+    }
+
     fn quantile(&self, q: f64) -> f64 {
         quantile(&self.finite, q)
     }
@@ -185,6 +203,9 @@ impl<'n> Column<'n> {
     fn with_recency(&self, recency: Transform) -> Vec<Spec> {
         let main = match (PROBABILITIES.contains(&self.name), self.is_since()) {
             (true, _) => Transform::Logit,
+            (false, _) if self.is_rhythm() => {
+                Transform::Recency { cap: self.quantile(CAP_QUANTILE).max(1.0) }
+            }
             (false, true) => recency,
             (false, false) => self.ordinary(),
         };
@@ -209,6 +230,10 @@ impl<'n> Column<'n> {
         knots.retain(|knot| *knot >= 1.0);
         knots.dedup();
         knots.iter().map(|at| Spec::plain(self.index, Transform::Cap { at: *at })).collect()
+    }
+
+    fn rhythm_splines(&self) -> [Spec; RHYTHM_KNOTS.len()] {
+        RHYTHM_KNOTS.map(|at| Spec::plain(self.index, Transform::Cap { at }))
     }
 
     fn times(&self, frequency: &Column) -> Vec<Spec> {
@@ -265,6 +290,27 @@ mod tests {
         let rows = array![[1.0, inf, inf], [9.0, 2.0, 2.0], [4.0, 5.0, 5.0]];
         let found = candidates(&names(&["orders_90d", "days_since_event", "days_since_order"]), rows.view());
         assert!(found.specs.iter().any(|spec| spec.uses(1)) && !found.specs.iter().any(|spec| spec.uses(2)));
+    }
+
+    #[test]
+    fn silence_in_its_own_rhythm_bends_after_a_gap_and_after_three() {
+        let inf = f64::INFINITY;
+        let rows = array![[0.2, 3.0], [8.5, 40.0], [0.0, inf]];
+        let found = candidates(&names(&["activity_overdue_60d", "days_since_event"]), rows.view());
+        let own = |design: &Design| -> Vec<Transform> {
+            let specs = design.specs.iter().map(|i| found.specs[*i]);
+            specs.filter(|spec| spec.uses(0)).map(|spec| spec.transform).collect()
+        };
+        let main = [Transform::Recency { cap: 8.5 }];
+        let bent = [&main[..], &[Transform::Cap { at: 1.0 }, Transform::Cap { at: 3.0 }]].concat();
+        assert!(found.clone().straight().designs.iter().all(|design| own(design) == main));
+        for design in &found.designs {
+            assert_eq!(
+                own(design),
+                if design.name.contains("splines") { &bent[..] } else { &main },
+                "{design:?}"
+            );
+        }
     }
 
     #[test]

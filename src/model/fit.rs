@@ -169,6 +169,7 @@ impl FitValidParams {
             )
             .hint("check that --input holds the events of these customers"));
         }
+        let designs = if self.monotone { designs.straight() } else { designs };
         let later = thinned(&split.later, CHOOSING_ROWS_MOST);
         let settled = |found: Found| {
             let grower = Grower::new(dataset, [&sample, &later], self.middling_alpha(), found.order);

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 
+use super::active_days;
 use crate::error::{Error, did_you_mean};
 use crate::event::{Field, Source};
 use crate::time::{DAY_MS, HOUR_MS, format_span, parse_span};
@@ -33,6 +34,7 @@ pub enum Agg {
     Max,
     Last,
     DistinctDays,
+    Overdue,
     Sessions,
     Trend,
     DaysSince,
@@ -49,7 +51,7 @@ pub enum Agg {
     Clv365d,
 }
 
-const AGGS: [(&str, Agg); 21] = [
+const AGGS: [(&str, Agg); 22] = [
     ("count", Agg::Count),
     ("sum", Agg::Sum),
     ("mean", Agg::Mean),
@@ -57,6 +59,7 @@ const AGGS: [(&str, Agg); 21] = [
     ("max", Agg::Max),
     ("last", Agg::Last),
     ("distinct_days", Agg::DistinctDays),
+    ("overdue", Agg::Overdue),
     ("sessions", Agg::Sessions),
     ("trend", Agg::Trend),
     ("days_since", Agg::DaysSince),
@@ -77,7 +80,13 @@ impl Agg {
     /// Whether the feature is looked at through windows (and its name carries one).
     fn windowed(self) -> bool {
         use Agg::*;
-        matches!(self, Count | Sum | Mean | Min | Max | Last | DistinctDays | Sessions | Trend)
+        matches!(self, Count | Sum | Mean | Min | Max | Last | DistinctDays | Overdue | Sessions | Trend)
+    }
+
+    /// Whether its windows end now, so that time alone can change it hop by hop; those of `overdue` end with the last
+    /// active day.
+    pub(super) fn advances(self) -> bool {
+        self.windowed() && self != Agg::Overdue
     }
 
     fn needs_field(self) -> bool {
@@ -85,7 +94,7 @@ impl Agg {
     }
 
     fn allows_lifetime(self) -> bool {
-        !matches!(self, Agg::Trend | Agg::DistinctDays)
+        !matches!(self, Agg::Trend | Agg::DistinctDays | Agg::Overdue)
     }
 
     fn name(self) -> &'static str {
@@ -183,7 +192,9 @@ impl Catalogue {
         let mut windows = BTreeSet::new();
         for declaration in &self.declarations {
             for (name, span) in declaration.features() {
-                if let Span::Last(ms) = span {
+                if let Span::Last(ms) = span
+                    && declaration.agg.advances()
+                {
                     windows.insert(ms);
                     if declaration.agg == Agg::Trend {
                         windows.insert(2 * ms);
@@ -401,6 +412,14 @@ fn windows(name: &str, agg: Agg, raw: Option<Vec<String>>) -> Result<Vec<(Span, 
         let span = if text == "lifetime" { Span::Lifetime } else { Span::Last(window_length(name, text)?) };
         if span == Span::Lifetime && !agg.allows_lifetime() {
             return Err(format!("feature `{name}`: {} has no lifetime window", agg.name()));
+        }
+        if let (Agg::Overdue, Span::Last(ms)) = (agg, span)
+            && (ms % DAY_MS != 0 || ms > i64::from(active_days::DAYS) * DAY_MS)
+        {
+            return Err(format!(
+                "feature `{name}`: window {text} of overdue must be whole days, from 1d to {}d",
+                active_days::DAYS
+            ));
         }
         if spans.iter().any(|(known, _)| *known == span) {
             return Err(format!("feature `{name}`: the window {text} stands there twice"));

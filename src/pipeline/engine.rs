@@ -942,6 +942,7 @@ fn apply(
     let combine = |pane: u8| plan.layout.panes[usize::from(pane)].combine;
     match touch {
         Touch::Order(index) => count_order(plan, index, event, row, customer),
+        Touch::ActiveDay(active) => active.note(row, event.ts),
         Touch::Pane(pane) => measures.combine(pane, combine(pane), 1),
         Touch::PaneField(pane, field) => {
             if let Some(value) = number(field) {

@@ -46,7 +46,7 @@ fn read(layout: &Layout, row: &[u32], now: Ts, margin: f64, read: Read) -> f64 {
             (last - (both - last)) / (both + 1.0)
         }
         Read::DaysSince(_) => line(layout, row, read).map_or(f64::INFINITY, |line| line.at(now)),
-        Read::Tenure(_) | Read::OverdueRatio(_) | Read::RfmAge(_) => {
+        Read::Tenure(_) | Read::OverdueRatio(_) | Read::Overdue(..) | Read::RfmAge(_) => {
             line(layout, row, read).map_or(0.0, |line| line.at(now))
         }
         Read::OrderGap(index) => {
@@ -99,7 +99,7 @@ fn gap_ms(orders: &Orders, row: &[u32]) -> Option<f64> {
         .then(|| (orders.last.get(row) - orders.first.get(row)) as f64 / f64::from(count - 1))
 }
 
-/// The line along which a linear feature grows, while it does.
+/// The line along which a feature grows, while it does.
 fn line(layout: &Layout, row: &[u32], read: Read) -> Option<Line> {
     let days_since = |ts: Ts| (ts != NEVER).then_some(Line { zero: ts, scale: DAY });
     match read {
@@ -110,6 +110,9 @@ fn line(layout: &Layout, row: &[u32], read: Read) -> Option<Line> {
             // Orders all at one instant have no rhythm that could be overdue.
             let scale = gap_ms(orders, row).filter(|gap| *gap > 0.0)?;
             Some(Line { zero: orders.last.get(row), scale })
+        }
+        Read::Overdue(active, days) => {
+            active.gap(row, days).map(|gap| Line { zero: active.last.get(row), scale: gap * DAY })
         }
         _ => None,
     }

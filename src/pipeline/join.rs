@@ -198,6 +198,7 @@ fn join_touched(touch: Touch, row: &mut [u32], other: &[u32]) {
         Touch::Count(slot) | Touch::CountPresence(slot, _) => slot.add(row, slot.get(other)),
         Touch::Sum(slot, _) => slot.add(row, slot.get(other)),
         // Opened and reopened add to the same slot that solved takes from: once is enough.
+        Touch::ActiveDay(active) => active.join(row, other),
         Touch::Net(slot, delta) if delta < 0 => slot.add(row, slot.get(other)),
         Touch::Min(slot, _) => slot.set(row, slot.get(row).min(slot.get(other))),
         Touch::Max(slot, _) => slot.set(row, slot.get(row).max(slot.get(other))),

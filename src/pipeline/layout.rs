@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::active_days::ActiveDays;
 use super::catalogue::{Agg, Catalogue, DAY_HOP_FROM_MS, Declaration, Matcher, Span};
 use super::facts::{FeatureId, FeatureNames, Motion};
 use super::panes::Hour;
@@ -13,7 +14,7 @@ use super::words::{RowBuilder, Slot};
 use crate::error::Error;
 use crate::event::{Field, Source};
 use crate::model::value::Valuer;
-use crate::time::{HOUR_MS, Ts};
+use crate::time::{DAY_MS, HOUR_MS, Ts};
 
 /// An instant that never was.
 pub const NEVER: Ts = i64::MIN;
@@ -71,6 +72,8 @@ pub struct PaneSlot {
 pub enum Touch {
     /// Before all others: it compares with the first and last order so far.
     Order(u8),
+    /// Before all others: it compares with the last instant so far.
+    ActiveDay(ActiveDays),
     Pane(u8),
     PaneField(u8, Field),
     PanePresence(u8, Field),
@@ -138,6 +141,8 @@ pub enum Read {
     Tenure(Slot<i64>),
     OrderGap(u8),
     OverdueRatio(u8),
+    /// By active days, of which so many days up to the last one are looked at.
+    Overdue(ActiveDays, u32),
     Trend {
         last: Slot<u32>,
         both: Slot<u32>,
@@ -277,7 +282,9 @@ impl<'a> Builder<'a> {
         let mut lengths = BTreeSet::new();
         for declaration in &catalogue.declarations {
             for (span, _) in &declaration.windows {
-                if let Span::Last(ms) = span {
+                if let Span::Last(ms) = span
+                    && declaration.agg.advances()
+                {
                     lengths.insert(*ms);
                     if declaration.agg == Agg::Trend {
                         lengths.insert(2 * ms);
@@ -323,7 +330,7 @@ impl<'a> Builder<'a> {
 
     fn motion(&self, agg: Agg, span: Span) -> (Motion, Vec<u8>) {
         match (agg, span) {
-            (Agg::DaysSince | Agg::Tenure | Agg::OverdueRatio | Agg::RfmAge, _) => {
+            (Agg::DaysSince | Agg::Tenure | Agg::OverdueRatio | Agg::Overdue | Agg::RfmAge, _) => {
                 (Motion::Linear, Vec::new())
             }
             (Agg::Trend, Span::Last(ms)) => (Motion::Windowed, vec![self.window(ms), self.window(2 * ms)]),
@@ -378,6 +385,9 @@ impl<'a> Builder<'a> {
                 let pane = self.pane_count(matcher);
                 (Read::Count(self.days(pane, ms)), 1 << pane)
             }
+            (Agg::Overdue, Span::Last(ms)) => {
+                (Read::Overdue(self.active_days(matcher), (ms / DAY_MS) as u32), 0)
+            }
             (Agg::Sessions, span) => self.read_sessions(span),
             (Agg::Trend, Span::Last(ms)) => {
                 let pane = self.pane_count(matcher);
@@ -401,7 +411,9 @@ impl<'a> Builder<'a> {
             (Agg::PNoOrder, _) => (Read::PNoOrder, 0),
             (Agg::Clv365d, _) => (Read::Clv365d, 0),
             // The catalogue allows no lifetime window for these.
-            (Agg::DistinctDays | Agg::Trend, Span::Lifetime) => (Read::Count(self.count(matcher)), 0),
+            (Agg::DistinctDays | Agg::Overdue | Agg::Trend, Span::Lifetime) => {
+                (Read::Count(self.count(matcher)), 0)
+            }
         }
     }
 
@@ -594,6 +606,13 @@ impl<'a> Builder<'a> {
         slot
     }
 
+    fn active_days(&mut self, matcher: &Matcher) -> ActiveDays {
+        let bits = self.number(&format!("active days of {}", key(matcher)), 0);
+        let active = ActiveDays { bits, last: self.last(matcher) };
+        self.touch(matcher, Touch::ActiveDay(active));
+        active
+    }
+
     fn last_value(&mut self, matcher: &Matcher, field: Field) -> LastValue {
         let name = format!("last {} of {}", field.name(), key(matcher));
         let value = LastValue { ts: self.instant(&format!("{name} at")), micros: self.number(&name, 0) };
@@ -636,8 +655,8 @@ impl<'a> Builder<'a> {
             );
             return Err(Error::user(what).hint("declare fewer windowed features"));
         }
-        // Orders before the first and last instants they compare with.
-        self.touches.sort_by_key(|(_, touch)| !matches!(touch, Touch::Order(_)));
+        // Orders and active days before the first and last instants they compare with.
+        self.touches.sort_by_key(|(_, touch)| !matches!(touch, Touch::Order(_) | Touch::ActiveDay(_)));
         let routes = Source::ALL.map(|source| route(source, &self.touches));
         let ids =
             self.features.iter().enumerate().map(|(i, f)| (f.name.clone(), FeatureId(i as u16))).collect();

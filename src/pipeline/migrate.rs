@@ -306,6 +306,7 @@ fn kept_names(layout: &Layout, read: Read) -> Vec<&str> {
         Read::Count(slot) => (vec![slot], vec![]),
         Read::Sum(slot) | Read::Extreme(slot) | Read::Net(slot) => (vec![], vec![slot]),
         Read::DaysSince(slot) | Read::Tenure(slot) => (vec![], vec![slot]),
+        Read::Overdue(active, _) => (vec![], vec![active.bits, active.last]),
         Read::Mean { sum, count } => (vec![count], vec![sum]),
         Read::LastValue(value) | Read::LastInWindow(value, _) => (vec![], vec![value.ts, value.micros]),
         // What is foretold follows from order statistics that other features read already.

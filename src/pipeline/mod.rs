@@ -3,6 +3,7 @@
 pub mod facts;
 pub mod words;
 pub mod catalogue;
+pub mod active_days;
 pub mod layout;
 pub mod varint;
 pub mod panes;

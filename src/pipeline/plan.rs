@@ -556,7 +556,7 @@ impl Units for Layout {
         let (agg, _) = self.feature(id).kind;
         match agg {
             Agg::Count | Agg::DistinctDays | Agg::Sessions | Agg::Open => Some(Unit::COUNT),
-            Agg::Sum | Agg::DaysSince | Agg::OverdueRatio => Some(Unit::AMOUNT),
+            Agg::Sum | Agg::DaysSince | Agg::Overdue | Agg::OverdueRatio => Some(Unit::AMOUNT),
             Agg::Trend => Some(Unit::between(-1.0, 1.0)),
             Agg::Mean => match self.feature(id).kind.1 {
                 Some(crate::event::Field::Sentiment) => Some(Unit::between(-1.0, 1.0)),

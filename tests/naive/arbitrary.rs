@@ -349,7 +349,7 @@ fn ratios() -> BoxedStrategy<String> {
         compare(vec!["sentiment_90d", "csat_90d"], ops.clone(), vec!["0", "0.25", "-0.2", "3"]),
         compare(vec!["clicks_trend_14d", "orders_trend_14d"], ops.clone(), vec!["0", "0.5", "-0.5", "0.31"]),
         compare(vec!["order_gap_days", "rfm_recency_days"], ops.clone(), vec!["7", "30", "1.5"]),
-        compare(vec!["overdue_ratio"], ops.clone(), vec!["1", "1.5", "2"]),
+        compare(vec!["overdue_ratio", "activity_overdue_60d"], ops.clone(), vec!["1", "1.5", "2"]),
         compare(vec!["order_value_lifetime", "rfm_monetary", "clv_to_date"], ops, vec!["0", "20.123", "75.5"]),
     ]
     .boxed()

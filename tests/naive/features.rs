@@ -15,6 +15,7 @@ pub const CATALOGUE: &[(&str, &[&str])] = &[
     ("clicks", &["1d", "7d", "30d", "90d", "lifetime"]),
     ("sessions", &["7d", "30d", "90d"]),
     ("active_days", &["7d", "30d", "90d"]),
+    ("activity_overdue", &["60d"]),
     ("product_views", &["7d", "30d"]),
     ("cart_adds", &["7d", "30d"]),
     ("searches", &["30d"]),
@@ -144,8 +145,14 @@ impl View<'_> {
     fn now(&self, name: &str) -> Option<f64> {
         Some(match name {
             "open_tickets" => self.open_tickets(),
-            "days_since_event" | "days_since_click" | "days_since_order" | "days_since_ticket"
-            | "overdue_ratio" | "tenure_days" | "rfm_age_days" => match self.line(name) {
+            "days_since_event"
+            | "days_since_click"
+            | "days_since_order"
+            | "days_since_ticket"
+            | "overdue_ratio"
+            | "activity_overdue_60d"
+            | "tenure_days"
+            | "rfm_age_days" => match self.line(name) {
                 Some(line) => line.at(self.at),
                 None if name.starts_with("days_since") => f64::INFINITY,
                 None => 0.0,
@@ -179,6 +186,16 @@ impl View<'_> {
             "overdue_ratio" => {
                 let scale = self.order_gap_ms().filter(|gap| *gap > 0.0)?;
                 Some(Line { zero: self.last(is_order)?, scale })
+            }
+            // of the active days among the 60 up to the last one
+            "activity_overdue_60d" => {
+                let day = |ts: Ts| ts.div_euclid(DAY_MS);
+                let last = self.last(Ev::is_activity)?;
+                let recent = self.past().filter(|e| e.is_activity() && day(e.ts) > day(last) - 60);
+                let days: BTreeSet<i64> = recent.map(|e| day(e.ts)).collect();
+                let span = days.last()? - days.first()?;
+                let gap = || span as f64 / (days.len() - 1) as f64;
+                (days.len() > 1).then(|| Line { zero: last, scale: gap() * DAY_MS as f64 })
             }
             _ => None,
         }
