@@ -24,8 +24,9 @@ use stagecast::time::{DAY_MS, HOUR_MS, Tick, Ts, parse_rfc3339, sleep, wall_now}
 
 use support::{Broker, Scrape, Stagecast, percentile, quantile, setting};
 
-/// The service reaches its pace, and what ends in the window is waited for.
-const WARM_UP_MS: i64 = 5_000;
+/// The service reaches its pace, and a broker that has just been started compiles what it does most: for half a minute it
+/// takes half as much CPU again.
+const WARM_UP_MS: i64 = 30_000;
 const SEEN_MOST: Duration = Duration::from_secs(20);
 const RESTORED_MOST: Duration = Duration::from_secs(600);
 /// Silence waits this long for events that are late; a part of what silence means, and not of its latency.
@@ -106,12 +107,12 @@ fn settle(feeder: &Feeder, customers: u64) {
 }
 
 /// Customers whose only click was so long ago that their silence begins in the window.
-fn fall_silent(feeder: &Feeder, interval: u64, window: (Ts, Ts), count: u64) {
+fn fall_silent(feeder: &Feeder, first: u64, window: (Ts, Ts), count: u64) {
     for number in 0..count {
         let deadline = window.0 + (window.1 - window.0) * number as i64 / count as i64;
-        let customer = format!("q-{interval}-{number:06}");
+        let customer = format!("q-{first}-{number:06}");
         // Ids of events that no other event of the run has.
-        let id = (1 << 40) + interval * 1_000_000 + number;
+        let id = first + (1 << 31) + number;
         let (topic, json) = support::shop_event(id, &customer, deadline - DAY_MS, 0);
         feed(feeder, topic, &customer, &json, wall_now());
     }
@@ -226,7 +227,7 @@ impl Bench {
         let start = wall_now() + 3_000;
         let window = (start + WARM_UP_MS, start + WARM_UP_MS + span);
         let silent = SILENT_PER_SECOND * self.seconds;
-        fall_silent(&self.feeder, interval, window, silent);
+        fall_silent(&self.feeder, first, window, silent);
         let load = support::load();
         let stop = AtomicBool::new(false);
         let used = || [support::cpu_seconds(service.pid()), self.broker.cpu_seconds()];
