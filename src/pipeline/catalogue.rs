@@ -491,6 +491,13 @@ mod tests {
                 "[[feature]]\nname = \"x\"\nagg = \"days_since\"\n\n[[feature]]\nname = \"x\"\nagg = \"open\"\n",
                 "f.toml:5: feature `x` is declared in line 1 already",
             ),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"overdue\"\nwindows=[\"65d\"]\n",
+                "window 65d of overdue must be whole days, from 1d to 64d",
+            ),
+            ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\nwindows=[\"36h\"]\n", "must be whole days"),
+            ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\nwindows=[\"lifetime\"]\n", "no lifetime window"),
+            ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\n", "needs windows"),
             ("[[featrue]]\nname = \"x\"\n", "unknown key `featrue` (did you mean `feature`?)"),
             ("[[feature]]\nname = \"p\"\nagg = \"days_since\"\nwindows=[\"7d\"]\n", "takes no windows"),
             ("[[feature]]\nname = \"p_churn\"\nagg = \"days_since\"\n", "reserved"),

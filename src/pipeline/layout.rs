@@ -736,6 +736,22 @@ mod tests {
     }
 
     #[test]
+    fn days_up_to_the_last_active_one_need_no_window_that_advances() {
+        let text =
+            "default = false\n[[feature]]\nname = \"o\"\nagg = \"overdue\"\nwindows = [\"30d\", \"60d\"]\n";
+        let layout =
+            Layout::new(&Catalogue::load("f.toml", text).unwrap(), &mut RowBuilder::default()).unwrap();
+        assert!(layout.windows.is_empty() && layout.panes.is_empty());
+        let first = layout.touches(Source::Support, "ticket_opened")[0];
+        assert!(matches!(first, Touch::ActiveDay(_)), "before the last instant is set: {first:?}");
+        assert_eq!(
+            layout.touches(Source::Support, "ticket_opened").len(),
+            2,
+            "the two spans share their days"
+        );
+    }
+
+    #[test]
     fn the_shipped_layout_stays_small() {
         let (layout, words) = shipped();
         assert!(layout.panes.len() <= 32, "{} pane measures", layout.panes.len());
