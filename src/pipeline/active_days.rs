@@ -25,7 +25,7 @@ impl ActiveDays {
 
     /// Adds another customer's days. The last instant must still be this customer's own.
     pub fn join(&self, row: &mut [u32], other: &[u32]) {
-        self.add(row, self.bits.get(other), self.last.get(other));
+        self.add(row, self.bits.get(other) as u64 | 1, self.last.get(other));
     }
 
     /// The mean time between the active days among so many up to the last one, in days; `None` below two.
@@ -35,15 +35,15 @@ impl ActiveDays {
         Some(f64::from(bits.ilog2()) / f64::from(gaps))
     }
 
-    /// Adds bits whose first is the day of `ts`.
-    fn add(&self, row: &mut [u32], bits: i64, ts: Ts) {
-        let last = self.last.get(row);
+    /// Adds bits whose first is the day of `ts`. The day of the last instant counts even in a state from before days were
+    /// kept.
+    fn add(&self, row: &mut [u32], bits: u64, ts: Ts) {
+        let (last, own) = (self.last.get(row), self.bits.get(row) as u64 | 1);
         let all = match (last, ts) {
             (_, NEVER) => return,
-            (NEVER, _) => bits as u64,
+            (NEVER, _) => bits,
             _ => {
                 let later = ts.div_euclid(DAY_MS) - last.div_euclid(DAY_MS);
-                let (own, bits) = (self.bits.get(row) as u64, bits as u64);
                 if later > 0 { back(own, later) | bits } else { own | back(bits, -later) }
             }
         };
@@ -85,6 +85,14 @@ mod tests {
         let last = active.last().copied()?;
         let recent: Vec<i64> = active.into_iter().filter(|day| last - day < days).collect();
         (recent.len() > 1).then(|| (last - recent[0]) as f64 / (recent.len() - 1) as f64)
+    }
+
+    #[test]
+    fn a_state_from_before_days_were_kept_begins_with_its_last() {
+        let (active, mut row) = after(&[5 * DAY_MS]);
+        active.bits.set(&mut row, 0);
+        active.note(&mut row, 9 * DAY_MS);
+        assert_eq!(active.gap(&row, DAYS), Some(4.0));
     }
 
     proptest! {
