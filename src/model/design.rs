@@ -103,7 +103,7 @@ impl Designs {
         self
     }
 
-    /// Adds a design unless it is one that is there already (no splines without a recency column).
+    /// Adds a design unless it is one that is there already (no splines where there is neither recency nor rhythm).
     fn add(&mut self, name: &str, parts: &[&[Spec]]) {
         let mut numbers = Vec::new();
         for spec in parts.iter().copied().flatten() {

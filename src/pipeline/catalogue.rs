@@ -83,12 +83,6 @@ impl Agg {
         matches!(self, Count | Sum | Mean | Min | Max | Last | DistinctDays | Overdue | Sessions | Trend)
     }
 
-    /// Whether its windows end now, so that time alone can change it hop by hop; those of `overdue` end with the last
-    /// active day.
-    pub(super) fn advances(self) -> bool {
-        self.windowed() && self != Agg::Overdue
-    }
-
     fn needs_field(self) -> bool {
         matches!(self, Agg::Sum | Agg::Mean | Agg::Min | Agg::Max | Agg::Last)
     }
@@ -136,6 +130,16 @@ impl Declaration {
             return vec![(self.name.clone(), Span::Lifetime)];
         }
         self.windows.iter().map(|(span, text)| (format!("{}_{text}", self.name), *span)).collect()
+    }
+
+    /// The lengths of the windows it needs that end now and advance with time, in milliseconds: a trend looks through two,
+    /// and those of `overdue` end with the last active day.
+    pub(super) fn window_lengths(&self) -> impl Iterator<Item = i64> {
+        let lengths = self.windows.iter().filter_map(|(span, _)| match span {
+            Span::Last(ms) if self.agg != Agg::Overdue => Some(*ms),
+            _ => None,
+        });
+        lengths.flat_map(|ms| std::iter::once(ms).chain((self.agg == Agg::Trend).then_some(2 * ms)))
     }
 
     /// A canonical text of one feature: equal texts mean equal values. Models keep a hash of it.
@@ -191,15 +195,8 @@ impl Catalogue {
         let mut names = BTreeSet::new();
         let mut windows = BTreeSet::new();
         for declaration in &self.declarations {
-            for (name, span) in declaration.features() {
-                if let Span::Last(ms) = span
-                    && declaration.agg.advances()
-                {
-                    windows.insert(ms);
-                    if declaration.agg == Agg::Trend {
-                        windows.insert(2 * ms);
-                    }
-                }
+            windows.extend(declaration.window_lengths());
+            for (name, _) in declaration.features() {
                 if RESERVED.contains(&name.as_str()) || !names.insert(name.clone()) {
                     return Err(Error::user(format!("{file}: the name `{name}` is taken twice or reserved")));
                 }
@@ -409,17 +406,10 @@ fn windows(name: &str, agg: Agg, raw: Option<Vec<String>>) -> Result<Vec<(Span, 
     let mut spans = Vec::new();
     for text in &texts {
         let text = text.trim();
-        let span = if text == "lifetime" { Span::Lifetime } else { Span::Last(window_length(name, text)?) };
+        let span =
+            if text == "lifetime" { Span::Lifetime } else { Span::Last(window_length(name, agg, text)?) };
         if span == Span::Lifetime && !agg.allows_lifetime() {
             return Err(format!("feature `{name}`: {} has no lifetime window", agg.name()));
-        }
-        if let (Agg::Overdue, Span::Last(ms)) = (agg, span)
-            && (ms % DAY_MS != 0 || ms > i64::from(active_days::DAYS) * DAY_MS)
-        {
-            return Err(format!(
-                "feature `{name}`: window {text} of overdue must be whole days, from 1d to {}d",
-                active_days::DAYS
-            ));
         }
         if spans.iter().any(|(known, _)| *known == span) {
             return Err(format!("feature `{name}`: the window {text} stands there twice"));
@@ -429,12 +419,18 @@ fn windows(name: &str, agg: Agg, raw: Option<Vec<String>>) -> Result<Vec<(Span, 
     if spans.is_empty() { Err(format!("feature `{name}`: windows is an empty list")) } else { Ok(spans) }
 }
 
-fn window_length(name: &str, text: &str) -> Result<i64, String> {
+fn window_length(name: &str, agg: Agg, text: &str) -> Result<i64, String> {
     let ms =
         parse_span(text).map_err(|problem| format!("feature `{name}`: window {problem}, or \"lifetime\""))?;
     let (hop, hop_name) = if ms >= DAY_HOP_FROM_MS { (DAY_MS, "days") } else { (HOUR_MS, "hours") };
     if ms < HOUR_MS || ms % hop != 0 || ms > MAX_WINDOW_MS {
         return Err(format!("feature `{name}`: window {text} must be whole {hop_name}, from 1h to 1100d"));
+    }
+    let days_most = i64::from(active_days::DAYS);
+    if agg == Agg::Overdue && (ms % DAY_MS != 0 || ms > days_most * DAY_MS) {
+        return Err(format!(
+            "feature `{name}`: window {text} of overdue must be whole days, from 1d to {days_most}d"
+        ));
     }
     Ok(ms)
 }

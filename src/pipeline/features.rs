@@ -99,7 +99,7 @@ fn gap_ms(orders: &Orders, row: &[u32]) -> Option<f64> {
         .then(|| (orders.last.get(row) - orders.first.get(row)) as f64 / f64::from(count - 1))
 }
 
-/// The line along which a feature grows, while it does.
+/// The line along which a linear feature grows, while it does.
 fn line(layout: &Layout, row: &[u32], read: Read) -> Option<Line> {
     let days_since = |ts: Ts| (ts != NEVER).then_some(Line { zero: ts, scale: DAY });
     match read {

@@ -197,8 +197,9 @@ fn join_touched(touch: Touch, row: &mut [u32], other: &[u32]) {
     match touch {
         Touch::Count(slot) | Touch::CountPresence(slot, _) => slot.add(row, slot.get(other)),
         Touch::Sum(slot, _) => slot.add(row, slot.get(other)),
-        // Opened and reopened add to the same slot that solved takes from: once is enough.
+        // Before the last instants are joined, as every touch of its kind.
         Touch::ActiveDay(active) => active.join(row, other),
+        // Opened and reopened add to the same slot that solved takes from: once is enough.
         Touch::Net(slot, delta) if delta < 0 => slot.add(row, slot.get(other)),
         Touch::Min(slot, _) => slot.set(row, slot.get(row).min(slot.get(other))),
         Touch::Max(slot, _) => slot.set(row, slot.get(row).max(slot.get(other))),

@@ -279,19 +279,8 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(catalogue: &Catalogue, row: &'a mut RowBuilder) -> Self {
-        let mut lengths = BTreeSet::new();
-        for declaration in &catalogue.declarations {
-            for (span, _) in &declaration.windows {
-                if let Span::Last(ms) = span
-                    && declaration.agg.advances()
-                {
-                    lengths.insert(*ms);
-                    if declaration.agg == Agg::Trend {
-                        lengths.insert(2 * ms);
-                    }
-                }
-            }
-        }
+        let lengths: BTreeSet<i64> =
+            catalogue.declarations.iter().flat_map(Declaration::window_lengths).collect();
         let windows = lengths
             .into_iter()
             .map(|ms| {
