@@ -53,7 +53,7 @@ pub struct Args {
     pub until: Option<Ts>,
 
     /// Lets no weight point against what its feature says alone, even where accuracy suffers (more than a hundredth of
-    /// what the features tell): more visits never mean more churn
+    /// what the features tell): more visits mean no more churn; a curve may turn for a twentieth of its way
     #[arg(long)]
     pub monotone: bool,
 
