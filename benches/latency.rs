@@ -7,7 +7,7 @@
 //! included. The latency of a silence is from its deadline, which `grace` is a part of by definition, to the same.
 //!
 //! `RATE=20000 SECONDS=30 CUSTOMERS=1000000 PARTITIONS=4 INTERVALS=20,100 BS=host:port` (default: a broker that
-//! `tests/kafka/start.sh` starts). Ends with 1 where an event was not seen.
+//! `tests/kafka/start.sh` starts), `SET="key=value ..."` for settings of the service. Ends with 1 where an event was not seen.
 
 mod support;
 
@@ -214,8 +214,10 @@ impl Bench {
     /// Measures one commit interval; returns whether every event of the window was seen.
     fn measure(&self, interval: u64, first: u64, settled: u64) -> bool {
         let log = self.home.path().join(format!("service-{interval}.log"));
-        let setting = format!("commit.interval={interval}ms");
-        let mut service = self.stagecast.run(&[], &[setting], &log);
+        let own = std::env::var("SET").unwrap_or_default();
+        let mut settings = vec![format!("commit.interval={interval}ms")];
+        settings.extend(own.split_whitespace().map(str::to_owned));
+        let mut service = self.stagecast.run(&[], &settings, &log);
         support::wait_until_ready(self.port, &mut service, &log);
         support::wait_for("all customers are in memory", RESTORED_MOST, || {
             Scrape::of(self.port).sum("stagecast_state_customers") >= settled as f64 && self.lag() == 0.0

@@ -169,3 +169,19 @@ pub fn known_end(member: &Member, topic: &str, partition: i32) -> Option<i64> {
     };
     (answer == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
 }
+
+/// Replaces the offsets of `partitions` by where the client stands: behind the last record, or end, that it was given
+/// of each. An offset becomes [`rdkafka::Offset::Invalid`] where it was given nothing yet.
+///
+/// rust-rdkafka's version first asks librdkafka's main thread for the assignment and waits for its answer, which is too
+/// dear for every turn of a worker.
+#[allow(unsafe_code)]
+pub fn stand(member: &Member, partitions: &mut TopicPartitionList) -> KafkaResult<()> {
+    // SAFETY: the handle lives as long as `member` and the list as long as `partitions`; the call writes into the
+    // list's elements and keeps neither pointer.
+    let answer = unsafe { rdkafka_sys::rd_kafka_position(member.client().native_ptr(), partitions.ptr()) };
+    match answer {
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        error => Err(KafkaError::MetadataFetch(error.into())),
+    }
+}

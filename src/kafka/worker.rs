@@ -427,18 +427,23 @@ impl<'a> Worker<'a> {
 
     /// Tells each task how far its lanes reach.
     fn look_for_ends(&mut self) {
-        let positions = self.member.position().ok();
+        let mut lanes = TopicPartitionList::with_capacity(self.tasks.len() * self.shared.inputs.len());
+        for partition in self.tasks.keys() {
+            for Input { topic, .. } in self.shared.inputs.iter() {
+                lanes.add_partition(topic, *partition);
+            }
+        }
+        let is_known = members::stand(self.member, &mut lanes).is_ok();
+        let mut positions = lanes.elements().into_iter().map(|lane| lane.offset());
         for (partition, task) in &mut self.tasks {
             for (lane, Input { topic, .. }) in self.shared.inputs.iter().enumerate() {
                 let end = match self.shared.end_of(lane, *partition) {
                     Some(end) => Some(end),
                     None => members::known_end(self.member, topic, *partition),
                 };
-                let stands =
-                    positions.as_ref().and_then(|p| p.find_partition(topic, *partition)).map(|p| p.offset());
                 let read_to = task.merger().read_to(lane);
-                let stands = match stands {
-                    Some(Offset::Offset(offset)) => offset,
+                let stands = match positions.next() {
+                    Some(Offset::Offset(offset)) if is_known => offset,
                     _ => read_to,
                 };
                 match end {
