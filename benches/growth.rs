@@ -287,7 +287,7 @@ impl Service<'_> {
 }
 
 fn service() -> Vec<Curve> {
-    let broker = Broker::start();
+    let broker = Broker::start("");
     let sizes = [2, 4, 8, 16, 32];
     let mut filled: BTreeMap<u64, Service<'_>> =
         sizes.into_iter().map(|partitions| (partitions, Service::filled(&broker, partitions))).collect();

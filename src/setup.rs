@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::event::decoder::Decoder;
 use crate::event::money::Money;
-use crate::kafka::clients::{BrokerKind, ClientSettings};
+use crate::kafka::clients::{BrokerKind, ClientSettings, gathering};
 use crate::kafka::topics::Layout;
 use crate::model::Model;
 use crate::pipeline::catalogue::Catalogue;
@@ -219,6 +219,7 @@ pub fn clients(config: &Config) -> ClientSettings {
         app_id: config.app.id.clone(),
         instance: config.app.instance.clone(),
         broker: BrokerKind::Real,
+        gather: Some(gathering(config.commit.interval)),
     }
 }
 

@@ -30,7 +30,8 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn start() -> Broker {
+    /// `jvm`: options of its Java; empty: those of the script.
+    pub fn start(jvm: &str) -> Broker {
         if let Ok(address) = std::env::var("BS") {
             return Broker { address, started: None };
         }
@@ -40,6 +41,7 @@ impl Broker {
             (0..100).map(|_| free_port()).find(|port| TcpListener::bind(("127.0.0.1", port + 1)).is_ok());
         let mut child = Command::new(script)
             .arg(port.expect("two free ports").to_string())
+            .env("KAFKA_JVM", jvm)
             .stdout(Stdio::piped())
             .spawn()
             .expect("tests/kafka/start.sh starts");

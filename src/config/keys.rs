@@ -43,7 +43,7 @@ pub const KEYS: [Key; 62] = [
     ),
     ("topics.partitions", "for topics that are created while no input exists"),
     ("topics.replication", "for topics that are created; -1: the brokers' default"),
-    ("commit.interval", "from the first output to its commit, when caught up"),
+    ("commit.interval", "from the beginning of one commit to that of the next, when caught up"),
     ("commit.catch_up", "the same while a backlog is worked off: fewer, larger transactions"),
     ("commit.max_records", "records after which a transaction is committed early"),
     ("commit.max_bytes", "bytes after which a transaction is committed early"),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use rdkafka::admin::AdminClient;
 use rdkafka::client::ClientContext;
@@ -39,6 +40,17 @@ pub struct ClientSettings {
     /// The stable name of this process: `group.instance.id` and `transactional.id` come from it.
     pub instance: String,
     pub broker: BrokerKind,
+    /// How long a fetch of the inputs may wait for more records than one; `None`: not at all.
+    pub gather: Option<Duration>,
+}
+
+/// A fetch with so much in it goes at once: what a busy partition writes in some milliseconds.
+const GATHERED_BYTES: &str = "65536";
+
+/// How long a fetch gathers where commits follow each other at `interval`: what comes meanwhile waits for the commit
+/// anyway, and a fetch for each record takes a third of the brokers' time.
+pub fn gathering(interval: Duration) -> Duration {
+    (interval / 8).clamp(Duration::from_millis(5), Duration::from_millis(50))
 }
 
 type Properties = BTreeMap<String, String>;
@@ -116,6 +128,14 @@ impl ClientSettings {
         }
         let user = self.user(&self.consumer);
         let mut defaults = self.consumer_defaults(INPUT_QUEUE_KB);
+        // Whoever says how long a fetch waits for one record did not mean for many.
+        let gather = self
+            .gather
+            .filter(|_| self.broker == BrokerKind::Real && !user.contains_key("fetch.wait.max.ms"));
+        if let Some(gather) = gather {
+            defaults.insert("fetch.min.bytes".to_owned(), GATHERED_BYTES.to_owned());
+            defaults.insert("fetch.wait.max.ms".to_owned(), gather.as_millis().to_string());
+        }
         if self.new_group_protocol(&user) {
             owned.extend(properties(&[("group.remote.assignor", "range")]));
         } else {
@@ -582,6 +602,24 @@ mod tests {
         settings.check().unwrap();
         assert_eq!(settings.input_consumer_config(0).get("fetch.wait.max.ms"), Some("50"));
         assert_eq!(settings.producer_config(0).get("linger.ms"), Some("40"));
+    }
+
+    #[test]
+    fn a_fetch_gathers_for_an_eighth_of_the_interval_unless_the_user_says_how_long_it_waits() {
+        let fetch = |settings: &ClientSettings| {
+            let config = settings.input_consumer_config(0);
+            ["fetch.min.bytes", "fetch.wait.max.ms"].map(|key| config.get(key).map(str::to_owned))
+        };
+        let some = |bytes: &str, wait: &str| [Some(bytes.to_owned()), Some(wait.to_owned())];
+        let mut settings =
+            ClientSettings { gather: Some(gathering(Duration::from_millis(100))), ..settings() };
+        assert_eq!(fetch(&settings), some("65536", "12"));
+        settings.consumer.insert("fetch.min.bytes".to_owned(), "1".to_owned());
+        assert_eq!(fetch(&settings), some("1", "12"));
+        settings = ClientSettings { gather: settings.gather, ..with("common", "fetch.wait.max.ms", "500") };
+        assert_eq!(fetch(&settings), [None, Some("500".to_owned())]);
+        assert_eq!(gathering(Duration::from_millis(1)), Duration::from_millis(5));
+        assert_eq!(gathering(Duration::from_secs(60)), Duration::from_millis(50));
     }
 
     #[test]

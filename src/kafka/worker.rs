@@ -135,6 +135,8 @@ struct Worker<'a> {
     open: bool,
     /// When the first thing of the transaction at hand was done.
     since: Option<Tick>,
+    /// When the last commit began.
+    last_commit: Option<Tick>,
     sent_bytes: usize,
     records: usize,
     /// Broker timestamps of the records of the transaction at hand.
@@ -197,6 +199,7 @@ impl<'a> Worker<'a> {
             local: shared.metrics.local(),
             open: false,
             since: None,
+            last_commit: None,
             sent_bytes: 0,
             records: 0,
             timestamps: Vec::new(),
@@ -367,10 +370,7 @@ impl<'a> Worker<'a> {
 
     /// Until the next commit is due, at most.
     fn time_to_wait(&self) -> Duration {
-        match self.since {
-            Some(since) => self.interval().saturating_sub(since.elapsed()).min(IDLE_POLL),
-            None => IDLE_POLL,
-        }
+        self.time_to_commit().unwrap_or(IDLE_POLL).min(IDLE_POLL)
     }
 
     fn take(&mut self, message: &BorrowedMessage<'_>, (now, wall): (Tick, Ts)) -> Result<(), End> {
@@ -609,14 +609,22 @@ impl<'a> Worker<'a> {
         self.tasks.values().all(|task| task.merger().all_ended())
     }
 
-    fn interval(&self) -> Duration {
-        if self.is_caught_up() { self.shared.commit.interval } else { self.shared.commit.catch_up }
+    /// Until the transaction at hand is to be committed. Caught up, commits begin an interval apart, however long each
+    /// takes, and what comes after a pause does not wait for company. On a backlog a transaction has the interval for
+    /// itself: the more events in it, the fewer states are written.
+    fn time_to_commit(&self) -> Option<Duration> {
+        let since = self.since?;
+        let (interval, from) = match self.is_caught_up() {
+            true => (self.shared.commit.interval, self.last_commit.unwrap_or(since)),
+            false => (self.shared.commit.catch_up, since),
+        };
+        Some(interval.saturating_sub(from.elapsed()))
     }
 
     fn is_commit_due(&self) -> bool {
-        let Some(since) = self.since else { return false };
+        let Some(left) = self.time_to_commit() else { return false };
         let held = |task: &Task| task.waiting_bytes() + task.engine().store().undo_bytes() / 2;
-        since.elapsed() >= self.interval()
+        left.is_zero()
             || self.records >= self.shared.commit.max_records
             || self.sent_bytes + self.tasks.values().map(held).sum::<usize>() >= self.shared.commit.max_bytes
     }
@@ -627,6 +635,7 @@ impl<'a> Worker<'a> {
             return Ok(());
         }
         let began = Tick::now();
+        self.last_commit = Some(began);
         let committed = self.try_commit();
         match committed {
             Ok(()) => {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts one real Apache Kafka broker by hand, without Docker, and prints its address; Ctrl-C stops it and
 # deletes its data. Needs Java 17 and Maven.  Usage: tests/kafka/start.sh [PORT]
+# KAFKA_JVM: options of its Java, which is kept small unless they say otherwise.
 set -euo pipefail
 
 port=${1:-9092}
@@ -47,7 +48,8 @@ PROPERTIES
 tool() { java -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=warn "$@"; }
 tool kafka.tools.StorageTool format -t "$(tool kafka.tools.StorageTool random-uuid)" -c "$data/server.properties" >/dev/null
 
-java -Xmx512m -XX:+UseSerialGC -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
+# shellcheck disable=SC2086 # Options, not one word.
+java ${KAFKA_JVM:--Xmx512m -XX:+UseSerialGC} -cp "$libs/*" -Dorg.slf4j.simpleLogger.defaultLogLevel=error \
   kafka.Kafka "$data/server.properties" >"$data/broker.log" 2>&1 &
 broker=$!
 
