@@ -10,7 +10,8 @@ rows on each side, as those of `train` do; what is judged was fitted to all. Wit
 and not come back is nobody's example, as in `train`.
 
 Printed for each date: ROC-AUC (the mean over cuts, weighted by examples), Brier score and log loss over all
-examples, beside the base rate, recency alone and p_no_order.
+examples, beside the base rate, recency alone and p_no_order. With --draws also how far stagecast's ROC-AUC and Brier
+score are from those of scikit-learn's, with 95 % intervals: customers, all their examples together, are drawn again.
 
     python3 -m venv v && v/bin/pip install -r benches/models/requirements.txt
     v/bin/python benches/models/compare.py --stagecast target/release/stagecast --input DIR \\
@@ -45,7 +46,10 @@ def main():
     print(f"{'until':<12}{'model':<22}{'AUC':>8}{'Brier':>9}{'log loss':>10}{'mean p':>9}{'churned':>9}{'examples':>10}")
     for until in asked.until:
         for name, figures in compare(asked, events, until):
-            print(f"{until.date()!s:<12}{name:<22}" + "{:8.4f}{:9.4f}{:10.4f}{:9.4f}{:9.4f}{:10d}".format(*figures), flush=True)
+            if name.startswith("stagecast -"):
+                print(f"{until.date()!s:<12}{name:<30}" + "  {:+.4f} [{:+.4f}, {:+.4f}]".format(*figures), flush=True)
+            else:
+                print(f"{until.date()!s:<12}{name:<22}" + "{:8.4f}{:9.4f}{:10.4f}{:9.4f}{:9.4f}{:10d}".format(*figures), flush=True)
 
 
 def arguments():
@@ -57,6 +61,7 @@ def arguments():
     parser.add_argument("--horizon", default="30d", type=days)
     parser.add_argument("--active-within", default="90d", type=days)
     parser.add_argument("--until", required=True, nargs="+", type=lambda day: datetime.fromisoformat(day).replace(tzinfo=timezone.utc))
+    parser.add_argument("--draws", default=0, type=int)
     return parser.parse_args()
 
 
@@ -108,18 +113,35 @@ def compare(asked, events, until):
     names = rows["names"]
     told = [column for column in range(len(names)) if len(np.unique(plain[fit, column])) > 1]
     base = np.full(late.sum(), churned[early].mean())
-    yield from (
-        (name, figures(churned[late], p, at[late]))
-        for name, p in [
-            ("base rate", base),
-            ("recency alone", best([make_pipeline(StandardScaler(), LogisticRegression())], logged(plain[:, [names.index("days_since_event")]]))),
-            ("p_no_order", plain[late, names.index("p_no_order")]),
-            ("stagecast", rows["p_churn"][late]),
-            ("sklearn logistic", best(linear, logged(plain[:, told]))),
-            ("sklearn boosting", best(boosted, plain[:, told])),
-        ]
-        if not np.isnan(p).any()  # who never ordered has no p_no_order
-    )
+    models = {
+        "base rate": base,
+        "recency alone": best([make_pipeline(StandardScaler(), LogisticRegression())], logged(plain[:, [names.index("days_since_event")]])),
+        "p_no_order": plain[late, names.index("p_no_order")],
+        "stagecast": rows["p_churn"][late],
+        "sklearn logistic": best(linear, logged(plain[:, told])),
+        "sklearn boosting": best(boosted, plain[:, told]),
+    }
+    for name, p in models.items():
+        if not np.isnan(p).any():  # who never ordered has no p_no_order
+            yield name, figures(churned[late], p, at[late])
+    if asked.draws:
+        for other in ("sklearn logistic", "sklearn boosting"):
+            for what, measured in differences(churned[late], models["stagecast"], models[other], at[late], rows["customer"][late], asked.draws):
+                yield f"stagecast - {other.split()[1]}, {what}", measured
+
+
+def differences(churned, ours, theirs, at, customer, draws):
+    """ROC-AUC and Brier score of one model less another's, each with the bounds of 95 % of the draws."""
+    _, who = np.unique(customer, return_inverse=True)
+    rng = np.random.default_rng(7)
+
+    def measured(weight):
+        return [auc(churned, ours, at, weight) - auc(churned, theirs, at, weight), np.average((ours - churned) ** 2 - (theirs - churned) ** 2, weights=weight)]
+
+    drawn = np.array([measured(np.bincount(rng.integers(who.max() + 1, size=who.max() + 1), minlength=who.max() + 1)[who]) for _ in range(draws)])
+    bounds = np.quantile(drawn, [0.025, 0.975], axis=0)
+    for column, (what, whole) in enumerate(zip(("ROC-AUC", "Brier"), measured(np.ones(len(at))))):
+        yield what, (whole, *bounds[:, column])
 
 
 def run(asked, command, *rest):
@@ -143,7 +165,7 @@ def table(asked, events, path):
         counts = {"no_order": type_ == "order_completed", "no_event": kind != "profile", "cancelled": type_ == "subscription_cancelled"}
         if counts[asked.label]:
             outcome.setdefault(customer, []).append(at)
-    names, plain, churned, at, scores = None, [], [], [], []
+    names, plain, churned, at, scores, customers = None, [], [], [], [], []
     with open(path) as lines:
         for line in lines:
             row = json.loads(line)
@@ -160,7 +182,8 @@ def table(asked, events, path):
             churned.append(happened == (asked.label == "cancelled"))
             at.append(text(cut))
             scores.append(row["p_churn"])
-    return {"names": names, "plain": np.array(plain, float), "churned": np.array(churned, int), "at": np.array(at), "p_churn": np.array(scores, float)}
+            customers.append(row["customer_id"])
+    return {"customer": np.array(customers), "names": names, "plain": np.array(plain, float), "churned": np.array(churned, int), "at": np.array(at), "p_churn": np.array(scores, float)}
 
 
 def thinned(rows):
@@ -178,9 +201,14 @@ def logged(plain):
 
 def figures(churned, p, at):
     """AUC by cut, Brier, log loss, means and count."""
-    weighted = [(np.sum(at == cut), roc_auc_score(churned[at == cut], p[at == cut])) for cut in np.unique(at) if len(set(churned[at == cut])) == 2]
-    auc = sum(n * value for n, value in weighted) / sum(n for n, _ in weighted)
-    return auc, brier_score_loss(churned, p), log_loss(churned, p, labels=[0, 1]), p.mean(), churned.mean(), len(p)
+    return auc(churned, p, at, np.ones(len(p))), brier_score_loss(churned, p), log_loss(churned, p, labels=[0, 1]), p.mean(), churned.mean(), len(p)
+
+
+def auc(churned, p, at, weight):
+    """The mean over cuts of the area under the ROC curve, by weight of the examples."""
+    told = [cut for cut in (at == each for each in np.unique(at)) if len(set(churned[cut & (weight > 0)])) == 2]
+    areas = [roc_auc_score(churned[cut], p[cut], sample_weight=weight[cut]) for cut in told]
+    return np.average(areas, weights=[weight[cut].sum() for cut in told])
 
 
 def text(at):

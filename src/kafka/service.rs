@@ -1,14 +1,15 @@
 //! The service: checks the ground, starts the workers and the HTTP server, and sees to it that all stop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 
 use super::checkpoint::Checkpoints;
 use super::clients::ClientSettings;
+use super::ending::Ending;
 use super::faults::Faults;
 use super::standby::Standby;
 use super::task::{Input, Reading, Timing};
@@ -22,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
 use crate::reload::Models;
 use crate::setup;
-use crate::time::{Tick, Ts};
+use crate::time::{Tick, Ts, wall_now};
 
 /// What the workers share.
 pub struct Shared {
@@ -43,12 +44,8 @@ pub struct Shared {
     pub faults: Faults,
     pub checkpoints: Option<Arc<Checkpoints>>,
     pub standby: Option<Standby>,
-    /// By lane and partition, where `--until-end` stops.
-    ends: BTreeMap<(usize, i32), i64>,
-    /// By partition that has nothing left to do or to commit, how far it has read what others tell it.
-    quiet: Mutex<BTreeMap<i32, i64>>,
-    drained: AtomicBool,
-    through: Mutex<BTreeSet<i32>>,
+    /// Of `--until-end`.
+    pub ending: Ending,
     stopping: AtomicBool,
 }
 
@@ -271,6 +268,7 @@ impl Shared {
         partitions: i32,
         http: &http::Shared,
     ) -> Result<Shared> {
+        let started = wall_now();
         let events = setup::enabled_sources(config).map(|(source, section)| Input {
             source,
             topic: section.topic.clone(),
@@ -304,10 +302,7 @@ impl Shared {
             health: Arc::clone(&http.health),
             live: Arc::clone(&http.live),
             faults: Faults::from_env(),
-            ends,
-            quiet: Mutex::new(BTreeMap::new()),
-            drained: AtomicBool::new(false),
-            through: Mutex::new(BTreeSet::new()),
+            ending: Ending::new(partitions, request.until, ends, started),
             stopping: AtomicBool::new(false),
         })
     }
@@ -354,36 +349,9 @@ impl Shared {
         Ok(all)
     }
 
-    pub fn end_of(&self, lane: usize, partition: i32) -> Option<i64> {
-        self.ends.get(&(lane, partition)).copied()
-    }
-
-    pub fn is_beyond_end(&self, lane: usize, partition: i32, offset: i64) -> bool {
-        self.end_of(lane, partition).is_some_and(|end| offset >= end)
-    }
-
-    /// Says whether a partition has nothing left to do, and how far it has read what others tell it.
-    pub fn set_quiet(&self, partition: i32, read_to: Option<i64>) {
-        let mut quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        match read_to {
-            Some(read_to) => drop(quiet.insert(partition, read_to)),
-            None => drop(quiet.remove(&partition)),
-        }
-    }
-
-    /// Whether no partition will ever tell another anything again: all are quiet, and nothing stands in the topic
-    /// between them that is not read. Between the two looks nobody can have begun to speak, since for that one
-    /// must have been told something.
+    /// Whether no partition will ever tell another anything again.
     pub fn is_drained(&self) -> bool {
-        if self.drained.load(Ordering::Acquire) {
-            return true;
-        }
-        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let drained = quiet.len() == self.partitions.max(0) as usize && self.is_read(&quiet);
-        if drained {
-            self.drained.store(true, Ordering::Release);
-        }
-        drained
+        self.ending.is_drained(|read_to| self.is_read(read_to))
     }
 
     fn is_read(&self, read_to: &BTreeMap<i32, i64>) -> bool {
@@ -392,17 +360,5 @@ impl Shared {
             let ends = watermarks(&reader, &self.topics.identity, *partition, Duration::from_secs(10));
             ends.is_ok_and(|(_, high)| high <= *read_to)
         })
-    }
-
-    pub fn is_through(&self, partition: i32) -> bool {
-        self.through.lock().unwrap_or_else(PoisonError::into_inner).contains(&partition)
-    }
-
-    pub fn set_through(&self, partitions: &[i32]) {
-        self.through.lock().unwrap_or_else(PoisonError::into_inner).extend(partitions);
-    }
-
-    pub fn all_through(&self) -> bool {
-        self.through.lock().unwrap_or_else(PoisonError::into_inner).len() == self.partitions.max(0) as usize
     }
 }

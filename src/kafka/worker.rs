@@ -66,6 +66,9 @@ const HELD_BYTES: usize = OUTBOX_BYTES / 2;
 const FIGURES_EVERY: Duration = Duration::from_secs(1);
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
 const WEIGHING_SHARE: u32 = 200;
+/// How often a process that waits for others with `--until-end` says what it has done, and asks what they have.
+const SAY_AGAIN: Duration = Duration::from_secs(2);
+const HEAR_EVERY: Duration = Duration::from_millis(250);
 /// How often `--until-end` tells what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Aborts in a row after which the worker begins anew.
@@ -137,6 +140,11 @@ struct Worker<'a> {
     since: Option<Tick>,
     /// When the last commit began.
     last_commit: Option<Tick>,
+    /// Whether the group has given it partitions, or none.
+    is_member: bool,
+    /// When it was told last to other processes how many of the partitions here are through, and when they were asked.
+    said: Option<(Tick, usize)>,
+    heard: Option<Tick>,
     sent_bytes: usize,
     records: usize,
     /// Broker timestamps of the records of the transaction at hand.
@@ -200,6 +208,9 @@ impl<'a> Worker<'a> {
             open: false,
             since: None,
             last_commit: None,
+            is_member: false,
+            said: None,
+            heard: None,
             sent_bytes: 0,
             records: 0,
             timestamps: Vec::new(),
@@ -378,7 +389,7 @@ impl<'a> Worker<'a> {
         let Some(lane) = task.inputs().iter().position(|input| input.topic == message.topic()) else {
             return Ok(());
         };
-        if self.shared.is_beyond_end(lane, message.partition(), message.offset()) {
+        if self.shared.ending.is_beyond(lane, message.partition(), message.offset()) {
             return Ok(());
         }
         let incoming = Incoming {
@@ -437,7 +448,7 @@ impl<'a> Worker<'a> {
         let mut positions = lanes.elements().into_iter().map(|lane| lane.offset());
         for (partition, task) in &mut self.tasks {
             for (lane, Input { topic, .. }) in self.shared.inputs.iter().enumerate() {
-                let end = match self.shared.end_of(lane, *partition) {
+                let end = match self.shared.ending.end_of(lane, *partition) {
                     Some(end) => Some(end),
                     None => members::known_end(self.member, topic, *partition),
                 };
@@ -672,11 +683,18 @@ impl<'a> Worker<'a> {
             if self.shared.faults.lack(Guard::SilentPositions) && !task.has_moved() {
                 continue;
             }
+            let is_quiet = self.shared.until_end && task.is_done() && !task.more;
+            let word = is_quiet.then(|| self.shared.ending.say(task.partition, wall));
             // Every task's position, moved or not: it is what fences a transaction that only silence filled.
             for (lane, input) in task.inputs().iter().enumerate() {
                 let offset = Offset::Offset(task.position(lane).next);
                 let added = positions.add_partition_offset(&input.topic, task.partition, offset);
                 added.map_err(|e| TxnError::new(Call::Offsets, e))?;
+                if let Some(word) = &word
+                    && let Some(mut element) = positions.find_partition(&input.topic, task.partition)
+                {
+                    element.set_metadata(word);
+                }
             }
         }
         self.shared.faults.at("before_commit")?;
@@ -828,8 +846,10 @@ impl<'a> Worker<'a> {
         members::assign(self.member, &assignment)?;
         for Back { task, anchor } in back {
             self.saving.iter_mut().for_each(|saving| saving.restored(task.partition, anchor));
+            self.shared.ending.hold(task.partition);
             self.tasks.insert(task.partition, task);
         }
+        (self.is_member, self.said) = (true, None);
         (self.shown, self.weighed) = (None, None);
         self.show_figures();
         self.shared.health.set_ready(self.worker, true);
@@ -864,7 +884,7 @@ impl<'a> Worker<'a> {
         let anchor = self.saving.as_mut().and_then(|saving| saving.let_go(partition));
         let task = self.tasks.remove(&partition)?;
         self.shared.standby.iter().for_each(|standby| standby.give(partition));
-        self.shared.set_quiet(partition, None);
+        self.shared.ending.let_go(partition);
         self.shared.metrics.drop_partition(partition);
         for (lane, input) in task.inputs().iter().enumerate() {
             self.shared.metrics.drop_lag(&input.topic, partition);
@@ -954,8 +974,9 @@ impl<'a> Worker<'a> {
             let moves = task.inputs().iter().position(|input| input.reading == Reading::Moves);
             let read_to = moves.map_or(0, |lane| task.merger().read_to(lane));
             let is_quiet = !self.open && task.is_quiet();
-            self.shared.set_quiet(*partition, is_quiet.then_some(read_to));
+            self.shared.ending.set_quiet(*partition, is_quiet.then_some(read_to));
         }
+        self.confer()?;
         if !self.shared.is_drained() {
             self.tell_what_is_awaited();
             return Ok(false);
@@ -963,17 +984,56 @@ impl<'a> Worker<'a> {
         let through: Vec<i32> = self
             .tasks
             .iter()
-            .filter(|(partition, task)| task.is_done() && !task.more && !self.shared.is_through(**partition))
+            .filter(|(partition, task)| {
+                task.is_done() && !task.more && !self.shared.ending.is_through(**partition)
+            })
             .map(|(partition, _)| *partition)
             .collect();
         if !through.is_empty() {
             for partition in &through {
                 if self.run_on(*partition)? {
-                    self.shared.set_through(&[*partition]);
+                    self.shared.ending.set_through(*partition);
                 }
             }
         }
-        Ok(self.shared.all_through())
+        Ok(self.shared.ending.all_through() && self.has_said_all())
+    }
+
+    /// Where other processes have some of the partitions: says what became of those here, and hears of theirs. One
+    /// without partitions only hears.
+    fn confer(&mut self) -> Result<(), End> {
+        let is_quiet = !self.open && self.tasks.values().all(Task::is_quiet);
+        if self.shared.ending.is_all_here() || !is_quiet || !self.is_member {
+            return Ok(());
+        }
+        let is_long_ago = |at: Tick| at.elapsed() >= SAY_AGAIN;
+        if !self.tasks.is_empty() && (!self.has_said_all() || self.said.is_none_or(|(at, _)| is_long_ago(at)))
+        {
+            self.said = Some((Tick::now(), self.through()));
+            self.tasks.values_mut().for_each(|task| task.changed = true);
+            self.commit()?;
+            if self.aborts > 0 {
+                self.said = None;
+            }
+        }
+        if self.heard.is_none_or(|at| at.elapsed() >= HEAR_EVERY) {
+            self.heard = Some(Tick::now());
+            self.shared.ending.ask(self.member, &self.shared.inputs);
+        }
+        Ok(())
+    }
+
+    /// How many partitions here are through.
+    fn through(&self) -> usize {
+        self.tasks.keys().filter(|partition| self.shared.ending.is_through(**partition)).count()
+    }
+
+    /// Whether other processes, if there are any, can know what became of the partitions here.
+    fn has_said_all(&self) -> bool {
+        let all = self.through();
+        self.tasks.is_empty()
+            || self.said.is_some_and(|(_, through)| through == all)
+            || self.shared.ending.is_all_here()
     }
 }
 
@@ -987,7 +1047,8 @@ impl Worker<'_> {
         for (partition, task) in &self.tasks {
             let lanes = task.inputs().iter().enumerate();
             let lanes = lanes.map(|(lane, input)| {
-                let (read_to, end) = (task.merger().read_to(lane), self.shared.end_of(lane, *partition));
+                let (read_to, end) =
+                    (task.merger().read_to(lane), self.shared.ending.end_of(lane, *partition));
                 format!("{} {read_to}/{}", input.topic, end.map_or("?".to_owned(), |end| end.to_string()))
             });
             let read = lanes.collect::<Vec<_>>().join(", ");

@@ -11,7 +11,7 @@ use stagecast::time::{DAY_MS, HOUR_MS, sleep};
 
 use crate::process::Process;
 use crate::records::{Isolation, Record, until};
-use crate::world::{World, event};
+use crate::world::{UNTIL, World, event};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -71,6 +71,23 @@ fn stops_and_restarts_change_nothing() {
         world.load(share, share + 0.2);
         world.finish(&["run", "--until-end"], &[]);
     }
+    world.finish_and_check();
+}
+
+/// One partition may still tell another something, so none may end alone; and one process has none at all.
+#[test]
+fn processes_that_share_a_backlog_end_together() {
+    let mut world = World::new("together", 2, "");
+    world.simulate(300, 100, 17);
+    world.load(0.0, 1.0);
+    let to_the_end = ["run", "--until-end", "--until", UNTIL, "--set", "app.workers=1"];
+    let mut processes = ["box-0", "box-1", "box-2"].map(|name| world.start(name, &to_the_end, &[]));
+    for process in &mut processes {
+        assert_eq!(process.exit_code(SOON), Some(0), "{}", process.stderr());
+    }
+    let alone = |process: &Process| (0..2).any(|p| process.stderr().contains(&format!("partitions=[{p}]")));
+    let shared = processes.iter().filter(|process| alone(process)).count();
+    assert!(shared > 0, "one process did it all before another came: give it more to do");
     world.finish_and_check();
 }
 
