@@ -46,10 +46,7 @@ def main():
     print(f"{'until':<12}{'model':<22}{'AUC':>8}{'Brier':>9}{'log loss':>10}{'mean p':>9}{'churned':>9}{'examples':>10}")
     for until in asked.until:
         for name, figures in compare(asked, events, until):
-            if name.startswith("stagecast -"):
-                print(f"{until.date()!s:<12}{name:<30}" + "  {:+.4f} [{:+.4f}, {:+.4f}]".format(*figures), flush=True)
-            else:
-                print(f"{until.date()!s:<12}{name:<22}" + "{:8.4f}{:9.4f}{:10.4f}{:9.4f}{:9.4f}{:10d}".format(*figures), flush=True)
+            print(f"{until.date()!s:<12}{name:<22}{figures}", flush=True)
 
 
 def arguments():
@@ -85,7 +82,7 @@ def read(folder):
 
 
 def compare(asked, events, until):
-    """Names and figures of every model that is trained until a date and judged on what follows."""
+    """Names and written figures of every model that is trained until a date and judged on what follows."""
     last = max(at for *_, at in events)
     with tempfile.TemporaryDirectory() as work:
         model = pathlib.Path(work, "model.json")
@@ -123,22 +120,23 @@ def compare(asked, events, until):
     }
     for name, p in models.items():
         if not np.isnan(p).any():  # who never ordered has no p_no_order
-            yield name, figures(churned[late], p, at[late])
+            yield name, "{:8.4f}{:9.4f}{:10.4f}{:9.4f}{:9.4f}{:10d}".format(*figures(churned[late], p, at[late]))
     if asked.draws:
         for other in ("sklearn logistic", "sklearn boosting"):
             for what, measured in differences(churned[late], models["stagecast"], models[other], at[late], rows["customer"][late], asked.draws):
-                yield f"stagecast - {other.split()[1]}, {what}", measured
+                yield f"stagecast less {other}, {what}", "{:+9.4f} [{:+.4f}, {:+.4f}]".format(*measured)
 
 
 def differences(churned, ours, theirs, at, customer, draws):
     """ROC-AUC and Brier score of one model less another's, each with the bounds of 95 % of the draws."""
-    _, who = np.unique(customer, return_inverse=True)
+    customers, who = np.unique(customer, return_inverse=True)
     rng = np.random.default_rng(7)
 
     def measured(weight):
         return [auc(churned, ours, at, weight) - auc(churned, theirs, at, weight), np.average((ours - churned) ** 2 - (theirs - churned) ** 2, weights=weight)]
 
-    drawn = np.array([measured(np.bincount(rng.integers(who.max() + 1, size=who.max() + 1), minlength=who.max() + 1)[who]) for _ in range(draws)])
+    times = (np.bincount(rng.integers(len(customers), size=len(customers)), minlength=len(customers)) for _ in range(draws))
+    drawn = np.array([measured(drawn[who]) for drawn in times])
     bounds = np.quantile(drawn, [0.025, 0.975], axis=0)
     for column, (what, whole) in enumerate(zip(("ROC-AUC", "Brier"), measured(np.ones(len(at))))):
         yield what, (whole, *bounds[:, column])

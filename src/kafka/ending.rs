@@ -2,8 +2,9 @@
 //!
 //! Partitions tell each other what passes between the ids of a customer, so that one that has read everything may be
 //! told more: none is through before all are quiet. What the workers of this process have is known here. Other
-//! processes commit a word beside the positions of their partitions, [`Word`], and say it again while they wait; it
-//! counts where the positions are at the end and it was said since this process started.
+//! processes commit a word beside the positions of their partitions and say it again while they wait; it counts where the
+//! positions are at the end and it was said since this process started, by the wall clocks of both: what an earlier run
+//! said of the same partitions says nothing of this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ const ANSWER_MOST: Duration = Duration::from_secs(5);
 
 /// What a process says of a partition it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+enum Word {
     /// Nothing is left to do, unless somebody tells it something.
     Quiet,
     /// Its clock has run on to `--until` besides.
@@ -135,8 +136,8 @@ impl Ending {
         }
     }
 
-    /// Takes note of what another process committed: the position of each lane, whether records of it end where
-    /// [`Ending::end_of`] says, that of the topic in which partitions tell each other something, and the word.
+    /// Takes note of what another process committed: the position of each lane, how far it has read what others tell
+    /// it, and the word.
     fn hear(&self, partition: i32, lanes: &[i64], told: i64, word: &str) {
         let is_at_end = lanes
             .iter()

@@ -1006,15 +1006,12 @@ impl<'a> Worker<'a> {
         if self.shared.ending.is_all_here() || !is_quiet || !self.is_member {
             return Ok(());
         }
-        let is_long_ago = |at: Tick| at.elapsed() >= SAY_AGAIN;
-        if !self.tasks.is_empty() && (!self.has_said_all() || self.said.is_none_or(|(at, _)| is_long_ago(at)))
-        {
-            self.said = Some((Tick::now(), self.through()));
+        let through = self.through();
+        let is_said = self.said.is_some_and(|(at, said)| said == through && at.elapsed() < SAY_AGAIN);
+        if !self.tasks.is_empty() && !is_said {
             self.tasks.values_mut().for_each(|task| task.changed = true);
             self.commit()?;
-            if self.aborts > 0 {
-                self.said = None;
-            }
+            self.said = (self.aborts == 0).then(|| (Tick::now(), through));
         }
         if self.heard.is_none_or(|at| at.elapsed() >= HEAR_EVERY) {
             self.heard = Some(Tick::now());
@@ -1030,10 +1027,9 @@ impl<'a> Worker<'a> {
 
     /// Whether other processes, if there are any, can know what became of the partitions here.
     fn has_said_all(&self) -> bool {
-        let all = self.through();
         self.tasks.is_empty()
-            || self.said.is_some_and(|(_, through)| through == all)
             || self.shared.ending.is_all_here()
+            || self.said.is_some_and(|(_, said)| said == self.through())
     }
 }
 
