@@ -44,7 +44,10 @@ pub const KEYS: [Key; 62] = [
     ("topics.partitions", "for topics that are created while no input exists"),
     ("topics.replication", "for topics that are created; -1: the brokers' default"),
     ("commit.interval", "from the beginning of one commit to that of the next, when caught up"),
-    ("commit.catch_up", "the same while a backlog is worked off: fewer, larger transactions"),
+    (
+        "commit.catch_up",
+        "from the first event of a transaction to its commit, while a backlog is worked off: fewer, larger ones",
+    ),
     ("commit.max_records", "records after which a transaction is committed early"),
     ("commit.max_bytes", "bytes after which a transaction is committed early"),
     ("time.clock", "wall, or events: time is what the events say, however far ahead of the wall clock"),

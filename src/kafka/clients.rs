@@ -48,7 +48,7 @@ pub struct ClientSettings {
 const GATHERED_BYTES: &str = "65536";
 
 /// How long a fetch gathers where commits follow each other at `interval`: what comes meanwhile waits for the commit
-/// anyway, and a fetch for each record takes a third of the brokers' time.
+/// anyway, and a fetch for every few records is work for nothing, here and at the brokers.
 pub fn gathering(interval: Duration) -> Duration {
     (interval / 8).clamp(Duration::from_millis(5), Duration::from_millis(50))
 }
