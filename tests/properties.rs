@@ -4,7 +4,7 @@
 mod naive;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use naive::arbitrary::{START, Shape, Vocabulary, histories, lifecycles_over, money};
@@ -540,6 +540,56 @@ proptest! {
         straight.engine.run_until(until);
         stopped.engine.run_until(until);
         prop_assert_eq!(by_customer(straight.commit()), by_customer(stopped.commit()));
+    }
+
+    #[test]
+    fn whoever_follows_the_states_of_another_goes_on_as_that_one_would(
+        all in customers(LATE),
+        acts in acts(),
+        turns in vec(any::<Index>(), 1..5),
+        settles in vec((0..4usize, 0..3usize), 1..8),
+        lifecycles in any_lifecycles(),
+    ) {
+        let plan = plan(&lifecycles, settings());
+        let acts = placed(&acts, all.len());
+        let turns: BTreeSet<usize> = turns.iter().map(|i| i.index(all.len())).collect();
+        let (mut straight, mut at_work, mut behind) = (Driver::new(&plan), Driver::new(&plan), Driver::new(&plan));
+        for (i, (customer, event)) in all.iter().enumerate() {
+            for driver in [&mut straight, &mut at_work] {
+                apply(driver, customer, event);
+                for act in acts.get(&i).into_iter().flatten() {
+                    if let Act::Tick(grace) = act {
+                        driver.engine.tick(event.ts - grace);
+                    }
+                }
+            }
+            let store = at_work.engine.store();
+            let changed: BTreeSet<String> = store.dirty().iter().map(|c| store.id(*c).to_string()).collect();
+            prop_assert_eq!(by_customer(straight.commit()), by_customer(at_work.commit()));
+            let states = at_work.states();
+            for customer in &changed {
+                prop_assert!(behind.engine.restore(customer, &states[customer]).is_ok());
+            }
+            let (most, few) = settles[i % settles.len()];
+            behind.engine.settle_some(most, few);
+            // Who has worked so far follows from now on.
+            if turns.contains(&i) {
+                behind.engine.finish_restore();
+                prop_assert_eq!(behind.engine.population(), straight.engine.population());
+                prop_assert_eq!(behind.engine.population(), behind.recount());
+                std::mem::swap(&mut at_work, &mut behind);
+            }
+        }
+        let until = all.iter().map(|(_, e)| e.ts).max().unwrap_or(START) + 50 * DAY_MS;
+        behind.engine.finish_restore();
+        for driver in [&mut straight, &mut at_work, &mut behind] {
+            driver.engine.run_until(until);
+        }
+        let right = by_customer(straight.commit());
+        prop_assert_eq!(&right, &by_customer(at_work.commit()));
+        prop_assert_eq!(&right, &by_customer(behind.commit()));
+        prop_assert_eq!(straight.states(), at_work.states());
+        prop_assert_eq!(straight.states(), behind.states());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::clients::{ClientSettings, LogContext};
 use super::faults::{Faults, Guard};
 use super::marker::{self, Found, InputFacts, Marker, Resume, WAY_OUT, layout_of_key};
 use super::members::Member;
-use super::standby::{Follower, Standby};
+use super::standby::{Follower, Here, Standby};
 use super::task::{Input, Task, Timing};
 use super::watermarks::watermarks;
 use crate::error::Error;
@@ -137,8 +137,9 @@ pub struct Restored {
     pub records: u64,
     /// Of checkpoints.
     pub from_files: u64,
-    /// Partitions that were followed.
+    /// Partitions that were followed, and those that were this process's a moment ago.
     pub followed: u64,
+    pub kept: u64,
     pub took: Duration,
 }
 
@@ -203,7 +204,7 @@ impl Restoring<'_> {
         Ok((all, Restored { took: began.elapsed(), ..restored }))
     }
 
-    /// By what was followed, or else by a checkpoint.
+    /// By what is here of it, or else by a checkpoint.
     fn restore_shorter(
         &self,
         readers: &Readers,
@@ -217,7 +218,7 @@ impl Restoring<'_> {
         }
     }
 
-    /// Reads what the topic has behind what was followed. `None` where nothing was, or it does not fit.
+    /// Reads what the topic has behind what was kept or followed. `None` where nothing was, or it does not fit.
     fn restore_followed(
         &self,
         readers: &Readers,
@@ -225,16 +226,18 @@ impl Restoring<'_> {
         restored: &mut Restored,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<State>, Interrupted> {
-        let Some(follower) = self.standby.and_then(|standby| standby.take(partition)) else {
-            return Ok(None);
+        let (what, count, follower) = match self.standby.and_then(|standby| standby.take(partition)) {
+            None => return Ok(None),
+            Some(Here::Kept(follower)) => ("what was kept", &mut restored.kept, follower),
+            Some(Here::Followed(follower)) => ("what was followed", &mut restored.followed, follower),
         };
-        match self.try_followed(*follower, readers, partition, cancelled) {
+        match self.try_followed(follower, readers, partition, cancelled) {
             Ok((state, records)) => {
+                *count += 1;
                 restored.records += records;
-                restored.followed += 1;
                 Ok(Some(state))
             }
-            Err(unfit) => Ok(pass_over(partition, "what was followed", &unfit.reason()?)),
+            Err(unfit) => Ok(pass_over(partition, what, &unfit.reason()?)),
         }
     }
 
@@ -446,10 +449,20 @@ fn pass_over<T>(partition: i32, what: &str, why: &str) -> Option<T> {
 
 impl Reading {
     pub fn new(plan: &Arc<Plan>, topic: &str, partition: i32) -> Self {
+        Reading::with(Engine::new(Arc::clone(plan), true), topic, partition)
+    }
+
+    /// Goes on with what a task has, all of which stands in the topic.
+    pub fn going_on(task: Task, topic: &str) -> Self {
+        let partition = task.partition;
+        Reading::with(task.into_engine(), topic, partition)
+    }
+
+    fn with(engine: Engine, topic: &str, partition: i32) -> Self {
         Reading {
             topic: topic.to_owned(),
             partition,
-            engine: Engine::new(Arc::clone(plan), true),
+            engine,
             found: Found::default(),
             sequences: Vec::new(),
             unread: BTreeMap::new(),
@@ -466,6 +479,11 @@ impl Reading {
     /// Bytes of what was read.
     pub fn bytes(&self) -> usize {
         self.engine.bytes() + self.sequences.capacity() * size_of::<u64>()
+    }
+
+    /// Lets customers settle in, so many at most and all but `few`. Returns whether there are more.
+    pub fn settle(&mut self, most: usize, few: usize) -> bool {
+        self.engine.settle_some(most, few)
     }
 
     /// Takes in a committed record. Offsets ascend.
@@ -544,7 +562,9 @@ impl Reading {
         }
         engine.finish_restore();
         found.states = engine.store().len() as u64;
-        for sequence in engine.store().indices().map(|customer| sequences[customer as usize]) {
+        // Of whom a task had when it was given up nothing is said.
+        let sequence_of = |customer: u32| sequences.get(customer as usize).copied().unwrap_or(0);
+        for sequence in engine.store().indices().map(sequence_of) {
             match sequence.cmp(&found.newest_sequence) {
                 Ordering::Greater => (found.newest_sequence, found.of_newest) = (sequence, 1),
                 Ordering::Equal => found.of_newest += 1,

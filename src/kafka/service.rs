@@ -180,7 +180,7 @@ fn watch_model(shared: &Arc<Shared>) -> Result<std::thread::JoinHandle<()>> {
     spawned.map_err(|e| Error::world(format!("cannot start watching the model: {e}")))
 }
 
-/// Reads along what other processes own, where that is asked for.
+/// Keeps what is given up for a while, and reads along what other processes own where that is asked for.
 fn follow_others(shared: &Arc<Shared>) -> Result<Option<std::thread::JoinHandle<()>>> {
     if shared.standby.is_none() {
         return Ok(None);
@@ -280,7 +280,8 @@ impl Shared {
         let ends =
             if request.until_end { end_offsets(&clients, &inputs, partitions)? } else { BTreeMap::new() };
         let checkpoints = Checkpoints::prepare(config, &clients)?.map(Arc::new);
-        let standby = Standby::prepare(config, &clients, &models, &http.metrics, partitions)?;
+        let standby =
+            Standby::prepare(config, &clients, &models, &http.metrics, checkpoints.as_ref(), partitions)?;
         Ok(Shared {
             checkpoints,
             standby,

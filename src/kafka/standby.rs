@@ -1,19 +1,24 @@
-//! What others own, read along: so that a partition which comes to this process is here already, but for the tail.
+//! What is here of partitions that no worker of this process holds: so that one which comes is here already, but for
+//! the tail.
 //!
-//! A thread of its own reads the state topic of every partition that no worker of this process holds, as a restore
-//! would, only that it never ends. Whoever is assigned such a partition takes what was read so far and reads on from
-//! there. As a checkpoint, it is an aid and never the truth: what does not fit is passed over, and the topic is read
-//! from its beginning.
+//! A rebalance takes every partition from its worker and gives most of them back. Whoever gives one up in good order
+//! leaves its task here for a while, and whoever of this process is assigned it next goes on with that. With
+//! `state.standby` a thread of its own also reads along what others own, as a restore would, only that it never ends.
+//! Either way it is an aid and never the truth, as a checkpoint is: the tail of the topic is read and must fit, and
+//! what does not is passed over and the topic read from its beginning.
 //!
 //! ```text
-//!            not ours for a while             assigned
-//!   free ────────────────────────► followed ───────────► ours
-//!    ▲  ▲                             │                    │
-//!    │  └── refused, or out of sight ─┘                    │
-//!    └───────────────────── given up ──────────────────────┘
+//!                              with `state.standby`                assigned
+//!   free ──────────────────────────────────────────► followed ───────────────► ours
+//!    ▲  ▲   not ours for a while                      ▲  │                      ▲ │
+//!    │  └──────────── refused, or out of sight ───────┼──┘             assigned │ │ given up
+//!    │                                                │ with `state.standby`    │ ▼
+//!    └────────────────────────────────────────────────┴─────────────────────── kept
+//!                                                       for long enough
 //! ```
 //!
-//! Only committed records are followed, and compaction may take a tombstone from before it was read only where nothing
+//! What was kept for long enough also leaves a checkpoint, where there is a folder for it. Of what is followed only
+//! committed records are followed, and compaction may take a tombstone from before it was read only where nothing
 //! was read for as long as the topic keeps tombstones; half of that is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,9 +30,11 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::checkpoint;
+use super::checkpoint::saving;
+use super::checkpoint::{self, Anchor, Checkpoints};
 use super::clients::{BrokerKind, ClientSettings, LogContext};
 use super::restore::{Interrupted, Reading, is_transient};
+use super::task::Task;
 use crate::config::Config;
 use crate::error::Result;
 use crate::metrics::Metrics;
@@ -37,11 +44,18 @@ use crate::time::{Tick, Ts, sleep, wall_now};
 /// A partition that is free for so long is nobody's of this process: assignments come and go in a rebalance, and at
 /// the start.
 const SETTLED: Duration = Duration::from_secs(5);
+/// So long a rebalance may take before what was given up is no longer kept for it.
+const KEPT: Duration = Duration::from_secs(10);
 /// After what was followed was of no use.
 const AGAIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Records that are taken in before whoever waits for a partition may have it.
 const AT_ONCE: usize = 500;
+/// Customers that settle in before whoever waits for a partition may have it, and in one turn.
+const SETTLE_AT_ONCE: usize = 1_000;
+const SETTLE_IN_TURN: usize = 5_000;
+/// So many of a partition need not have settled in: who changes all the time would do so in vain.
+const UNSETTLED: usize = 4_096;
 /// How often what is followed is weighed, customer by customer; more seldom where that would take more than a 200th of
 /// the time.
 const WEIGH_EVERY: Duration = Duration::from_secs(15);
@@ -58,71 +72,117 @@ pub struct Follower {
     is_near: bool,
 }
 
+/// A partition that was given up with all that it had done committed.
+struct Kept {
+    task: Task,
+    anchor: Anchor,
+    since: Tick,
+}
+
+impl Kept {
+    fn follower(self, topic: &str) -> Follower {
+        let Kept { task, anchor, .. } = self;
+        let (next, near) = (Some(anchor.from), anchor.taken_at);
+        Follower { reading: Reading::going_on(task, topic), next, near, is_near: true }
+    }
+}
+
+/// What is here of a partition that a worker is assigned.
+pub enum Here {
+    /// It was this process's a moment ago.
+    Kept(Follower),
+    /// It was read along.
+    Followed(Follower),
+}
+
 /// Who has a partition, as far as this process knows.
 enum Place {
     Ours,
     /// Since when; and how long it is left alone.
     Free(Tick, Duration),
+    Kept(Box<Kept>),
     Followed(Box<Follower>),
 }
 
-/// What this process follows.
+/// What this process has beside what it owns.
 pub struct Standby {
     clients: ClientSettings,
     models: Arc<Models>,
     metrics: Arc<Metrics>,
+    checkpoints: Option<Arc<Checkpoints>>,
     topic: String,
     partitions: i32,
-    /// Nothing is trusted that was out of sight for longer.
-    age_most_ms: i64,
+    /// Where others are followed: nothing is trusted that was out of sight for longer.
+    age_most_ms: Option<i64>,
     places: Mutex<Vec<Place>>,
 }
 
 impl Standby {
-    /// `None` where the configuration does not ask for it, or the broker is a mock.
+    /// `None` where the broker is a mock: nobody else is in its group.
     pub fn prepare(
         config: &Config,
         clients: &ClientSettings,
         models: &Arc<Models>,
         metrics: &Arc<Metrics>,
+        checkpoints: Option<&Arc<Checkpoints>>,
         partitions: i32,
     ) -> Result<Option<Standby>> {
-        if !config.state.standby || clients.broker == BrokerKind::Embedded {
+        if clients.broker == BrokerKind::Embedded {
             return Ok(None);
         }
         let now = Tick::now();
+        let is_asked_for = config.state.standby;
         Ok(Some(Standby {
-            age_most_ms: checkpoint::trusted_for_ms(config, clients)?,
+            age_most_ms: is_asked_for.then(|| checkpoint::trusted_for_ms(config, clients)).transpose()?,
             clients: clients.clone(),
             models: Arc::clone(models),
             metrics: Arc::clone(metrics),
+            checkpoints: checkpoints.cloned(),
             topic: config.topics.state.clone(),
             partitions,
             places: Mutex::new((0..partitions).map(|_| Place::Free(now, SETTLED)).collect()),
         }))
     }
 
-    /// A worker is assigned the partition: nobody follows it any more. Returns what was read of it.
-    pub fn take(&self, partition: i32) -> Option<Box<Follower>> {
+    /// A worker is assigned the partition: nobody follows it any more. Returns what is here of it.
+    pub fn take(&self, partition: i32) -> Option<Here> {
         match std::mem::replace(self.places().get_mut(partition as usize)?, Place::Ours) {
             // Whoever was frozen may be assigned it before the thread has looked.
-            Place::Followed(follower) => (!self.is_out_of_sight(&follower)).then_some(follower),
+            Place::Followed(follower) => {
+                (!self.is_out_of_sight(&follower)).then_some(Here::Followed(*follower))
+            }
+            Place::Kept(kept) => {
+                (kept.since.elapsed() < 2 * KEPT).then(|| Here::Kept(kept.follower(&self.topic)))
+            }
             Place::Ours | Place::Free(..) => None,
         }
     }
 
-    /// A worker has given the partition up.
+    /// A worker has no use for the partition any more, and nothing of it is worth keeping.
     pub fn give(&self, partition: i32) {
-        if let Some(place) = self.places().get_mut(partition as usize) {
-            *place = Place::Free(Tick::now(), SETTLED);
+        self.put(partition, Place::Free(Tick::now(), SETTLED));
+    }
+
+    /// A worker gives the partition up in good order; the topic goes on from the anchor.
+    pub fn keep(&self, task: Task, anchor: Anchor) {
+        if task.is_savable() {
+            let partition = task.partition;
+            self.put(partition, Place::Kept(Box::new(Kept { task, anchor, since: Tick::now() })));
         }
     }
 
-    /// Follows until the service stops.
+    /// What was there may take its time to be dropped, for which nobody else waits.
+    fn put(&self, partition: i32, new: Place) {
+        let before = self.places().get_mut(partition as usize).map(|place| std::mem::replace(place, new));
+        drop(before);
+    }
+
+    /// Keeps and follows until the service stops.
     pub fn follow(&self, is_stopping: impl Fn() -> bool) {
         let mut sight: Option<(BaseConsumer<LogContext>, BTreeSet<i32>)> = None;
         let mut weighed: Option<(Tick, Duration)> = None;
         while !is_stopping() {
+            self.end_keeping(KEPT);
             self.let_go_of_what_was_out_of_sight();
             let wanted = self.wanted();
             if wanted.is_empty() {
@@ -142,6 +202,36 @@ impl Standby {
                 weighed = Some((Tick::now(), began.elapsed()));
             }
         }
+        self.end_keeping(Duration::ZERO);
+    }
+
+    /// What was kept for so long leaves its checkpoint, and is followed from there on or dropped.
+    fn end_keeping(&self, so_long: Duration) {
+        for partition in 0..self.partitions {
+            let Some(kept) = self.take_kept(partition, so_long) else { continue };
+            if let Some(checkpoints) = &self.checkpoints {
+                saving::save(checkpoints, &self.metrics, &kept.task, kept.anchor);
+            }
+            if self.age_most_ms.is_none() {
+                continue;
+            }
+            let follower = Box::new(kept.follower(&self.topic));
+            if let Some(place @ Place::Free(..)) = self.places().get_mut(partition as usize) {
+                *place = Place::Followed(follower);
+            }
+        }
+    }
+
+    fn take_kept(&self, partition: i32, so_long: Duration) -> Option<Kept> {
+        let mut places = self.places();
+        let place = places.get_mut(partition as usize)?;
+        match std::mem::replace(place, Place::Free(Tick::now(), SETTLED)) {
+            Place::Kept(kept) if kept.since.elapsed() >= so_long => Some(*kept),
+            other => {
+                *place = other;
+                None
+            }
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, Vec<Place>> {
@@ -151,6 +241,9 @@ impl Standby {
     /// Begins with whatever has been free for long enough; names what is followed.
     fn wanted(&self) -> BTreeSet<i32> {
         let mut wanted = BTreeSet::new();
+        if self.age_most_ms.is_none() {
+            return wanted;
+        }
         for (partition, place) in (0..).zip(self.places().iter_mut()) {
             if matches!(place, Place::Free(since, left_alone) if since.elapsed() >= *left_alone) {
                 let mut reading = Reading::new(&self.models.plan(), &self.topic, partition);
@@ -179,7 +272,7 @@ impl Standby {
             reader.assign(&self.positions(wanted)?)?;
             seen.clone_from(wanted);
         }
-        let mut patience = PAUSE;
+        let mut patience = if self.settle() { Duration::ZERO } else { PAUSE };
         for _ in 0..AT_ONCE {
             match reader.poll(patience) {
                 Some(Ok(message)) => self.note(&message),
@@ -191,6 +284,23 @@ impl Standby {
             patience = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// Lets customers settle in whose newest state may be here. Returns whether more are left.
+    fn settle(&self) -> bool {
+        let mut left = SETTLE_IN_TURN;
+        for partition in 0..self.partitions as usize {
+            while let Some(Place::Followed(follower)) = self.places().get_mut(partition)
+                && follower.is_near
+                && follower.reading.settle(SETTLE_AT_ONCE, UNSETTLED)
+            {
+                left = left.saturating_sub(SETTLE_AT_ONCE);
+                if left == 0 {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     fn positions(&self, wanted: &BTreeSet<i32>) -> KafkaResult<TopicPartitionList> {
@@ -239,7 +349,7 @@ impl Standby {
     }
 
     fn is_out_of_sight(&self, follower: &Follower) -> bool {
-        (wall_now() - follower.near).abs() > self.age_most_ms
+        self.age_most_ms.is_none_or(|most| (wall_now() - follower.near).abs() > most)
     }
 
     fn release(&self, is_of_no_use: impl Fn(&Follower) -> bool, left_alone: Duration) {
@@ -260,6 +370,7 @@ impl Standby {
     fn weigh(&self) -> u64 {
         let bytes = |place: &Place| match place {
             Place::Followed(follower) => follower.reading.bytes() as u64,
+            Place::Kept(kept) => kept.task.engine().bytes() as u64,
             Place::Ours | Place::Free(..) => 0,
         };
         self.places().iter().map(bytes).sum()
@@ -274,6 +385,7 @@ impl std::fmt::Debug for Standby {
             .zip(places.iter())
             .filter_map(|(partition, place)| match place {
                 Place::Followed(follower) => Some((partition, follower.next)),
+                Place::Kept(kept) => Some((partition, Some(kept.anchor.from))),
                 Place::Ours | Place::Free(..) => None,
             })
             .collect();

@@ -465,6 +465,11 @@ impl Task {
         &mut self.engine
     }
 
+    /// What is left of a task that nobody drives any more.
+    pub fn into_engine(self) -> Engine {
+        self.engine
+    }
+
     pub fn plan(&self) -> &Plan {
         self.engine.plan()
     }

@@ -30,6 +30,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::acls;
 use super::answer::{Answer, Call, classify, is_unauthorized};
 use super::checkpoint::Anchor;
+use super::checkpoint::anchors::Anchors;
 use super::checkpoint::saving::Saving;
 use super::faults::Guard;
 use super::headers::MessageHeaders;
@@ -130,6 +131,7 @@ struct Worker<'a> {
     transactions: Transactions,
     member: &'a Member,
     tasks: BTreeMap<i32, Task>,
+    anchors: Anchors,
     saving: Option<Saving>,
     /// Of the model that the tasks have.
     generation: u64,
@@ -202,6 +204,7 @@ impl<'a> Worker<'a> {
             transactions,
             member: &member,
             tasks: BTreeMap::new(),
+            anchors: Anchors::new(&shared.topics.state),
             saving: shared.checkpoints.clone().map(|all| Saving::new(all, Arc::clone(&shared.metrics))),
             generation: shared.models.generation(),
             local: shared.metrics.local(),
@@ -275,7 +278,9 @@ impl<'a> Worker<'a> {
         loop {
             self.shared.health.beat(self.worker, Tick::now());
             if self.shared.is_stopping() {
-                self.ask_where_state_ends(None);
+                if self.saving.is_some() {
+                    self.ask_where_state_ends(&self.tasks.keys().copied().collect::<Vec<_>>());
+                }
                 return self.commit();
             }
             self.take_model();
@@ -304,20 +309,17 @@ impl<'a> Worker<'a> {
     /// Goes on with a checkpoint, where nothing is uncommitted.
     fn save_some(&mut self) {
         if let Some(saving) = self.saving.as_mut().filter(|_| !self.open && self.since.is_none()) {
-            saving.go_on(self.member, &self.tasks);
+            saving.go_on(self.member, &self.tasks, &mut self.anchors);
         }
     }
 
-    /// Before a commit after which partitions are given up, all unless some are named: the nearer the end, the shorter
-    /// the tail behind their checkpoints. Where nothing is left to commit but the tail is long, there is one commit
+    /// Before a commit after which these partitions are given up: what is left of them goes on, or its checkpoint does,
+    /// from where the topic ends now. Where nothing is left to commit but the tail is long, there is one commit
     /// more, of markers: without one nobody could say that these partitions are still ours.
-    fn ask_where_state_ends(&mut self, partitions: Option<&[i32]>) {
+    fn ask_where_state_ends(&mut self, partitions: &[i32]) {
         let is_due = !self.is_all_committed();
-        let Some(saving) = &mut self.saving else { return };
-        let all: Vec<i32> = self.tasks.keys().copied().collect();
-        let partitions = partitions.unwrap_or(&all);
         // Brokers that do not answer would not commit either, and a stop need not wait for them.
-        if (is_due || saving.is_behind(partitions)) && saving.ask(self.member, partitions) {
+        if (is_due || self.anchors.is_behind(partitions)) && self.anchors.ask(self.member, partitions) {
             self.tasks.values_mut().for_each(|task| task.changed = true);
         }
     }
@@ -718,7 +720,7 @@ impl<'a> Worker<'a> {
             self.local.tally(task.plan(), &tally);
             task.commit();
         }
-        self.saving.iter_mut().for_each(Saving::committed);
+        self.anchors.committed();
         self.local.flush();
         self.shared.metrics.transaction(Outcome::Committed, took);
         self.show_figures();
@@ -780,14 +782,20 @@ impl<'a> Worker<'a> {
                     tracing::warn!(worker = self.worker, "partitions are lost");
                     self.abort()?;
                 } else {
-                    self.ask_where_state_ends(Some(&gone.iter().copied().collect::<Vec<_>>()));
+                    if self.shared.standby.is_some() {
+                        self.ask_where_state_ends(&gone.iter().copied().collect::<Vec<_>>());
+                    }
                     self.commit()?;
                 }
-                let given_up: Vec<_> = gone.iter().filter_map(|partition| self.let_go(*partition)).collect();
-                members::unassign(self.member, &partitions)?;
-                if let Some(saving) = self.saving.as_mut().filter(|_| !lost && !given_up.is_empty()) {
-                    saving.save(given_up);
+                for partition in gone {
+                    let given_up = self.let_go(partition);
+                    if let (Some((task, Some(anchor))), Some(standby), false) =
+                        (given_up, &self.shared.standby, lost)
+                    {
+                        standby.keep(task, anchor);
+                    }
                 }
+                members::unassign(self.member, &partitions)?;
                 Ok(())
             }
         }
@@ -840,12 +848,13 @@ impl<'a> Worker<'a> {
             }
         }
         let millis = restored.took.as_millis() as u64;
-        let Restored { records, from_files, followed, .. } = restored;
-        tracing::info!(worker, partitions = ?new, records, from_files, followed, millis, "restored");
+        let Restored { records, from_files, followed, kept, .. } = restored;
+        tracing::info!(worker, partitions = ?new, records, from_files, followed, kept, millis, "restored");
         self.shared.metrics.restored(restored.records, restored.took);
         members::assign(self.member, &assignment)?;
         for Back { task, anchor } in back {
-            self.saving.iter_mut().for_each(|saving| saving.restored(task.partition, anchor));
+            self.anchors.restored(task.partition, anchor);
+            self.saving.iter_mut().for_each(|saving| saving.restored(task.partition));
             self.shared.ending.hold(task.partition);
             self.tasks.insert(task.partition, task);
         }
@@ -881,7 +890,8 @@ impl<'a> Worker<'a> {
 
     /// Forgets a partition; what is left of it may still be saved.
     fn let_go(&mut self, partition: i32) -> Option<(Task, Option<Anchor>)> {
-        let anchor = self.saving.as_mut().and_then(|saving| saving.let_go(partition));
+        let anchor = self.anchors.let_go(partition);
+        self.saving.iter_mut().for_each(|saving| saving.let_go(partition));
         let task = self.tasks.remove(&partition)?;
         self.shared.standby.iter().for_each(|standby| standby.give(partition));
         self.shared.ending.let_go(partition);

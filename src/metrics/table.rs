@@ -139,7 +139,7 @@ pub const STANDBY_BYTES: Family = family(
     "stagecast_standby_bytes",
     Kind::Gauge,
     &[],
-    "Bytes of the state in memory that is read along; not part of stagecast_state_bytes.",
+    "Bytes of the state in memory that is read along, or was given up a moment ago; not part of stagecast_state_bytes.",
 );
 pub const MODEL_INFO: Family =
     family("stagecast_model_info", Kind::Gauge, &["name", "version"], "The model in use; always 1.");

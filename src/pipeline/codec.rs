@@ -20,6 +20,7 @@ use super::plan::{Plan, StageSlots};
 use super::reconcile::Due;
 use super::sessions;
 use super::store::{OrderDays, Seen};
+use super::unsettled::Unsettled;
 use super::varint::{get_i64, get_u64, put_i64, put_u64};
 use super::windows;
 use crate::time::{MAX_TS, MIN_TS, Ts};
@@ -122,7 +123,10 @@ impl Engine {
         let decoded = decode(&self.plan, &mut self.layouts, bytes)?;
         let plan_head = self.plan().head;
         let index = self.adopt(id, |row, customer| {
+            // Its timer stands in the wheel, and is moved on when it comes up.
+            let timer = plan_head.timer.get(row);
             row.copy_from_slice(&decoded.row);
+            plan_head.timer.set(row, timer);
             plan_head.due.set(row, Ts::MAX);
             customer.log = decoded.log;
             customer.sessions = decoded.sessions;
@@ -133,6 +137,7 @@ impl Engine {
             customer.kept = decoded.kept;
         });
         self.reconciling.note(index, decoded.due);
+        self.unsettled.insert(index);
         self.store.rest_at_times();
         Ok(index)
     }
@@ -176,17 +181,36 @@ impl Engine {
     pub fn restore_tombstone(&mut self, id: &str) {
         if let Some(index) = self.store().find(id) {
             self.reconciling.note(index, None);
+            self.unsettled.remove(index);
             self.forget(index);
         }
     }
 
-    /// Makes restored customers live: windows, truths and timers.
-    pub fn finish_restore(&mut self) {
-        let all: Vec<u32> = self.store().indices().collect();
-        for index in all {
+    /// Lets restored customers settle in while more states are awaited, so many at most and all but `few`. Returns
+    /// whether there are more.
+    pub fn settle_some(&mut self, most: usize, few: usize) -> bool {
+        for _ in 0..most {
+            if self.unsettled.len() <= few {
+                break;
+            }
+            self.settle_next();
+        }
+        self.unsettled.len() > few
+    }
+
+    fn settle_next(&mut self) -> bool {
+        let next = self.unsettled.take();
+        if let Some(index) = next {
             self.settle_in(index);
             self.store.rest_at_times();
         }
+        next.is_some()
+    }
+
+    /// Makes restored customers live: windows, truths and timers.
+    pub fn finish_restore(&mut self) {
+        while self.settle_next() {}
+        self.unsettled = Unsettled::default();
         self.reconciling.begin();
         self.commit();
     }

@@ -28,6 +28,7 @@ use super::reconcile::Reconciling;
 use super::sessions;
 use super::store::{Customer, Seen, Store};
 use super::timers::Timers;
+use super::unsettled::Unsettled;
 use super::windows::{Edit, Windows};
 use super::worth;
 use crate::event::{Event, ProfileChange, Source};
@@ -143,6 +144,7 @@ pub struct Engine {
     pub(super) scratch: Scratch,
     pub(super) layouts: Layouts,
     pub(super) reconciling: Reconciling,
+    pub(super) unsettled: Unsettled,
     pub outbox: Outbox,
     pub tally: Tally,
     /// How good the scores were whose outcome is known.
@@ -178,6 +180,7 @@ impl Engine {
             scratch,
             layouts: Layouts::of(&plan),
             reconciling: Reconciling::default(),
+            unsettled: Unsettled::default(),
             outbox: Outbox::default(),
             tally: Tally::default(),
             quality: Quality::default(),
@@ -770,6 +773,7 @@ impl Engine {
     pub fn bytes(&self) -> usize {
         let customers = self.store.bytes() + self.timers.bytes();
         let others = self.opt_out_bytes() + self.identities.bytes() + self.traffic.moves().bytes();
+        let others = others + self.unsettled.bytes();
         customers + others + self.store.undo_capacity_bytes() + self.outbox.capacity_bytes()
     }
 
@@ -783,7 +787,9 @@ impl Engine {
             for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
                 self.population[k][slots.stage.get(row) as usize] -= 1;
             }
+            let timer = plan.head.timer.get(row);
             row.copy_from_slice(&plan.new_row);
+            plan.head.timer.set(row, timer);
         }
         fill(row, customer);
         for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
@@ -826,8 +832,7 @@ impl Engine {
             state.truths = lifecycle.truths(lifecycle.variant(traits), state, now, &facts);
             slots.store(row, state);
         }
-        self.schedule_from(&plan, index, now);
-        self.set_timer(index);
+        self.schedule(&plan, index, now);
     }
 
     /// Everything a person may ask about one customer, as of `at` (at least its last evaluated instant).

@@ -19,6 +19,7 @@ mod beds;
 mod seats;
 pub mod store;
 pub mod timers;
+mod unsettled;
 pub mod channels;
 pub mod outbox;
 pub mod json;

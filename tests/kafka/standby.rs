@@ -1,4 +1,5 @@
-//! What others own, read along, on a real broker: whoever takes over has it already, and goes on as if it had read all.
+//! What is here of partitions that nobody of a process owns, on a real broker: what others own is read along, and what
+//! was given up is kept for a moment. Whoever takes over has it already, and goes on as if it had read all.
 
 use std::time::Duration;
 
@@ -20,16 +21,20 @@ fn standby_partitions(process: &mut Process, address: &str) -> i64 {
     value.unwrap().parse().unwrap()
 }
 
-/// Of restores that had followed partitions: how many partitions, and records that they still had to read.
-fn followed(log: &str) -> (u64, u64) {
+/// Of restores that had partitions of this kind: how many partitions, and records that they still had to read.
+fn had(kind: &str, log: &str) -> (u64, u64) {
     let number = |line: &str, name: &str| -> u64 {
         let rest = line.split(&format!(" {name}=")).nth(1).unwrap_or_else(|| panic!("{name} in {line}"));
         rest.split(' ').next().unwrap().parse().unwrap()
     };
-    let restores = log.lines().filter(|line| line.contains(" restored ") && number(line, "followed") > 0);
+    let restores = log.lines().filter(|line| line.contains(" restored ") && number(line, kind) > 0);
     restores.fold((0, 0), |(partitions, records), line| {
-        (partitions + number(line, "followed"), records + number(line, "records"))
+        (partitions + number(line, kind), records + number(line, "records"))
     })
+}
+
+fn followed(log: &str) -> (u64, u64) {
+    had("followed", log)
 }
 
 /// Leaves only clicks after a place in time: topics are loaded one after another, and whoever reads them meanwhile would
@@ -77,5 +82,30 @@ fn whoever_takes_over_has_followed_the_state_and_reads_next_to_nothing() {
     assert!(!second.stderr().contains("is not used"), "{}", second.stderr());
     second.kill();
     world.load(0.8, 1.0);
+    world.finish_and_check();
+}
+
+#[test]
+fn what_a_rebalance_gives_back_is_not_read_again() {
+    let mut world = World::new("kept", PARTITIONS, "[commit]\nmax_records = 200\n");
+    world.simulate(300, 200, 33);
+    one_topic_after(&mut world, 0.6);
+    world.load(0.0, 0.6);
+    let first = world.start("box-0", &["run", "--set", "app.workers=2"], &[]);
+    until("the first part to be done", || committed(&world) >= world.count(0.6));
+    let mut second = world.start("box-1", &["run"], &[]);
+    second.line_with("restored", SOON);
+    until("the first to have half of its partitions back", || {
+        had("kept", &first.stderr()).0 == PARTITIONS as u64 / 2
+    });
+    let (_, records) = had("kept", &first.stderr());
+    let in_topic = world.kafka.read(&[&world.topic("state")], Isolation::Committed).len() as u64;
+    assert!(records < in_topic / 20, "{records} of {in_topic} records were read again");
+    assert!(!first.stderr().contains("is not used"), "{}", first.stderr());
+    // What was kept is worked with.
+    world.load(0.6, 1.0);
+    until("all of it to be done", || committed(&world) >= world.count(1.0));
+    first.kill();
+    second.kill();
     world.finish_and_check();
 }

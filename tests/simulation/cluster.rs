@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use stagecast::kafka::task::Task;
+
 use crate::world::World;
 
 /// Why a request was refused.
@@ -70,7 +72,6 @@ pub struct Group {
     assignment: BTreeMap<i32, u64>,
 }
 
-#[derive(Debug)]
 pub struct Cluster {
     pub world: Arc<World>,
     /// How many of the world's events are there.
@@ -84,6 +85,8 @@ pub struct Cluster {
     /// By partition, the checkpoint that was written last and where the tail behind it begins, on a disk that all
     /// workers share.
     pub files: BTreeMap<i32, (usize, Vec<u8>)>,
+    /// By process and partition, what a worker has given up and where the tail behind it begins, for as long as it takes.
+    pub kept: BTreeMap<(usize, i32), (usize, Task)>,
 }
 
 impl Cluster {
@@ -99,6 +102,7 @@ impl Cluster {
             group: Group::default(),
             offsets: BTreeMap::new(),
             files: BTreeMap::new(),
+            kept: BTreeMap::new(),
         }
     }
 

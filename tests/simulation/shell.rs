@@ -20,6 +20,10 @@ use crate::world::outputs_of;
 
 /// Partitions restored from a checkpoint and the tail behind it, in all schedules.
 pub static FROM_FILES: AtomicUsize = AtomicUsize::new(0);
+/// The same from what a worker of the same process had given up.
+pub static FROM_KEPT: AtomicUsize = AtomicUsize::new(0);
+/// Workers of a process.
+const WORKERS: usize = 2;
 
 /// The bytes of a checkpoint of this task.
 fn checkpoint(partition: i32, from: usize, task: &Task) -> Vec<u8> {
@@ -87,6 +91,8 @@ pub struct Worker {
     restoring: Option<Vec<(i32, usize)>>,
     /// By partition, where its states ended before the transaction at hand wrote to it.
     asked: BTreeMap<i32, usize>,
+    /// The same of the last transaction that was committed.
+    anchors: BTreeMap<i32, usize>,
     /// Their states, once read; the positions are asked for afterwards.
     read: Option<Vec<(i32, Engine, Found)>>,
 }
@@ -109,6 +115,7 @@ impl Worker {
             stands: BTreeMap::new(),
             restoring: None,
             asked: BTreeMap::new(),
+            anchors: BTreeMap::new(),
             read: None,
         }
     }
@@ -160,10 +167,18 @@ impl Worker {
                 return Went::Anew;
             }
         }
-        self.tasks.clear();
+        for (partition, task) in std::mem::take(&mut self.tasks) {
+            let anchor = self.anchors.remove(&partition).filter(|_| task.is_savable());
+            let kept = anchor.filter(|_| self.without == Without::Nothing).map(|from| (from, task));
+            cluster.kept.extend(kept.map(|kept| ((self.process(), partition), kept)));
+        }
         (self.restoring, self.read) = (None, None);
         cluster.rejoin(self.member);
         Went::On
+    }
+
+    fn process(&self) -> usize {
+        self.name / WORKERS
     }
 
     fn has_something(&self) -> bool {
@@ -295,6 +310,7 @@ impl Worker {
         cluster.end(self.name, self.epoch, true)?;
         self.tasks.values_mut().for_each(Task::commit);
         self.open = false;
+        self.anchors.append(&mut self.asked.clone());
         for (partition, task) in self.tasks.iter().filter(|(_, task)| task.is_savable()) {
             // Not after each, so that tails are of every length.
             if (task.sequence() + *partition as u64).is_multiple_of(3) {
@@ -341,12 +357,17 @@ impl Worker {
     }
 
     /// Reads the states, once nothing is open in front of the ends.
-    fn read_states(&mut self, cluster: &Cluster) {
+    fn read_states(&mut self, cluster: &mut Cluster) {
         let Some(partitions) = &self.restoring else { return };
         if partitions.iter().any(|(p, end)| cluster.stable_and_end(*p).0 < *end) {
             return;
         }
         let read = partitions.iter().map(|(partition, _)| {
+            let kept = cluster.kept.remove(&(self.name / WORKERS, *partition));
+            if let Some((from, task)) = kept {
+                FROM_KEPT.fetch_add(1, Ordering::Relaxed);
+                return read_on(cluster, Reading::going_on(task, "state"), *partition, from);
+            }
             let mut reading = Reading::new(&cluster.world.plan, "state", *partition);
             let mut from = 0;
             // Every other checkpoint, so that the whole log is read as well.
@@ -361,13 +382,7 @@ impl Worker {
                 read.expect("a whole checkpoint");
                 FROM_FILES.fetch_add(1, Ordering::Relaxed);
             }
-            for (offset, stored) in cluster.committed_states(*partition).filter(|(offset, _)| *offset >= from)
-            {
-                let taken = reading.take(offset as i64, &stored.key, stored.value.as_deref());
-                taken.expect("a state that can be read");
-            }
-            let (engine, found) = reading.finish().expect("states that can be read");
-            (*partition, engine, found)
+            read_on(cluster, reading, *partition, from)
         });
         self.read = Some(read.collect());
         self.restoring = None;
@@ -409,6 +424,20 @@ impl Worker {
     pub fn is_clean(&self) -> bool {
         !self.has_something() && self.stage == Stage::Filling
     }
+}
+
+/// Reads the tail of a partition's states. Now and then customers settle in while more is to come, as they do where the
+/// state of others is followed.
+fn read_on(cluster: &Cluster, mut reading: Reading, partition: i32, from: usize) -> (i32, Engine, Found) {
+    for (offset, stored) in cluster.committed_states(partition).filter(|(offset, _)| *offset >= from) {
+        let taken = reading.take(offset as i64, &stored.key, stored.value.as_deref());
+        taken.expect("a state that can be read");
+        if offset.is_multiple_of(5) {
+            reading.settle(3, 2);
+        }
+    }
+    let (engine, found) = reading.finish().expect("states that can be read");
+    (partition, engine, found)
 }
 
 /// `None` while an offset may still change.

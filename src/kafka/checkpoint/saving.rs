@@ -6,31 +6,24 @@
 //!            where does the topic end?        anchor        records ──► a thread writes the file
 //! ```
 //!
-//! The offset is asked for before a transaction writes its states, and used once that transaction is committed: so it
-//! is below the marker that is in the topic now, and this process owned the partition when it was asked. A partition
-//! that is given up in good order goes with its task to a thread of its own, which nobody waits for but the end of
-//! the worker.
+//! The anchor is that of [`super::anchors`]. At the end of a worker the tasks that it gives up go to a thread of their
+//! own, which nobody waits for but that end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
-
+use super::anchors::Anchors;
 use super::format::{Frame, Header};
 use super::sweep::Sweep;
 use super::{Anchor, Checkpoints};
 use crate::kafka::members::Member;
 use crate::kafka::task::Task;
 use crate::metrics::{Checkpoint, Metrics};
-use crate::time::{Tick, wall_now};
+use crate::time::Tick;
 
-/// How long the brokers may take to say where a topic ends. They are asked again later.
-const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// An answer that no commit has confirmed for so long is asked for anew.
-const ANSWER_KEPT: Duration = Duration::from_secs(10);
 /// A sweep begins from an anchor that is no older, lest the tail be longer than it need be.
 const ANCHOR_FRESH: Duration = Duration::from_secs(1);
 /// Of a worker's time, one part in so many goes into sweeps, in looks of these lengths.
@@ -44,16 +37,8 @@ const FRAMES: usize = 4;
 pub struct Saving {
     checkpoints: Arc<Checkpoints>,
     metrics: Arc<Metrics>,
-    /// By partition, the last anchor, and when a commit confirmed it.
-    anchors: BTreeMap<i32, (Anchor, Tick)>,
-    /// Partitions whose anchor is that of the last commit.
-    near: BTreeSet<i32>,
-    /// Answers that the next commit confirms.
-    asked: BTreeMap<i32, (Anchor, Tick)>,
     /// When each partition's checkpoint was last begun, or it was restored.
     begun: BTreeMap<i32, Tick>,
-    /// When brokers did not answer.
-    unanswered: Option<Tick>,
     sweeping: Option<Sweeping>,
     looked: Tick,
     threads: Vec<JoinHandle<()>>,
@@ -80,59 +65,20 @@ impl Saving {
         Saving {
             checkpoints,
             metrics,
-            anchors: BTreeMap::new(),
-            near: BTreeSet::new(),
-            asked: BTreeMap::new(),
             begun: BTreeMap::new(),
-            unanswered: None,
             sweeping: None,
             looked: Tick::now(),
             threads: Vec::new(),
         }
     }
 
-    /// A partition is restored; its state is that of the topic from `anchor` on.
-    pub fn restored(&mut self, partition: i32, anchor: Option<Anchor>) {
+    /// A partition is restored: its next checkpoint has time.
+    pub fn restored(&mut self, partition: i32) {
         self.begun.insert(partition, Tick::now());
-        // It is that of the last transaction in the topic.
-        self.near.extend(anchor.map(|_| partition));
-        self.anchors.extend(anchor.map(|anchor| (partition, (anchor, Tick::now()))));
-    }
-
-    /// Asks where the topic ends for each of these partitions, before the transaction at hand writes to it. Whether
-    /// all were answered.
-    pub fn ask(&mut self, member: &Member, partitions: &[i32]) -> bool {
-        for partition in partitions {
-            let taken_at = wall_now();
-            match member.fetch_watermarks(&self.checkpoints.topic, *partition, ANSWER_MAX) {
-                Ok((_, from)) => {
-                    self.asked.insert(*partition, (Anchor { from, taken_at }, Tick::now()));
-                }
-                Err(error) => {
-                    tracing::debug!(partition, "no checkpoint for now: {error}");
-                    self.unanswered = Some(Tick::now());
-                    return false;
-                }
-            }
-        }
-        true
-    }
-
-    /// The transaction at hand is committed: what was asked for before it holds.
-    pub fn committed(&mut self) {
-        let asked = std::mem::take(&mut self.asked);
-        let now = Tick::now();
-        self.near = asked.keys().copied().collect();
-        self.anchors.extend(asked.into_iter().map(|(partition, (anchor, _))| (partition, (anchor, now))));
-    }
-
-    /// Whether more than the last commit lies behind the anchor of one of these partitions.
-    pub fn is_behind(&self, partitions: &[i32]) -> bool {
-        partitions.iter().any(|partition| !self.near.contains(partition))
     }
 
     /// Goes on, while nothing is uncommitted.
-    pub fn go_on(&mut self, member: &Member, tasks: &BTreeMap<i32, Task>) {
+    pub fn go_on(&mut self, member: &Member, tasks: &BTreeMap<i32, Task>, anchors: &mut Anchors) {
         if let Some(sweeping) = &mut self.sweeping {
             let now = Tick::now();
             let look = (now.since(self.looked) / SHARE).clamp(LOOK_LEAST, LOOK_MOST);
@@ -152,34 +98,24 @@ impl Saving {
         let is_due = |partition: &i32| self.begun.get(partition).is_none_or(|at| at.elapsed() >= every);
         let due: Vec<i32> =
             tasks.values().filter(|t| is_due(&t.partition) && t.is_savable()).map(|t| t.partition).collect();
-        let is_fresh = |partition: &&i32| {
-            self.anchors.get(partition).is_some_and(|(_, confirmed)| confirmed.elapsed() < ANCHOR_FRESH)
-        };
-        match due.iter().find(is_fresh) {
-            Some(partition) => self.begin(&tasks[partition]),
-            None => self.ask_in_time(member, tasks, &due),
+        let is_fresh = |anchor: &(Anchor, Tick)| anchor.1.elapsed() < ANCHOR_FRESH;
+        let fresh = due.iter().find_map(|p| anchors.get(*p).filter(is_fresh).map(|(anchor, _)| (*p, anchor)));
+        match fresh {
+            Some((partition, anchor)) => self.begin(&tasks[&partition], anchor),
+            None => {
+                // Of which nothing is known so far may be given up before its checkpoint is due.
+                let is_wanted =
+                    |p: &i32| (due.contains(p) || anchors.get(*p).is_none()) && anchors.may_ask(*p);
+                let wanted: Vec<i32> = tasks.keys().copied().filter(is_wanted).collect();
+                anchors.ask(member, &wanted);
+            }
         }
     }
 
-    /// Asks for those whose checkpoint is due, and for those of which nothing is known so far: they may be given up
-    /// before theirs is.
-    fn ask_in_time(&mut self, member: &Member, tasks: &BTreeMap<i32, Task>, due: &[i32]) {
-        let waits =
-            |partition: &i32| self.asked.get(partition).is_some_and(|(_, at)| at.elapsed() < ANSWER_KEPT);
-        let unknown = |partition: &i32| !self.anchors.contains_key(partition);
-        let wanted: Vec<i32> =
-            tasks.keys().copied().filter(|p| (due.contains(p) || unknown(p)) && !waits(p)).collect();
-        if !wanted.is_empty() && self.unanswered.is_none_or(|at| at.elapsed() > ANSWER_KEPT) {
-            self.ask(member, &wanted);
-        }
-    }
-
-    fn begin(&mut self, task: &Task) {
+    fn begin(&mut self, task: &Task, anchor: Anchor) {
         let partition = task.partition;
         self.begun.insert(partition, Tick::now());
-        let (Some(log), Some((anchor, _))) = (task.log(), self.anchors.get(&partition).copied()) else {
-            return;
-        };
+        let Some(log) = task.log() else { return };
         let header = self.checkpoints.header(partition, log, task.plan().layout_id, anchor);
         let (to, parts) = sync_channel(FRAMES);
         let (checkpoints, metrics) = (Arc::clone(&self.checkpoints), Arc::clone(&self.metrics));
@@ -193,15 +129,12 @@ impl Saving {
         self.sweeping = Some(Sweeping { partition, sweep, frame, swept: false, to });
     }
 
-    /// A partition is gone; nothing more is to be known of it.
-    pub fn let_go(&mut self, partition: i32) -> Option<Anchor> {
-        self.asked.remove(&partition);
+    /// A partition is gone.
+    pub fn let_go(&mut self, partition: i32) {
         self.begun.remove(&partition);
         if self.sweeping.as_ref().is_some_and(|sweeping| sweeping.partition == partition) {
             self.sweeping = None;
         }
-        self.near.remove(&partition);
-        self.anchors.remove(&partition).map(|(anchor, _)| anchor)
     }
 
     /// Writes checkpoints of partitions that are given up with all they have committed.
@@ -209,12 +142,7 @@ impl Saving {
         let (checkpoints, metrics) = (Arc::clone(&self.checkpoints), Arc::clone(&self.metrics));
         self.spawn(move || {
             for (task, anchor) in given_up {
-                let (Some(anchor), Some(log), true) = (anchor, task.log(), task.is_savable()) else {
-                    continue;
-                };
-                let header = checkpoints.header(task.partition, log, task.plan().layout_id, anchor);
-                let began = Tick::now();
-                tell(&metrics, &header, began, write_whole(&checkpoints, &header, &task));
+                anchor.into_iter().for_each(|anchor| save(&checkpoints, &metrics, &task, anchor));
             }
         });
     }
@@ -279,6 +207,14 @@ fn write_parts(
             Err(_) => return Ok(None),
         }
     }
+}
+
+/// Writes the checkpoint of a task that nobody has any more. Nothing where not all that it has is in the topic.
+pub fn save(checkpoints: &Checkpoints, metrics: &Metrics, task: &Task, anchor: Anchor) {
+    let (Some(log), true) = (task.log(), task.is_savable()) else { return };
+    let header = checkpoints.header(task.partition, log, task.plan().layout_id, anchor);
+    let began = Tick::now();
+    tell(metrics, &header, began, write_whole(checkpoints, &header, task));
 }
 
 fn write_whole(checkpoints: &Checkpoints, header: &Header, task: &Task) -> std::io::Result<Option<u64>> {
