@@ -93,12 +93,14 @@ fn what_a_rebalance_gives_back_is_not_read_again() {
     world.load(0.0, 0.6);
     let first = world.start("box-0", &["run", "--set", "app.workers=2"], &[]);
     until("the first part to be done", || committed(&world) >= world.count(0.6));
+    // Its own workers may have shared the partitions one after another.
+    let before = had("kept", &first.stderr());
     let mut second = world.start("box-1", &["run"], &[]);
     second.line_with("restored", SOON);
     until("the first to have half of its partitions back", || {
-        had("kept", &first.stderr()).0 == PARTITIONS as u64 / 2
+        had("kept", &first.stderr()).0 - before.0 >= PARTITIONS as u64 / 2
     });
-    let (_, records) = had("kept", &first.stderr());
+    let records = had("kept", &first.stderr()).1 - before.1;
     let in_topic = world.kafka.read(&[&world.topic("state")], Isolation::Committed).len() as u64;
     assert!(records < in_topic / 20, "{records} of {in_topic} records were read again");
     assert!(!first.stderr().contains("is not used"), "{}", first.stderr());
