@@ -302,7 +302,6 @@ fn service() -> Vec<Curve> {
 
 fn main() {
     stagecast::memory::use_small_pages();
-    stagecast::memory::give_back_soon();
     let asked = |part: &str| {
         let mut parts = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
         parts.peek().is_none() || parts.any(|argument| argument == part)

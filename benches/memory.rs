@@ -88,7 +88,6 @@ fn lived(plan: &Arc<Plan>, partition: u64, customers: u64, events_each: u64) -> 
 
 fn main() {
     stagecast::memory::use_small_pages();
-    stagecast::memory::give_back_soon();
     let (customers, events_each) = (setting("CUSTOMERS", 1_000_000), setting("EVENTS", 30));
     // Daily rescoring takes its time and no memory.
     let settings = Settings { rescore_every_ms: 365 * DAY_MS, ..Settings::default() };

@@ -110,7 +110,7 @@ impl<T> Merger<T> {
     }
 
     /// Some of those that come next, at most `count` of each lane, in no order that means anything.
-    pub fn next_few(&self, count: usize) -> impl Iterator<Item = &T> {
+    pub fn next_few(&self, count: usize) -> impl Iterator<Item = &T> + Clone {
         // So far the fullest lane goes meanwhile, and the others with it.
         let fullest = self.lanes.iter().max_by_key(|lane| lane.waiting.len());
         let until = fullest.and_then(|lane| lane.waiting.get(count)).map_or(Ts::MAX, |waiting| waiting.at);

@@ -47,6 +47,10 @@ pub struct ClientSettings {
 /// A fetch with so much in it goes at once: what a busy partition writes in some milliseconds.
 const GATHERED_BYTES: &str = "65536";
 
+/// At the most so much of a partition of the inputs comes in one answer, compressed: unpacked it still fits the cache, and
+/// what is not at work at the moment takes little memory. Beside brokers that are far away more is worth its memory.
+const FETCHED_BYTES: &str = "131072";
+
 /// How long a fetch gathers where commits follow each other at `interval`: what comes meanwhile waits for the commit
 /// anyway, and a fetch for every few records is work for nothing, here and at the brokers.
 pub fn gathering(interval: Duration) -> Duration {
@@ -128,6 +132,7 @@ impl ClientSettings {
         }
         let user = self.user(&self.consumer);
         let mut defaults = self.consumer_defaults(INPUT_QUEUE_KB);
+        defaults.insert("max.partition.fetch.bytes".to_owned(), FETCHED_BYTES.to_owned());
         // Whoever says how long a fetch waits for one record did not mean for many.
         let gather = self
             .gather

@@ -58,7 +58,7 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 /// Records taken from the client before the tasks advance.
 const INTAKE_RECORDS: usize = 2_000;
 /// A lane that holds more is paused until it holds less than a quarter of it.
-const LANE_RECORDS: usize = 20_000;
+const LANE_RECORDS: usize = 8_000;
 /// Outputs that are worth sending on a backlog, and those that wait for the ones before them, at most.
 const BURST_BYTES: usize = 512 * 1024;
 const HELD_BYTES: usize = OUTBOX_BYTES / 2;

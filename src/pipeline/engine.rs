@@ -192,10 +192,9 @@ impl Engine {
     }
 
     /// Sees to it that the state of these customers is near when their events are applied, a few at a time.
-    pub fn warm<'e>(&mut self, customers: impl Iterator<Item = &'e str>) {
+    pub fn warm<'e>(&mut self, customers: impl Iterator<Item = &'e str> + Clone) {
         let mut known = std::mem::take(&mut self.scratch.warm);
-        known.clear();
-        known.extend(customers.filter_map(|id| self.store.find(id)));
+        self.store.find_all(customers, &mut known);
         std::hint::black_box(self.store.warm(&known));
         self.scratch.warm = known;
     }

@@ -57,9 +57,11 @@ impl Record {
     }
 }
 
-/// Room that is kept from one transaction for the next whatever it needed: every partition has an outbox, and few need
-/// much of one.
+/// Room that is kept for good: every partition has an outbox, and few need much of one.
 const KEPT_BYTES: usize = 64 * 1024;
+/// Half of the room is given back once so many times in a row three quarters of it were of no use. Sooner, what a burst
+/// of one partition needs would be given back and taken anew again and again.
+const SPARE_TIMES: u8 = 64;
 
 /// Records waiting for their transaction.
 #[derive(Debug, Default)]
@@ -68,6 +70,8 @@ pub struct Outbox {
     records: Vec<Record>,
     /// The traces of the few records that belong to one, by the record's place.
     traces: Vec<(usize, Arc<Trace>)>,
+    /// How often in a row there was far more room than needed.
+    spare: u8,
 }
 
 impl Outbox {
@@ -125,12 +129,16 @@ impl Outbox {
     }
 
     pub fn clear(&mut self) {
-        // What one transaction needed the next one may, or a little more; room for much more is given back.
-        self.bytes.shrink_to(KEPT_BYTES.max(2 * self.bytes.len()));
-        self.records.shrink_to((KEPT_BYTES / size_of::<Record>()).max(2 * self.records.len()));
+        let is_spare = self.bytes.len() < self.bytes.capacity() / 4 && self.capacity_bytes() > KEPT_BYTES;
+        self.spare = if is_spare { self.spare + 1 } else { 0 };
         self.bytes.clear();
         self.records.clear();
         self.traces.clear();
+        if self.spare == SPARE_TIMES {
+            self.spare = 0;
+            self.bytes.shrink_to(self.bytes.capacity() / 2);
+            self.records.shrink_to(self.records.capacity() / 2);
+        }
     }
 
     /// Bytes held, used or not.
@@ -167,5 +175,21 @@ mod tests {
         assert_eq!(traced, [false, false, true, true]);
         outbox.clear();
         assert!(outbox.trace_of(2).is_none());
+    }
+
+    #[test]
+    fn room_is_given_back_once_nobody_has_needed_it_for_long() {
+        let mut outbox = Outbox::default();
+        let mut fill = |bytes: usize, times: usize| {
+            for _ in 0..times {
+                outbox.push(Channel::StageChanges, "c", 0, 0, |out| out.resize(out.len() + bytes, b'1'));
+                outbox.clear();
+            }
+            outbox.capacity_bytes()
+        };
+        let most = fill(1 << 20, 1);
+        assert_eq!(fill(10, usize::from(SPARE_TIMES) - 1), most);
+        assert_eq!(fill(1 << 19, 1), most, "it is needed again");
+        assert!(fill(10, 10 * usize::from(SPARE_TIMES)) <= KEPT_BYTES);
     }
 }

@@ -236,6 +236,11 @@ impl Pair {
             let row = self.store.peek(index, &mut room);
             assert_eq!(self.words.map(|slot| slot.get(row)).to_vec(), known.words);
         }
+        let names: Vec<String> = (0..u8::MAX).map(name).collect();
+        let one_by_one: Vec<u32> = names.iter().filter_map(|id| self.store.find(id)).collect();
+        let mut at_once = vec![7];
+        self.store.find_all(names.iter().map(String::as_str), &mut at_once);
+        assert_eq!(at_once, one_by_one);
         for index in self.store.dirty() {
             let state = self.store.state(*index);
             assert!(matches!(state, State::Awake { .. }), "whom a transaction concerns is awake");
