@@ -23,7 +23,7 @@ use crate::pipeline::varint::put_u64;
 use crate::time::{Tick, Ts};
 
 /// So many customers are seen to at once, so that the state of each is near when it is needed.
-pub const WARM_AHEAD: usize = 16;
+pub const WARM_AHEAD: usize = 8;
 
 /// A topic of the partition.
 #[derive(Clone, Debug, PartialEq)]
