@@ -264,7 +264,10 @@ impl FitValidParams {
         let shift = intercept_for_rate(&logits, 1.0, rate);
         let levelled: Vec<f64> = logits.iter().map(|z| z + shift).collect();
         // Whether scores are too bold or too timid is one question, whether all are too high or too low another.
-        let way = calibration_that_helps(&levelled, &churned, &half);
+        // What helps other customers at the same time may be the ways of a season.
+        let newer = newer_half(dataset, later);
+        let halves: Vec<Vec<bool>> = [Some(half), newer].into_iter().flatten().collect();
+        let way = calibration_that_helps(&levelled, &churned, &halves);
         let level: Vec<f64> = levelled.iter().map(|z| sigmoid(*z)).collect();
         let drift = log_loss(&p, &churned) - log_loss(&level, &churned);
         let held_back = report(&p, &churned, &customer, self.bootstrap)
@@ -384,6 +387,13 @@ impl Split {
             |rows: &Vec<usize>| rows.iter().copied().filter(|i| dataset.at[*i] <= self.early_until).collect();
         self.samples.iter().map(early).collect()
     }
+}
+
+/// Which of these rows are of the newer half of their cuts; `None` where there is but one.
+fn newer_half(dataset: &Dataset, rows: &[usize]) -> Option<Vec<bool>> {
+    let cuts: BTreeSet<Ts> = rows.iter().map(|i| dataset.at[*i]).collect();
+    let newer = *cuts.iter().nth(cuts.len() / 2)?;
+    (cuts.len() > 1).then(|| rows.iter().map(|i| dataset.at[*i] >= newer).collect())
 }
 
 /// The rows a fit looks at: all, or those of the later half of their period.

@@ -150,20 +150,23 @@ impl Way {
     }
 }
 
-/// Platt scaling, or isotonic where that is better still, if it helps on customers other than those it is fitted
-/// on. `half` splits the customers.
-pub fn calibration_that_helps(logits: &[f64], churned: &[bool], half: &[bool]) -> Option<Way> {
+/// Platt scaling, or isotonic where that is better still, if it helps on rows other than those it is fitted on. `halves`
+/// split the rows in several ways, of which all count.
+pub fn calibration_that_helps(logits: &[f64], churned: &[bool], halves: &[Vec<bool>]) -> Option<Way> {
     type Fit = fn(&[f64], &[bool]) -> Option<Way>;
     let ways: [Fit; 2] = [
         |logits, churned| platt(logits, churned).map(Way::Platt),
         |logits, churned| Isotonic::fit(logits, churned).map(Way::Isotonic),
     ];
+    let across = |fit: Fit| -> Option<Vec<f64>> {
+        let losses = halves.iter().map(|half| losses_across(logits, churned, half, fit));
+        losses.collect::<Option<Vec<_>>>().map(|losses| losses.concat())
+    };
     let mut best: Option<Fit> = None;
-    let mut to_beat = losses_across(logits, churned, half, |_, _| Some(Way::Platt(Calibration::NONE)))?;
+    let mut to_beat = across(|_, _| Some(Way::Platt(Calibration::NONE)))?;
     for fit in ways {
-        let Some(losses) = losses_across(logits, churned, half, fit) else { continue };
-        let gains = [to_beat[0] - losses[0], to_beat[1] - losses[1]];
-        if gains.iter().all(|gain| *gain >= CALIBRATION_GAIN_LEAST) {
+        let Some(losses) = across(fit) else { continue };
+        if losses.iter().zip(&to_beat).all(|(loss, to_beat)| to_beat - loss >= CALIBRATION_GAIN_LEAST) {
             best = Some(fit);
             to_beat = losses;
         }
@@ -315,10 +318,10 @@ mod tests {
         let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let truth: Vec<f64> = (0..4_000).map(|_| 4.0 * uniform() - 2.0).collect();
         let churned: Vec<bool> = truth.iter().map(|z| uniform() < sigmoid(*z)).collect();
-        let half: Vec<bool> = (0..4_000).map(|i| i % 2 == 0).collect();
-        assert_eq!(calibration_that_helps(&truth, &churned, &half), None, "calibrated already");
+        let halves = [(0..4_000).map(|i| i % 2 == 0).collect()];
+        assert_eq!(calibration_that_helps(&truth, &churned, &halves), None, "calibrated already");
         let overconfident: Vec<f64> = truth.iter().map(|z| 3.0 * z + 1.0).collect();
-        let Some(Way::Platt(found)) = calibration_that_helps(&overconfident, &churned, &half) else {
+        let Some(Way::Platt(found)) = calibration_that_helps(&overconfident, &churned, &halves) else {
             panic!("a line is enough")
         };
         assert!((found.slope - 1.0 / 3.0).abs() < 0.05, "{found:?}");
@@ -332,10 +335,25 @@ mod tests {
         let logits: Vec<f64> = (0..20_000).map(|_| 6.0 * uniform() - 3.0).collect();
         let bent = |z: f64| if z < 0.0 { 0.2 * z } else { 2.0 * z };
         let churned: Vec<bool> = logits.iter().map(|z| uniform() < sigmoid(bent(*z))).collect();
-        let half: Vec<bool> = (0..20_000).map(|i| i % 2 == 0).collect();
-        let way = calibration_that_helps(&logits, &churned, &half).unwrap();
+        let halves = [(0..20_000).map(|i| i % 2 == 0).collect()];
+        let way = calibration_that_helps(&logits, &churned, &halves).unwrap();
         assert!(matches!(way, Way::Isotonic(_)), "{way:?}");
         assert!((way.apply(-2.0) - bent(-2.0)).abs() < 0.3 && (way.apply(2.0) - bent(2.0)).abs() < 0.6);
+    }
+
+    #[test]
+    fn what_helped_for_a_while_only_is_not_taken() {
+        let mut rng = Pcg64::seed_from_u64(7);
+        let mut uniform = || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let logits: Vec<f64> = (0..8_000).map(|_| 8.0 * uniform() - 4.0).collect();
+        // Too bold by far in the first half, and right in the second.
+        let truth = |i: usize, z: f64| if i < 4_000 { z / 3.0 } else { z };
+        let churned: Vec<bool> =
+            logits.iter().enumerate().map(|(i, z)| uniform() < sigmoid(truth(i, *z))).collect();
+        let customers: Vec<bool> = (0..8_000).map(|i| i % 2 == 0).collect();
+        let newer: Vec<bool> = (0..8_000).map(|i| i >= 4_000).collect();
+        assert!(calibration_that_helps(&logits, &churned, std::slice::from_ref(&customers)).is_some());
+        assert_eq!(calibration_that_helps(&logits, &churned, &[customers, newer]), None);
     }
 
     #[test]
