@@ -17,9 +17,9 @@
 //!                                                       for long enough
 //! ```
 //!
-//! What was kept for long enough also leaves a checkpoint, where there is a folder for it. Of what is followed only
-//! committed records are followed, and compaction may take a tombstone from before it was read only where nothing
-//! was read for as long as the topic keeps tombstones; half of that is trusted.
+//! What was kept for long enough also leaves a checkpoint, where there is a folder for it. Only committed records are
+//! followed, and compaction may take a tombstone from before it was read only where nothing was read for as long as the
+//! topic keeps tombstones; half of that is trusted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -123,10 +123,7 @@ impl Engine {
         let decoded = decode(&self.plan, &mut self.layouts, bytes)?;
         let plan_head = self.plan().head;
         let index = self.adopt(id, |row, customer| {
-            // Its timer stands in the wheel, and is moved on when it comes up.
-            let timer = plan_head.timer.get(row);
             row.copy_from_slice(&decoded.row);
-            plan_head.timer.set(row, timer);
             plan_head.due.set(row, Ts::MAX);
             customer.log = decoded.log;
             customer.sessions = decoded.sessions;

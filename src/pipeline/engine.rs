@@ -771,26 +771,24 @@ impl Engine {
     /// Bytes of state, with timers and what a transaction needs.
     pub fn bytes(&self) -> usize {
         let customers = self.store.bytes() + self.timers.bytes();
+        let customers = customers + self.unsettled.bytes();
         let others = self.opt_out_bytes() + self.identities.bytes() + self.traffic.moves().bytes();
-        let others = others + self.unsettled.bytes();
         customers + others + self.store.undo_capacity_bytes() + self.outbox.capacity_bytes()
     }
 
-    /// Takes a customer in that was decoded from the state topic: counts its windows, truths and next instant
-    /// anew, which gives bit for bit what they were. Replaces the customer if it is there already.
+    /// The first half of taking a customer in that was decoded: the state as `fill` writes all of it. Replaces the
+    /// customer if it is there already.
     pub(super) fn adopt(&mut self, id: &str, fill: impl FnOnce(&mut [u32], &mut Customer)) -> u32 {
         let plan = Arc::clone(&self.plan);
         let (index, born) = self.store.find_or_create(id);
-        let (row, customer) = self.store.parts_mut(index);
         if !born {
-            for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
-                self.population[k][slots.stage.get(row) as usize] -= 1;
-            }
-            let timer = plan.head.timer.get(row);
-            row.copy_from_slice(&plan.new_row);
-            plan.head.timer.set(row, timer);
+            self.count_out(index);
         }
+        let (row, customer) = self.store.parts_mut(index);
+        // Its timer stands in the wheel, and is moved on when it comes up.
+        let timer = plan.head.timer.get(row);
         fill(row, customer);
+        plan.head.timer.set(row, timer);
         for (k, (_, slots)) in plan.lifecycles.iter().enumerate() {
             self.population[k][slots.stage.get(row) as usize] += 1;
         }
@@ -811,7 +809,8 @@ impl Engine {
         }
     }
 
-    /// The second half of taking customers in, once all are there.
+    /// The second half, once its newest state is there: counts windows, truths and the next instant anew, which gives bit
+    /// for bit what they were.
     pub(super) fn settle_in(&mut self, index: u32) {
         let plan = Arc::clone(&self.plan);
         let head = plan.head;

@@ -363,7 +363,7 @@ impl Worker {
             return;
         }
         let read = partitions.iter().map(|(partition, _)| {
-            let kept = cluster.kept.remove(&(self.name / WORKERS, *partition));
+            let kept = cluster.kept.remove(&(self.process(), *partition));
             if let Some((from, task)) = kept {
                 FROM_KEPT.fetch_add(1, Ordering::Relaxed);
                 return read_on(cluster, Reading::going_on(task, "state"), *partition, from);

@@ -16,8 +16,8 @@
 //! | the tail lacks tombstones that compaction has removed | it is older than half of `delete.retention.ms` |
 //! | the tail begins where records were deleted | its offset is below the topic's first |
 //!
-//! [`saving`] decides when a worker writes one, and [`anchors`] knows from where on the topic goes on. This file owns where they are, which of them may be used, and their
-//! end.
+//! [`saving`] decides when a worker writes one, and [`anchors`] knows from where on the topic goes on. This file owns
+//! where they are, which of them may be used, and their end.
 
 pub mod format;
 pub mod sweep;
