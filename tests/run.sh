@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Passes the tests. What they need besides Rust, a C compiler, make and perl is Java 17 and Maven, for the real
+# Passes the tests. What they need besides Rust, a C compiler and make is Java 17 and Maven, for the real
 # Apache Kafka that they start themselves, Chromium with Node.js 20 and npm, for the live page and schemas, and promtool,
 # for the alert rules; on Debian and Ubuntu, as root, this installs what is missing.
 set -euo pipefail
@@ -33,6 +33,7 @@ cargo test --locked --no-fail-fast "$@"
 # Named tests are wanted alone.
 if [ $# -eq 0 ]; then
   cargo build --locked
+  tests/openssl.sh
   tests/deploy/tools.sh
   npm ci --prefix tests/deploy --no-audit --no-fund --silent
   node tests/deploy/schemas.mjs
