@@ -11,6 +11,7 @@
 
 pub mod error;
 pub mod time;
+pub mod signals;
 pub mod memory;
 pub mod event;
 pub mod merge;

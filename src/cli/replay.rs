@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::replay;
 use crate::setup;
+use crate::signals::Stop;
 use crate::time::Ts;
 
 use super::values::instant;
@@ -58,7 +59,12 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
         force: args.force,
     };
     let bar = super::progress::spinner("replaying");
-    let summary = replay::replay(plan, config, &request, &|events| bar.set_position(events))?;
+    let stop = Stop::listen()?;
+    let progress = |events| {
+        bar.set_position(events);
+        stop.check()
+    };
+    let summary = replay::replay(plan, config, &request, &progress)?;
     bar.finish_and_clear();
     tell(&summary)?;
     match &args.check {

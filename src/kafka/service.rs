@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::plan::Plan;
 use crate::reload::Models;
 use crate::setup;
+use crate::signals;
 use crate::time::{Tick, Ts, wall_now};
 
 /// What the workers share.
@@ -117,7 +118,7 @@ impl Service {
         let stopped = Arc::clone(&shared);
         let server =
             runtime.spawn(http::serve(listener, http, async move { stopped.until_stopping().await }));
-        runtime.spawn(obey_signals(asked_to_stop));
+        runtime.spawn(signals::obey("finishing the transaction at hand", asked_to_stop));
         runtime.spawn(obey_hangups(Arc::clone(&shared)));
         let watcher = watch_model(&shared)?;
         let follower = follow_others(&shared)?;
@@ -231,31 +232,6 @@ async fn obey_hangups(shared: Arc<Shared>) {
     };
     while hangup.recv().await.is_some() {
         shared.models.ask();
-    }
-}
-
-/// The first signal asks to stop, the second stops at once.
-async fn obey_signals(asked_to_stop: impl Fn()) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("cannot listen for signals");
-        return;
-    };
-    let mut asked = false;
-    loop {
-        let number = tokio::select! {
-            _ = terminate.recv() => 15,
-            _ = interrupt.recv() => 2,
-        };
-        if asked {
-            tracing::warn!("stopping at once");
-            std::process::exit(128 + number);
-        }
-        tracing::info!("finishing the transaction at hand; a second signal stops at once");
-        asked = true;
-        asked_to_stop();
     }
 }
 

@@ -125,7 +125,10 @@ impl<'d> Grower<'d> {
             let tried = tried.into_iter().enumerate().filter_map(|(n, tried)| Some((n, tried?)));
             let loss = |of: &Judged| of.losses_at_level.sum();
             let best = tried.min_by(|(_, a), (_, b)| loss(a).total_cmp(&loss(b)));
-            let Some((n, better)) = best.filter(|(_, best)| best.clearly_beats(&judged, self.gain_least)) else { break };
+            let Some((n, better)) = best.filter(|(_, best)| best.clearly_beats(&judged, self.gain_least))
+            else {
+                break;
+            };
             (table, _) = self.with(&table, &judged.minimum.weights(), &promising[n]);
             judged = better;
         }

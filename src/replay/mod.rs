@@ -51,8 +51,13 @@ pub struct Summary {
 
 /// Replays `request.input` into `request.output`.
 ///
-/// `progress` is told the number of events now and then.
-pub fn replay(plan: Plan, config: &Config, request: &Request, progress: &dyn Fn(u64)) -> Result<Summary> {
+/// `progress` is told the number of events now and then. An error of it ends the replay, which then leaves nothing behind.
+pub fn replay(
+    plan: Plan,
+    config: &Config,
+    request: &Request,
+    progress: &dyn Fn(u64) -> Result<()>,
+) -> Result<Summary> {
     let plan = Arc::new(plan);
     let mut features_at = request.features_at.clone();
     features_at.sort_unstable();
@@ -102,7 +107,7 @@ impl<'a> Pass<'a> {
         features_at: &[Ts],
         only_until: Option<Ts>,
         output: &mut Output,
-        progress: &dyn Fn(u64),
+        progress: &dyn Fn(u64) -> Result<()>,
     ) -> Result<Vec<Ts>> {
         let mut snapshots = features_at.iter().copied().peekable();
         let mut taken: Vec<Ts> = Vec::new();
@@ -136,7 +141,7 @@ impl<'a> Pass<'a> {
             }
             self.summary.events += 1;
             if self.summary.events.is_multiple_of(1_024) {
-                progress(self.summary.events);
+                progress(self.summary.events)?;
             }
             self.flush(output)?;
         }

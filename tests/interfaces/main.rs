@@ -130,7 +130,7 @@ fn every_line_of_a_replay_keeps_to_its_schema() {
         until: Some(until),
         force: false,
     };
-    replay(plan, &config, &request, &|_| {}).unwrap();
+    replay(plan, &config, &request, &|_| Ok(())).unwrap();
     for (file, name) in [
         ("stage-changes", "stage-change"),
         ("churn-scores", "churn-score"),
