@@ -102,8 +102,8 @@ pub struct Half {
     pub returned: u64,
     /// With Wilson's interval.
     pub return_rate: Option<Interval>,
-    /// Orders less refunds in the time after the alert, in the base currency.
-    pub revenue: f64,
+    /// Orders less refunds in the time after the alert, in the base currency; `None` where no order was told.
+    pub revenue: Option<f64>,
     pub revenue_per_customer: Option<f64>,
     /// What the alerts said.
     pub value_at_risk: f64,
@@ -166,6 +166,8 @@ pub struct Study {
     unwarned: Vec<Ts>,
     orders: u64,
     outcomes: u64,
+    /// The last score of which anybody's outcome is known.
+    judged_to: Ts,
     as_of: Ts,
 }
 
@@ -179,6 +181,7 @@ impl Study {
             unwarned: Vec::new(),
             orders: 0,
             outcomes: 0,
+            judged_to: Ts::MIN,
             as_of: Ts::MIN,
         }
     }
@@ -241,6 +244,7 @@ impl Study {
     /// What became of a score.
     pub fn outcome(&mut self, customer: &str, scored_at: Ts, churned: bool) {
         self.outcomes += 1;
+        self.judged_to = self.judged_to.max(scored_at);
         if let Some(case) = self.cases.get_mut(&hash_customer(customer)) {
             case.outcomes.push((scored_at, churned));
         }
@@ -285,7 +289,7 @@ impl Study {
                 (first, last) = (first.min(alert.ts), last.max(alert.ts));
                 alerts += 1;
             }
-            match case.returned(counted.ts, returned_by, &self.question, self.as_of) {
+            match self.returned(case, counted.ts, returned_by) {
                 None => undecided += 1,
                 Some(returned) => {
                     let revenue = case.revenue(counted.ts, self.question.within);
@@ -317,9 +321,27 @@ impl Study {
             undecided,
             split: self.split(&name, &cases, policy),
             warning: self.warning(&cases, policy, first),
-            treatment: treatment.told(),
-            control: control.told(),
+            treatment: treatment.told(spends),
+            control: control.told(spends),
             policy: name,
+        }
+    }
+
+    /// Whether a customer returned after an alert; `None` while that is open.
+    fn returned(&self, case: &Case, alerted: Ts, by: Returned) -> Option<bool> {
+        let end = alerted.saturating_add(self.question.within);
+        match by {
+            Returned::Order => (end <= self.as_of).then(|| {
+                case.spending.iter().any(|spent| spent.is_order && spent.ts > alerted && spent.ts <= end)
+            }),
+            // Scores are kept some time apart, so that the alert's own may be known by its neighbour's outcome only: but
+            // not before scores of its time are judged.
+            Returned::Outcome if alerted > self.judged_to => None,
+            Returned::Outcome => {
+                let near = case.outcomes.iter().map(|(at, churned)| ((at - alerted).abs(), churned));
+                let nearest = near.filter(|(off, _)| *off <= self.question.outcomes_every).min();
+                nearest.map(|(_, churned)| !churned)
+            }
         }
     }
 
@@ -360,28 +382,13 @@ impl Study {
 }
 
 impl Case {
-    /// Whether the customer returned after an alert; `None` while that is open.
-    fn returned(&self, alerted: Ts, by: Returned, question: &Question, as_of: Ts) -> Option<bool> {
-        let end = alerted.saturating_add(question.within);
-        match by {
-            Returned::Order => (end <= as_of).then(|| {
-                self.spending.iter().any(|spent| spent.is_order && spent.ts > alerted && spent.ts <= end)
-            }),
-            Returned::Outcome => {
-                let near = self.outcomes.iter().map(|(at, churned)| ((at - alerted).abs(), churned));
-                let nearest = near.filter(|(off, _)| *off <= question.outcomes_every).min();
-                nearest.map(|(_, churned)| !churned)
-            }
-        }
-    }
-
     fn revenue(&self, alerted: Ts, within: i64) -> f64 {
         let inside = |spent: &&Spending| spent.ts > alerted && spent.ts <= alerted.saturating_add(within);
         let micros: i64 = self.spending.iter().filter(inside).map(|spent| spent.amount).sum();
         micros as f64 / MICROS
     }
 
-    /// The first alert of a policy after the last order before a lapse, or after the lapse before it.
+    /// The first alert of a policy after the last order before a lapse that is known of, or after the lapse before it.
     fn warned_at(&self, lapse: Ts, policy: usize) -> Option<Ts> {
         let orders = self.spending.iter().filter(|spent| spent.is_order).map(|spent| spent.ts);
         let earlier = self.lapses.iter().copied();
@@ -406,14 +413,14 @@ impl Group {
         self.value_at_risk += value_at_risk;
     }
 
-    fn told(self) -> Half {
+    fn told(self, spends: bool) -> Half {
         let customers = self.share.of;
         Half {
             customers,
             returned: self.share.hits,
             return_rate: self.share.interval(),
-            revenue: self.revenue.mean() * customers as f64,
-            revenue_per_customer: (customers > 0).then(|| self.revenue.mean()),
+            revenue: spends.then(|| self.revenue.mean() * customers as f64),
+            revenue_per_customer: (spends && customers > 0).then(|| self.revenue.mean()),
             value_at_risk: self.value_at_risk,
         }
     }

@@ -79,7 +79,7 @@ fn who_ordered_in_the_time_after_the_first_alert_returned() {
     assert_eq!((policy.treatment.customers, policy.treatment.returned), (3, 1));
     assert_eq!((policy.control.customers, policy.control.returned), (2, 1));
     assert_eq!((policy.alerts, policy.undecided), (7, 1));
-    assert_eq!((policy.treatment.revenue.round(), policy.control.revenue.round()), (10.0, 5.0));
+    assert_eq!([&policy.treatment, &policy.control].map(|half| half.revenue.unwrap().round()), [10.0, 5.0]);
     assert_eq!(policy.treatment.value_at_risk, 7.5);
     let difference = policy.difference.unwrap();
     assert!((difference.value - (1.0 / 3.0 - 0.5)).abs() < 1e-12);
@@ -92,18 +92,26 @@ fn who_ordered_in_the_time_after_the_first_alert_returned() {
 
 #[test]
 fn without_orders_the_outcome_of_the_score_behind_the_alert_decides() {
-    let mut study = study(question(), &[("a", 10, "treatment"), ("b", 10, "control"), ("c", 10, "control")]);
-    for (customer, day, churned) in
-        [("a", 9, true), ("a", 10, false), ("a", 11, true), ("b", 10, true), ("c", 12, false)]
-    {
+    let alerts = [("a", 10, "treatment"), ("b", 10, "control"), ("c", 10, "control"), ("d", 13, "control")];
+    let mut study = study(question(), &alerts);
+    // Nobody's scores of the 13th are judged yet: the day before says nothing of that one.
+    for (customer, day, churned) in [
+        ("a", 9, true),
+        ("a", 10, false),
+        ("a", 11, true),
+        ("b", 10, true),
+        ("c", 12, false),
+        ("d", 12, true),
+    ] {
         let ts = crate::time::format_rfc3339(day * DAY_MS);
         let json = format!(r#"{{"customer_id":"{customer}","scored_at":"{ts}","churned":{churned}}}"#);
         Kind::Outcome.take(json.as_bytes(), &mut study).unwrap();
     }
     let policy = only(study);
     assert_eq!((policy.treatment.customers, policy.treatment.returned), (1, 1));
-    assert_eq!((policy.control.customers, policy.control.returned, policy.undecided), (1, 0, 1));
+    assert_eq!((policy.control.customers, policy.control.returned, policy.undecided), (1, 0, 2));
     assert!(policy.incremental_revenue.is_none(), "nothing is known of what was spent");
+    assert!(policy.treatment.revenue.is_none() && policy.treatment.revenue_per_customer.is_none());
 }
 
 #[test]

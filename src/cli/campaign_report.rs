@@ -120,6 +120,9 @@ fn of_policy(policy: &Policy, currency: &str) -> String {
     out += &half("control", &policy.control);
     out += &effect(policy, currency);
     out += &warning(&policy.warning);
+    if policy.treatment.revenue.is_none() && policy.warning.warned > 0 {
+        out += "  (no orders are known: any alert since a customer's lapse before is taken for a warning)\n";
+    }
     if policy.undecided > 0 {
         out += &format!("  not counted: {} customers of whom it is too early to tell\n", policy.undecided);
     }

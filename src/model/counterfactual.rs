@@ -53,9 +53,9 @@ impl Scorer {
         self.features().filter_map(movable).collect()
     }
 
-    /// The smallest single change of an actionable feature that brings p strictly under `target_p`, measured
-    /// in deviations of the first term the feature occurs in. `None` when p is there already or no single
-    /// change suffices.
+    /// The smallest single change of an actionable feature that brings p strictly under `target_p`, measured in
+    /// deviations of the feature's term that moves most: others may have reached their ends. `None` when p is there
+    /// already or no single change suffices.
     ///
     /// Exact: along one feature the logit is a + b·x + c·ln(1 + x) between known bends, hence monotone between
     /// bends and at most one turning point each, and every monotone piece is searched.
@@ -139,14 +139,13 @@ impl Scorer {
                 }
             }
         }
-        let Yardstick { factor, partner, deviation } = g.yardstick;
-        let mut curve = Curve {
-            factors: &self.factors[g.first..g.end],
-            weights,
-            rest: 0.0,
-            yardstick: factor - g.first,
-            per_deviation: partner.map_or(1.0, value).abs() / deviation,
-        };
+        let own = self.yardsticks.iter().filter(|yardstick| (g.first..g.end).contains(&yardstick.factor));
+        let yardsticks = own
+            .map(|Yardstick { factor, partner, deviation }| {
+                (factor - g.first, partner.map_or(1.0, value).abs() / deviation)
+            })
+            .collect();
+        let mut curve = Curve { factors: &self.factors[g.first..g.end], weights, rest: 0.0, yardsticks };
         curve.rest = self.sum(features) - curve.logit(features[g.feature.index()]);
         curve
     }
@@ -157,8 +156,8 @@ struct Curve<'s> {
     factors: &'s [Factor],
     weights: Vec<f64>,
     rest: f64,
-    yardstick: usize,
-    per_deviation: f64,
+    /// By term: the factor, and deviations per unit of its value.
+    yardsticks: Vec<(usize, f64)>,
 }
 
 impl Curve<'_> {
@@ -168,10 +167,14 @@ impl Curve<'_> {
         self.rest + own.sum::<f64>()
     }
 
-    /// How far the feature's first term moves, in its deviations.
+    /// How far the term that moves most does, in its deviations. Above 0 wherever the logit changes.
     fn distance(&self, from: f64, to: f64) -> f64 {
-        let value = |x: f64| self.factors[self.yardstick].op.value(x, slow_log(x));
-        (value(to) - value(from)).abs() * self.per_deviation
+        let (from_log, to_log) = (slow_log(from), slow_log(to));
+        let moved = |(factor, per): &(usize, f64)| {
+            let op = self.factors[*factor].op;
+            (op.value(to, to_log) - op.value(from, from_log)).abs() * per
+        };
+        self.yardsticks.iter().map(moved).fold(0.0, f64::max)
     }
 
     /// The nearest value below and the nearest above `from` that bring the logit under the goal.
@@ -319,6 +322,28 @@ mod tests {
         let found = scorer.counterfactual(&features, 0.5, &units()).unwrap();
         assert_eq!(found.feature, FeatureId(1));
         assert!(found.to <= 90.0 && found.from == f64::INFINITY);
+    }
+
+    #[test]
+    fn a_term_that_has_reached_its_end_makes_no_change_small() {
+        let mut model = model();
+        model.terms = vec![
+            term("revenue_90d", Transform::Cap { at: 20.0 }, -0.5),
+            term("revenue_90d", Transform::Log1p, -0.2),
+            term("orders_90d", Transform::Log1p, -1.0),
+        ];
+        model.keep_only_what_terms_use();
+        let scorer = scorer(&model);
+        let features = [6.0, 0.0, 123.0, 0.0, 0.0, 0.0];
+        let p = scorer.p(scorer.logit(&features));
+        let found = scorer.counterfactual(&features, p * 0.95, &units()).unwrap();
+        assert_eq!(
+            (found.feature, found.to),
+            (FeatureId(0), 7.0),
+            "a few more where many would be needed else"
+        );
+        let group = scorer.groups.iter().position(|group| group.feature == FeatureId(2)).unwrap();
+        assert!(scorer.curve(group, &features).distance(123.0, 255.0) > 0.0);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Scorer {
     pub(super) groups: Vec<Group>,
     pub(super) factors: Vec<Factor>,
     pub(super) products: Vec<Product>,
+    /// What counterfactuals are measured by.
+    pub(super) yardsticks: Vec<Yardstick>,
     intercept: f64,
     curve: Option<Curve>,
     logs: Box<[f64; LOGS]>,
@@ -48,10 +50,10 @@ pub(super) struct Group {
     pub(super) end: usize,
     pub(super) offset: f64,
     pub(super) needs_log: bool,
-    /// The first term it occurs in: factor, partner in an interaction, deviation.
-    pub(super) yardstick: Yardstick,
 }
 
+/// What a term says of how far its feature moved: by the factor, times the partner's value in an interaction, in
+/// deviations of the term.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Yardstick {
     pub(super) factor: usize,
@@ -116,6 +118,7 @@ impl Scorer {
             groups: Vec::new(),
             factors: Vec::new(),
             products: Vec::new(),
+            yardsticks: Vec::new(),
             intercept: 0.0,
             curve: None,
             logs: small_logs(),
@@ -338,7 +341,6 @@ impl<'m> Compiler<'m> {
             if scorer.curve.is_some() { Calibration::NONE } else { then };
         scorer.intercept = on_grid(slope * model.intercept + shift);
         for term in model.terms.iter().rev() {
-            // Backwards, so that the first term of a feature is the last to set its yardstick.
             let scale = slope * term.weight / term.deviation;
             let factor = self.find(&term.feature, term.transform)?;
             let partner = match &term.with {
@@ -373,15 +375,7 @@ impl<'m> Compiler<'m> {
         let mut groups: Vec<Group> = Vec::new();
         for (i, (feature, transform)) in self.factors.iter().enumerate() {
             if groups.last().is_none_or(|group| group.feature != *feature) {
-                let yardstick = Yardstick { factor: i, partner: None, deviation: 1.0 };
-                groups.push(Group {
-                    feature: *feature,
-                    first: i,
-                    end: i,
-                    offset: 0.0,
-                    needs_log: false,
-                    yardstick,
-                });
+                groups.push(Group { feature: *feature, first: i, end: i, offset: 0.0, needs_log: false });
             }
             if let Some(group) = groups.last_mut() {
                 group.end = i + 1;
@@ -398,6 +392,7 @@ impl<'m> Compiler<'m> {
             groups,
             factors: self.factors.iter().map(factor).collect(),
             products: Vec::new(),
+            yardsticks: Vec::new(),
             intercept: 0.0,
             curve: None,
             logs: small_logs(),
@@ -408,14 +403,14 @@ impl<'m> Compiler<'m> {
 impl Scorer {
     fn add(&mut self, factor: usize, partner: Option<usize>, scale: f64, mean: f64, deviation: f64) {
         let group = self.group_of(factor);
-        self.groups[group].yardstick = Yardstick { factor, partner, deviation };
+        self.yardsticks.push(Yardstick { factor, partner, deviation });
         let Some(partner) = partner else {
             self.factors[factor].linear += scale;
             self.groups[group].offset -= scale * mean;
             return;
         };
         let other = self.group_of(partner);
-        self.groups[other].yardstick = Yardstick { factor: partner, partner: Some(factor), deviation };
+        self.yardsticks.push(Yardstick { factor: partner, partner: Some(factor), deviation });
         for g in [group, other] {
             self.groups[g].offset -= scale * mean / 2.0;
         }

@@ -7,10 +7,19 @@ use crate::time::Ts;
 /// A stage entered in this evaluation: lifecycle and stage, by index.
 pub type Entered = (u8, u8);
 
+/// A score policy is armed until it fires, and again once the score falls below `clear`, also of a customer whom it does
+/// not concern just then.
+pub fn arm(policy: &Policy, slots: &PolicySlots, row: &mut [u32], p: f64) {
+    if let PolicyOn::Score { clear, .. } = policy.on
+        && p < clear
+    {
+        slots.disarmed.set(row, 0);
+    }
+}
+
 /// Decides whether a policy fires at `now`, and remembers it.
 ///
-/// A score policy is armed until it fires and again once the score falls below `clear`; while armed it fires
-/// at the first scoring above `raise` outside the cooldown.
+/// While a score policy is [armed](arm) it fires at the first scoring above `raise` outside the cooldown.
 pub fn fires(
     plan: &Plan,
     policy: &Policy,
@@ -21,12 +30,7 @@ pub fn fires(
     entered: &[Entered],
 ) -> bool {
     let wanted = match &policy.on {
-        PolicyOn::Score { raise, clear } => {
-            if p < *clear {
-                slots.disarmed.set(row, 0);
-            }
-            p > *raise && slots.disarmed.get(row) == 0
-        }
+        PolicyOn::Score { raise, .. } => p > *raise && slots.disarmed.get(row) == 0,
         PolicyOn::Stage { lifecycle, stage } => awaited(plan, lifecycle.as_deref(), stage, entered).is_some(),
     };
     if !wanted || now < slots.fired_at.get(row).saturating_add(policy.cooldown_ms) {

@@ -897,6 +897,7 @@ fn fired_policies(
 ) -> u64 {
     let mut fired = 0u64;
     for (k, (policy, slots)) in plan.settings.policies.iter().zip(&plan.policies).enumerate() {
+        alert::arm(policy, slots, row, p);
         if alert::concerns(policy, traits, clv_to_date)
             && alert::fires(plan, policy, slots, row, now, p, entered)
         {

@@ -79,12 +79,12 @@ fn churn_score() -> Event {
             clv_to_date(),
             field(
                 "clv_365d",
-                "Discounted margin expected of the next year; `null` where the model does not foretell it.",
+                "Discounted margin expected of the next year; `null` where the model does not foretell it, and of who never ordered.",
                 or_null(at_least(0.0)),
             ),
             field(
                 "p_no_order",
-                "Probability of no order within the horizon, from the rhythm of orders alone; `null` where unknown.",
+                "Probability of no order within the horizon, from the rhythm of orders alone; `null` where the model does not foretell it, and of who never ordered.",
                 or_null(within(0.0, 1.0)),
             ),
         ]),
@@ -131,7 +131,7 @@ fn churn_alert() -> Event {
             contributions(),
             field(
                 "counterfactual",
-                "The smallest single change that would bring the score under the threshold; `null` where there is none.",
+                "The smallest single change that would bring the score under the threshold, measured in standard deviations of what the model makes of the feature; `null` where there is none.",
                 or_null(change),
             ),
             clv_to_date(),

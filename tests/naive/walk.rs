@@ -489,14 +489,14 @@ impl<'w> Customer<'w> {
 
     fn alert(&mut self, policies: &[Policy], p: f64, changes: &[Output]) {
         for (policy, alarm) in policies.iter().zip(&mut self.alarms) {
+            if let On::Score { clear, .. } = &policy.on {
+                alarm.armed |= p < *clear;
+            }
             if !policy.segment.iter().all(|(name, value)| self.traits.get(name) == Some(value)) {
                 continue;
             }
             let wanted = match &policy.on {
-                On::Score { raise, clear } => {
-                    alarm.armed |= p < *clear;
-                    alarm.armed && p > *raise
-                }
+                On::Score { raise, .. } => alarm.armed && p > *raise,
                 On::Stage { lifecycle, stage } => changes.iter().any(|change| match change {
                     Output::Stage(c) => {
                         c.to == *stage && lifecycle.as_ref().is_none_or(|l| *l == c.lifecycle)
