@@ -11,8 +11,8 @@ COPY models models
 COPY src src
 COPY README.md ./
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin stagecast && \
-    cp target/release/stagecast /usr/local/bin/stagecast
+    cargo build --profile production --locked --bin stagecast && \
+    cp target/production/stagecast /usr/local/bin/stagecast
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/stagecast /usr/local/bin/stagecast
