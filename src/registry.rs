@@ -147,6 +147,7 @@ impl Registry {
         let (models, _) = self.models()?;
         let is_meant = |listed: &&Listed| {
             listed.file.file_stem().is_some_and(|stem| stem == named)
+                || listed.model.version == named
                 || (named.len() >= VERSION_CHARACTERS_LEAST && listed.model.version.starts_with(named))
         };
         let mut meant = models.iter().filter(is_meant);

@@ -137,7 +137,7 @@ pub fn evaluate<'a>(
     progress: &dyn Fn(u64),
 ) -> Result<Evaluation> {
     let task = task_of(model, request);
-    let span = cuts::span(&mut open()?, progress)?;
+    let span = cuts::span(&mut open()?, None, progress)?;
     let cuts = cuts::unseen(&task, &span, (!request.unseen).then_some(model))?;
     let plan = setup::plan_of(&silent(config), model)?;
     let stages: Vec<(String, Vec<String>)> = plan
@@ -146,8 +146,9 @@ pub fn evaluate<'a>(
         .map(|(l, _)| (l.name.to_string(), l.stages().iter().map(|stage| stage.name.to_string()).collect()))
         .collect();
     let read = |n| progress(span.events + n);
-    let examples = examples::take_grouped(plan, &task, &cuts, &mut open()?, &request.segment, &read)?;
-    judge(model, request, &stages, &examples)
+    let examples =
+        examples::take_grouped(plan, &task, &cuts, span.ahead(), &mut open()?, &request.segment, &read)?;
+    judge(model, request, &stages, &examples).map_err(|error| examples.skipped.beside(error))
 }
 
 /// Stages are looked at, messages are not.

@@ -109,8 +109,12 @@ pub const TRANSACTIONS: Family = family(
 );
 pub const STATE_CUSTOMERS: Family =
     family("stagecast_state_customers", Kind::Gauge, &[], "Customers whose state this instance holds.");
-pub const STATE_BYTES: Family =
-    family("stagecast_state_bytes", Kind::Gauge, &[], "Bytes of customer state in memory, timers included.");
+pub const STATE_BYTES: Family = family(
+    "stagecast_state_bytes",
+    Kind::Gauge,
+    &[],
+    "Bytes of memory that customers take: their state, timers, and the room for taking a transaction back, which a backlog makes large.",
+);
 pub const RESTORE_RECORDS: Family = family(
     "stagecast_restore_records_total",
     Kind::Counter,

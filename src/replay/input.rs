@@ -16,6 +16,8 @@ use crate::time::Ts;
 
 use super::merged::Lanes;
 
+/// Some programs on Windows begin a file with it.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// A line longer than this is not read into memory: it would be no record of any broker either.
 pub const MAX_LINE_BYTES: usize = 64 << 20;
 
@@ -127,6 +129,9 @@ impl Lane {
                 return Ok(None);
             }
             self.number += 1;
+            if self.number == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+                bytes.drain(..BYTE_ORDER_MARK.len());
+            }
             if read > MAX_LINE_BYTES {
                 let line = self.number + 1;
                 let what =
@@ -200,5 +205,16 @@ mod tests {
         assert_eq!(found(), Ok(Some(packed)));
         std::fs::write(dir.path().join("purchase.ndjson"), "").unwrap();
         assert!(found().unwrap_err().ends_with("are both there"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_record() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("support.ndjson"), "\u{feff}{\"a\":1}\r\n{\"b\":2}").unwrap();
+        let mut lane = Lane::open(dir.path(), Source::Support).unwrap().unwrap();
+        let mut next = || lane.next().unwrap().map(|record| record.bytes.to_vec());
+        assert_eq!(next().unwrap(), b"{\"a\":1}");
+        assert_eq!(next().unwrap(), b"{\"b\":2}");
+        assert_eq!(next(), None);
     }
 }

@@ -58,8 +58,8 @@ impl Campaign {
         for (number, ((customer, _), alerted)) in first.into_iter().enumerate() {
             let mut random = Random::new(settings.seed, STREAMS + number as u64);
             if random.chance(uplift) {
-                campaign.answered += 1;
-                campaign.answer(customer, NUMBERS + 2 * number as u32, alerted, &mut random);
+                let ordered = campaign.answer(customer, NUMBERS + 2 * number as u32, alerted, &mut random);
+                campaign.answered += usize::from(ordered < settings.end());
             }
         }
         campaign.records.retain(|record| record.ts < settings.end());
@@ -67,8 +67,8 @@ impl Campaign {
         Ok(campaign)
     }
 
-    /// A mail is clicked, and an order follows.
-    fn answer(&mut self, customer: u32, number: u32, alerted: Ts, random: &mut Random) {
+    /// A mail is clicked, and an order follows; returns when.
+    fn answer(&mut self, customer: u32, number: u32, alerted: Ts, random: &mut Random) -> Ts {
         let days = random.exponential(ANSWER_DAYS).min(ANSWER_DAYS_MOST);
         let clicked = alerted + HOUR_MS + (days * DAY_MS as f64) as Ts;
         let click = Writer::new(Source::Clickstream, customer, number, "email_clicked", clicked);
@@ -81,6 +81,7 @@ impl Campaign {
             .text("currency", "EUR")
             .text("channel", "email");
         self.records.push(order.end());
+        ordered
     }
 }
 

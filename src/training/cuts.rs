@@ -3,8 +3,11 @@
 //! A cut is of use when its horizon lies inside the input. Left to itself the choice covers the whole input,
 //! evenly, after enough history for the windows and with room for a split by time.
 
+use std::collections::BTreeMap;
+
 use super::{Task, examples::Skipped};
 use crate::error::{Error, Result};
+use crate::event::Source;
 use crate::model::Model;
 use crate::replay::Merged;
 use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
@@ -13,49 +16,101 @@ use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
 pub const CUTS_MOST: i64 = 24;
 /// Of the default catalogue: 90 days.
 const LONGEST_WINDOW: Ts = 90 * DAY_MS;
-/// The share of events that may lie before the first day that counts: a few wrong clocks are no history.
+/// The share of events that may lie before the first day that counts: a few wrong clocks are no history. As many at the
+/// end, or one, are none either if they are that much fewer a day than in the weeks before, for so many days.
 const STRAY_SHARE: f64 = 0.001;
+const STRAY_DAYS_LEAST: i64 = 7;
+const STRAY_RATE_MOST: f64 = 0.05;
+const RATE_DAYS: i64 = 14;
 
 /// What the input covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// The first event's day, but for strays.
     pub first: Ts,
-    /// The last event.
+    /// The last event, but for strays.
     pub last: Ts,
+    /// How many were read, of whatever time.
     pub events: u64,
 }
 
 impl Span {
-    /// Without what lies at or after an instant.
-    pub fn until(self, until: Option<Ts>) -> Span {
-        Span { last: self.last.min(until.unwrap_or(Ts::MAX)), ..self }
+    /// So many events may run ahead of all others: twice as many as may lie apart.
+    pub fn ahead(&self) -> usize {
+        (2.0 * STRAY_SHARE * self.events as f64) as usize + 1
     }
 }
 
-/// Reads everything for its times.
-pub fn span(events: &mut Merged<'_>, progress: &dyn Fn(u64)) -> Result<Span> {
-    let mut days = std::collections::BTreeMap::<i64, u64>::new();
-    let (mut last, mut count) = (Ts::MIN, 0u64);
+/// Reads everything for its times: of what customers did, and before `until`. That something lies at or after it is all that
+/// is learned of that.
+pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) -> Result<Span> {
+    // By day: how many, and the last of them.
+    let mut days = BTreeMap::<i64, (u64, Ts)>::new();
+    let (mut known, mut count, mut beyond) = (0u64, 0u64, false);
     while let Some(line) = events.next(&mut Skipped::default())? {
-        *days.entry(line.ts().div_euclid(DAY_MS)).or_default() += 1;
-        last = last.max(line.ts());
         count += 1;
         if count.is_multiple_of(1_024) {
             progress(count);
         }
+        let ts = line.ts();
+        if !Source::ACTIVITY.contains(&line.event().source) {
+            continue;
+        }
+        if until.is_some_and(|until| ts >= until) {
+            beyond = true;
+            continue;
+        }
+        let (events, last) = days.entry(ts.div_euclid(DAY_MS)).or_insert((0, ts));
+        *events += 1;
+        *last = (*last).max(ts);
+        known += 1;
     }
+    let stray = (known as f64 * STRAY_SHARE) as u64;
     let mut before = 0;
-    let stray = (count as f64 * STRAY_SHARE) as u64;
-    let first = days.into_iter().find_map(|(day, events)| {
+    let first = days.iter().find_map(|(day, (events, _))| {
         before += events;
         (before > stray).then_some(day * DAY_MS)
     });
-    match first {
-        Some(first) => Ok(Span { first, last, events: count }),
-        None => Err(Error::user("the input holds no usable event")
-            .hint("`stagecast replay` writes what is wrong with each record to dlq.ndjson")),
+    let (Some(first), Some(end)) = (first, end(&days, stray.max(1))) else {
+        return Err(match until.filter(|_| beyond) {
+            Some(until) => Error::user(format!("the input holds nothing before {}", format_rfc3339(until)))
+                .hint("--until"),
+            None => Error::user("the input holds no usable event of what customers did")
+                .hint("`stagecast replay` writes what is wrong with each record to dlq.ndjson"),
+        });
+    };
+    let last = match until {
+        Some(until) if beyond => until,
+        _ => end,
+    };
+    Ok(Span { first, last, events: count })
+}
+
+/// The last event before so many at most that lie apart: over a week and more, hardly one where there were twenty a day.
+fn end(days: &BTreeMap<i64, (u64, Ts)>, stray: u64) -> Option<Ts> {
+    let (last_day, (_, last)) = days.last_key_value()?;
+    let (mut end, mut after) = (*last, 0);
+    for (day, (events, last)) in days.iter().rev() {
+        let apart = last_day - day;
+        if after > 0 && apart >= STRAY_DAYS_LEAST {
+            let before: u64 = days.range(day - RATE_DAYS + 1..=*day).map(|(_, (events, _))| events).sum();
+            let rate = before as f64 / RATE_DAYS as f64;
+            if (after as f64 / apart as f64) < STRAY_RATE_MOST * rate {
+                end = *last;
+            }
+        }
+        after += events;
+        if after > stray {
+            break;
+        }
     }
+    if end < *last {
+        tracing::warn!(
+            "what lies after {} is so little that it is taken for wrong clocks: the input ends there",
+            format_rfc3339(end)
+        );
+    }
+    Some(end)
 }
 
 /// The cuts in ascending order: those asked for, or evenly spaced ones.
@@ -73,6 +128,10 @@ pub fn unseen(task: &Task, span: &Span, model: Option<&Model>) -> Result<Vec<Ts>
     let last = span.last.saturating_sub(task.reach());
     let history = past(task).min((last - span.first) / 2);
     let first = match model {
+        // Long after what it learned from, an input needs a past of its own.
+        Some(model) if span.last > model.training.first_cut && model.created < span.first => {
+            span.first.saturating_add(history)
+        }
         Some(model) if span.last > model.training.first_cut => model.created,
         _ => span.first.saturating_add(history),
     };
@@ -103,6 +162,15 @@ fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     let mut cuts: Vec<Ts> = task.cuts.iter().copied().filter(inside).collect();
     cuts.sort_unstable();
     cuts.dedup();
+    for cut in task.cuts.iter().filter(|cut| !cuts.is_empty() && !cuts.contains(cut)) {
+        tracing::warn!(
+            "no examples are taken at {}: the input covers {} to {}, and a cut needs history before it and {} after it",
+            format_rfc3339(*cut),
+            format_rfc3339(span.first),
+            format_rfc3339(span.last),
+            format_span(task.reach()),
+        );
+    }
     if cuts.is_empty() {
         return Err(Error::user(format!(
             "none of the {} cuts is usable: the input covers {} to {}, and a cut needs history before it and {} after it",
@@ -205,5 +273,24 @@ mod tests {
         let error = choose(&asked(&[71, 90]), &days(100)).unwrap_err();
         assert!(error.what.contains("none of the 2 cuts is usable"), "{error}");
         assert!(error.hint.unwrap().contains("not after 1970-03-12T00:00:00.005Z"));
+    }
+
+    #[test]
+    fn a_few_events_far_behind_all_others_are_not_the_end() {
+        let even = |days: i64, each: u64| (0..days).map(move |day| (day, (each, day * DAY_MS + 7)));
+        let last_of =
+            |days: &[(i64, (u64, Ts))], stray| end(&days.iter().copied().collect(), stray).unwrap() / DAY_MS;
+        let busy: Vec<_> = even(100, 40).collect();
+        assert_eq!(last_of(&busy, 4), 99);
+        let with = |more: &[(i64, u64)]| {
+            let more = more.iter().map(|(day, events)| (*day, (*events, day * DAY_MS)));
+            busy.iter().copied().chain(more).collect::<Vec<_>>()
+        };
+        assert_eq!(last_of(&with(&[(400, 1)]), 4), 99);
+        assert_eq!(last_of(&with(&[(101, 1), (110, 1), (113, 2)]), 4), 99);
+        assert_eq!(last_of(&with(&[(110, 3), (113, 2)]), 4), 113, "five are more than may be strays");
+        assert_eq!(last_of(&with(&[(103, 1)]), 4), 103, "a quiet weekend");
+        let sparse: Vec<_> = (0..50).map(|week| (7 * week, (1, 7 * week * DAY_MS))).collect();
+        assert_eq!(last_of(&sparse, 1), 343, "once a week is how they are");
     }
 }

@@ -1,9 +1,9 @@
 //! Point-in-time examples: every cut's customers with their features before it and what they did after it.
 //!
-//! One pass through the engine. A cut T is taken when the first event at or after T comes up and before the
-//! engine sees it; the row is copied out then and never changes, so that nothing at or after T can be in it.
-//! An event older than T that only comes up later is missing in the row, as it was for whoever scored at T; it
-//! still counts for the labels of the horizons it falls into.
+//! One pass through the engine. A cut T is taken once more than a few events at or after T came up, none of which the
+//! engine has seen: a single wrong clock would take it long before its time. The row is copied out then and never
+//! changes, so that nothing at or after T can be in it. An event older than T that only comes up later is missing in
+//! the row, as it was for whoever scored at T; it still counts for the labels of the horizons it falls into.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -24,12 +24,15 @@ use crate::pipeline::identity::other_ids;
 use crate::pipeline::layout::Layout;
 use crate::pipeline::outbox::hash_customer;
 use crate::pipeline::plan::Plan;
-use crate::replay::{Merged, RawRecord, Rejected};
+use crate::replay::{Line, Merged, RawRecord, Rejected};
 use crate::time::Ts;
 
 /// Examples kept. Beyond it half of the customers go, by a hash of their id and with all their examples, as
 /// often as it takes: what is kept depends on the input alone, and ten-odd weights need no more.
 pub const EXAMPLES_MOST: usize = 1_000_000;
+
+/// So large a share of the events may happen before a cut and come up after it.
+const BEHIND_SHARE_MOST: f64 = 0.01;
 
 /// Records that could not be used.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +40,15 @@ pub struct Skipped {
     pub records: u64,
     /// The first one: source, line (from 1) and reason.
     pub first: Option<String>,
+}
+
+impl Skipped {
+    /// An error about what is left may be about what is missing.
+    pub fn beside(&self, error: Error) -> Error {
+        let Some(first) = &self.first else { return error };
+        let what = format!("{}; {} records could not be used, the first: {first}", error.what, self.records);
+        Error { what, ..error }
+    }
 }
 
 impl Rejected for Skipped {
@@ -87,15 +99,16 @@ pub fn recency(dataset: &Dataset, label: Label) -> Option<ArrayView1<'_, f64>> {
     Some(dataset.rows.column(column))
 }
 
-/// Takes the examples at `cuts` (ascending).
+/// Takes the examples at `cuts` (ascending). So many events may run `ahead` of all others.
 pub fn take(
     plan: Plan,
     task: &Task,
     cuts: &[Ts],
+    ahead: usize,
     events: &mut Merged<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<Examples> {
-    collect(Collector::new(plan, task, EXAMPLES_MOST), cuts, events, progress)
+    collect(Collector::new(plan, task, EXAMPLES_MOST), cuts, ahead, events, progress)
 }
 
 /// Takes them with their stages, and with their values of the trait `by`.
@@ -103,39 +116,76 @@ pub fn take_grouped(
     plan: Plan,
     task: &Task,
     cuts: &[Ts],
+    ahead: usize,
     events: &mut Merged<'_>,
     by: &str,
     progress: &dyn Fn(u64),
 ) -> Result<Examples> {
     let collector = Collector::new(plan, task, EXAMPLES_MOST);
-    collect(Collector { by: Some(by), ..collector }, cuts, events, progress)
+    collect(Collector { by: Some(by), ..collector }, cuts, ahead, events, progress)
 }
 
 fn collect(
     mut collector: Collector<'_>,
     cuts: &[Ts],
+    ahead: usize,
     events: &mut Merged<'_>,
     progress: &dyn Fn(u64),
 ) -> Result<Examples> {
     let mut skipped = Skipped::default();
     let mut cuts = cuts.iter().copied().peekable();
-    let mut count = 0u64;
+    let (mut count, mut behind) = (0u64, 0u64);
     let mut buyers = BTreeMap::new();
-    while let Some(line) = events.next(&mut skipped)? {
-        let event = line.event();
-        while let Some(cut) = cuts.next_if(|cut| *cut <= event.ts) {
+    let mut taken = Ts::MIN;
+    // At or after the next cut, in the order in which they came.
+    let mut held: Vec<Line> = Vec::new();
+    loop {
+        let line = events.next(&mut skipped)?;
+        let may_wait = if line.is_some() { ahead } else { 0 };
+        if let Some(line) = line {
+            count += 1;
+            if count.is_multiple_of(1_024) {
+                progress(count);
+            }
+            behind += u64::from(line.ts() < taken);
+            match cuts.peek() {
+                Some(cut) if line.ts() >= *cut => held.push(line),
+                _ => {
+                    collector.event(line.event());
+                    continue;
+                }
+            }
+        } else if held.is_empty() {
+            break;
+        }
+        while held.len() > may_wait {
+            let Some(cut) = cuts.next() else { break };
             collector.cut(cut);
             buyers.insert(cut, collector.buyers(cut, BUYERS_MOST));
-        }
-        collector.event(event);
-        count += 1;
-        if count.is_multiple_of(1_024) {
-            progress(count);
+            taken = cut;
+            let next = cuts.peek().copied().unwrap_or(Ts::MAX);
+            let (now, later): (Vec<Line>, Vec<Line>) = held.drain(..).partition(|line| line.ts() < next);
+            now.iter().for_each(|line| collector.event(line.event()));
+            held = later;
         }
     }
+    in_order(behind, count)?;
     let layout = collector.engine.plan().layout.clone();
-    let groups = std::mem::take(&mut collector.groups);
-    Ok(Examples { dataset: collector.finish()?, groups, buyers, layout, skipped })
+    let (dataset, groups) = collector.finish()?;
+    Ok(Examples { dataset, groups, buyers, layout, skipped })
+}
+
+/// Some events are late, as they were when customers were scored; files in another order than that of time make examples
+/// of nobody's past.
+fn in_order(behind: u64, count: u64) -> Result<()> {
+    if behind as f64 <= BEHIND_SHARE_MOST * count as f64 {
+        return Ok(());
+    }
+    Err(Error::user(format!(
+        "the input is not in the order of time: {behind} of {count} events come after an instant that examples are taken at \
+         and happened before it, so that the examples would lack their past"
+    ))
+    .hint("sort each file by `ts`, for example with `jq -cs 'sort_by(.ts)[]' purchase.ndjson`"))
 }
 
 /// What is kept of a customer beside the engine's state. By a hash of the id.
@@ -359,14 +409,16 @@ impl<'t> Collector<'t> {
         track.open.sort_unstable();
     }
 
-    fn finish(mut self) -> Result<Dataset> {
+    /// The examples, and what each belonged to where that was asked for.
+    fn finish(mut self) -> Result<(Dataset, Vec<Group>)> {
         self.leave_out_the_erased();
         let names = self.engine.plan().layout.names().into_iter().map(str::to_owned).collect();
         let rows = Array2::from_shape_vec((self.at.len(), self.width), self.values)
             .map_err(|e| Error::world(format!("the examples do not fit together: {e}")))?;
         let churns_when_it_happens = self.task.label == Label::Cancelled;
         let label = self.happened.into_iter().map(|happened| happened == churns_when_it_happens).collect();
-        Ok(Dataset { names, rows, label, at: self.at, customer: self.customer, foretold: None })
+        let dataset = Dataset { names, rows, label, at: self.at, customer: self.customer, foretold: None };
+        Ok((dataset, self.groups))
     }
 }
 

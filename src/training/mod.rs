@@ -67,10 +67,15 @@ pub fn train<'a>(
     progress: &dyn Fn(u64),
 ) -> Result<Trained> {
     let plan = setup::plan_for_features(config)?;
-    let span = cuts::span(&mut open()?, progress)?.until(task.until);
+    let span = cuts::span(&mut open()?, task.until, progress)?;
     let cuts = cuts::choose(task, &span)?;
     let passed = span.events;
-    let mut examples = examples::take(plan, task, &cuts, &mut open()?, &|n| progress(passed + n))?;
+    let examples = examples::take(plan, task, &cuts, span.ahead(), &mut open()?, &|n| progress(passed + n))?;
+    let skipped = examples.skipped.clone();
+    fit(examples, task).map_err(|error| skipped.beside(error))
+}
+
+fn fit(mut examples: Examples, task: &Task) -> Result<Trained> {
     let about = About {
         name: task.name.clone(),
         version: UNNAMED.into(),

@@ -71,7 +71,7 @@ fn examples(memory: Memory, task: &Task, cuts: &[Ts], most: usize) -> Dataset {
     config.identity.traits.push("was".into());
     let plan = setup::plan_for_features(&config).unwrap();
     let collector = Collector::new(plan, task, most);
-    collect(collector, cuts, &mut Merged::new(memory, &config), &|_| {}).unwrap().dataset
+    collect(collector, cuts, 0, &mut Merged::new(memory, &config), &|_| {}).unwrap().dataset
 }
 
 /// Customer and label of each example, in the order of names.
@@ -275,4 +275,61 @@ fn what_a_customer_does_later_is_about_who_was_merged_into_it() {
         let found = labels(memory, &task(Label::NoOrder), &[CUT, later], &names);
         assert_eq!(found, [("other", true), ("other", true)], "both are erased");
     }
+}
+
+fn collected(memory: Memory, cuts: &[Ts], ahead: usize, by: Option<&str>) -> Result<Examples> {
+    let config = Config::default();
+    let task = task(Label::NoOrder);
+    let collector =
+        Collector { by, ..Collector::new(setup::plan_for_features(&config).unwrap(), &task, 1_000) };
+    collect(collector, cuts, ahead, &mut Merged::new(memory, &config), &|_| {})
+}
+
+#[test]
+fn a_clock_that_runs_ahead_takes_no_cut_before_its_time() {
+    let buys = |customer, days: i64| (BUY.0, customer, BUY.1, CUT + days * DAY_MS);
+    let cuts = [CUT, CUT + 30 * DAY_MS];
+    let plain = [buys("a", -20), buys("b", -10), buys("a", -1), buys("b", 2), buys("a", 31), buys("b", 70)];
+    let mut wrong = plain.to_vec();
+    wrong.insert(1, buys("c", 300));
+    let [without, with] =
+        [plain.to_vec(), wrong].map(|events| collected(Memory::of(&events), &cuts, 1, None).unwrap());
+    assert_eq!(with.dataset.rows, without.dataset.rows);
+    assert_eq!(with.dataset.label, without.dataset.label);
+    assert_eq!(with.dataset.at, [CUT, CUT, CUT + 30 * DAY_MS, CUT + 30 * DAY_MS]);
+    assert_eq!(with.buyers.len(), 2);
+}
+
+#[test]
+fn files_that_are_sorted_by_customer_are_refused() {
+    // More than the few records that are read ahead and put in order.
+    let names: Vec<String> = (0..200).map(|i| format!("c{i}")).collect();
+    let of = |name| (0..9).map(move |i| (BUY.0, name, BUY.1, CUT + (10 * i - 40) * DAY_MS));
+    let events: Vec<_> = names.iter().flat_map(|name| of(name.as_str())).collect();
+    let refused = collected(Memory::of(&events), &[CUT], 2, None).err().unwrap();
+    assert!(refused.what.contains("not in the order of time"), "{refused}");
+    let mut sorted = events;
+    sorted.sort_by_key(|(.., ts)| *ts);
+    assert_eq!(collected(Memory::of(&sorted), &[CUT], 2, None).unwrap().dataset.at.len(), 200);
+}
+
+#[test]
+fn groups_stay_with_their_examples_when_others_are_erased() {
+    let buys = |customer, days: i64| (BUY.0, customer, BUY.1, CUT + days * DAY_MS);
+    let mut memory =
+        Memory::of(&[buys("a", -3), buys("b", -2), buys("c", -1), buys("c", 5), buys("a", 6), buys("b", 7)]);
+    for (customer, tier) in [("a", "x"), ("b", "y"), ("c", "z")] {
+        let ts = format_rfc3339(CUT - DAY_MS / 2);
+        let told = format!(
+            r#"{{"customer_id":"{customer}","type":"traits_updated","traits":{{"tier":"{tier}"}},"ts":"{ts}"}}"#
+        );
+        memory.lanes[Source::Profile.index()].push(told);
+    }
+    memory.push(Source::Profile, "b", "customer_deleted", CUT + 8 * DAY_MS);
+    memory.push(Source::Profile, "nobody", "customer_deleted", CUT + 8 * DAY_MS);
+    let examples = collected(memory, &[CUT], 0, Some("tier")).unwrap();
+    let tier_of = |customer| if customer == hash_customer("a") { "x" } else { "z" };
+    let told: Vec<_> = examples.groups.iter().map(|group| group.segment.as_deref().unwrap()).collect();
+    assert_eq!(told, examples.dataset.customer.iter().map(|c| tier_of(*c)).collect::<Vec<_>>());
+    assert_eq!(told.len(), 2);
 }
