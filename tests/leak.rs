@@ -98,7 +98,7 @@ fn a_leak_of_one_horizon_would_show() {
     let take = |cuts: &[Ts]| -> Dataset {
         let plan = stagecast::setup::plan_for_features(&config).unwrap();
         let mut events = Merged::new(Inputs::open(dir.path(), &config).unwrap(), &config);
-        examples::take(plan, &task(None), cuts, &mut events, &|_| {}).unwrap().dataset
+        examples::take(plan, &task(None), cuts, 0, &mut events, &|_| {}).unwrap().dataset
     };
     let later: Vec<Ts> = cuts.iter().map(|cut| cut + MONTH).collect();
     let (honest, leaking) = (take(&cuts), take(&later));
