@@ -159,7 +159,7 @@ fn training_learns_from_what_a_replay_serves_a_millisecond_before_the_cut_to_the
     };
     let plan = stagecast::setup::plan_for_features(&config).unwrap();
     let mut merged = Merged::new(Inputs::open(events, &config).unwrap(), &config);
-    let examples = training::examples::take(plan, &task, &cuts, &mut merged, &|_| {}).unwrap().dataset;
+    let examples = training::examples::take(plan, &task, &cuts, 0, &mut merged, &|_| {}).unwrap().dataset;
     let before: Vec<Ts> = cuts.iter().map(|cut| cut - 1).collect();
     let served = features_at(events, model, &before);
     let mut compared = 0;
