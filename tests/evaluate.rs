@@ -121,3 +121,17 @@ fn the_page_needs_nothing_else_and_the_same_evaluation_gives_the_same_bytes() {
     assert_eq!(page.matches("<figure>").count(), page.matches("</figure>").count());
     assert!(!page.contains("NaN") && !page.contains("inf,"));
 }
+
+#[test]
+fn a_model_that_learned_before_the_input_begins_is_judged_where_there_is_a_past() {
+    let (_, _, model) = world();
+    let dir = tempfile::tempdir().unwrap();
+    let events = text(dir.path());
+    let shop = ["--customers", "150", "--days", "200", "--seed", "8", "--start", "2026-01-01", "--force"];
+    done(&[&["simulate", "--out", events], &shop[..]].concat());
+    let told = done(&["evaluate", "--input", events, "--model", text(model), "--json"]);
+    let evaluation: Value = serde_json::from_str(&told).unwrap();
+    let cuts = evaluation["cuts"].as_array().unwrap();
+    assert!(cuts.len() > 2, "{cuts:?}");
+    assert!(cuts[0]["at"].as_str().unwrap() >= "2026-03-01", "{}", cuts[0]);
+}

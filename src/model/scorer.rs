@@ -340,6 +340,7 @@ impl<'m> Compiler<'m> {
         let Calibration { slope, intercept: shift } =
             if scorer.curve.is_some() { Calibration::NONE } else { then };
         scorer.intercept = on_grid(slope * model.intercept + shift);
+        // Backwards, as ever: offsets are sums of fractions, and another order could change the last bit of a score.
         for term in model.terms.iter().rev() {
             let scale = slope * term.weight / term.deviation;
             let factor = self.find(&term.feature, term.transform)?;

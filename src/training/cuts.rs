@@ -74,7 +74,7 @@ pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) 
     let (Some(first), Some(end)) = (first, end(&days, stray.max(1))) else {
         return Err(match until.filter(|_| beyond) {
             Some(until) => Error::user(format!("the input holds nothing before {}", format_rfc3339(until)))
-                .hint("--until"),
+                .hint("give a later instant with --until"),
             None => Error::user("the input holds no usable event of what customers did")
                 .hint("`stagecast replay` writes what is wrong with each record to dlq.ndjson"),
         });
@@ -128,11 +128,8 @@ pub fn unseen(task: &Task, span: &Span, model: Option<&Model>) -> Result<Vec<Ts>
     let last = span.last.saturating_sub(task.reach());
     let history = past(task).min((last - span.first) / 2);
     let first = match model {
-        // Long after what it learned from, an input needs a past of its own.
-        Some(model) if span.last > model.training.first_cut && model.created < span.first => {
-            span.first.saturating_add(history)
-        }
-        Some(model) if span.last > model.training.first_cut => model.created,
+        Some(model) if span.last > model.training.first_cut && model.created >= span.first => model.created,
+        // It learned nothing here, or later than all of this, or before any of it: the input needs a past of its own.
         _ => span.first.saturating_add(history),
     };
     if first > last {
@@ -162,28 +159,23 @@ fn usable(task: &Task, span: &Span) -> Result<Vec<Ts>> {
     let mut cuts: Vec<Ts> = task.cuts.iter().copied().filter(inside).collect();
     cuts.sort_unstable();
     cuts.dedup();
-    for cut in task.cuts.iter().filter(|cut| !cuts.is_empty() && !cuts.contains(cut)) {
-        tracing::warn!(
-            "no examples are taken at {}: the input covers {} to {}, and a cut needs history before it and {} after it",
-            format_rfc3339(*cut),
-            format_rfc3339(span.first),
-            format_rfc3339(span.last),
-            format_span(task.reach()),
-        );
-    }
+    let why = format!(
+        "the input covers {} to {}, and a cut needs history before it and {} after it",
+        format_rfc3339(span.first),
+        format_rfc3339(span.last),
+        format_span(task.reach()),
+    );
     if cuts.is_empty() {
-        return Err(Error::user(format!(
-            "none of the {} cuts is usable: the input covers {} to {}, and a cut needs history before it and {} after it",
-            task.cuts.len(),
-            format_rfc3339(span.first),
-            format_rfc3339(span.last),
-            format_span(task.reach()),
-        ))
-        .hint(format!(
-            "choose cuts after {} and not after {}, or leave --cuts out",
-            format_rfc3339(span.first),
-            format_rfc3339(span.last.saturating_sub(task.reach()))
-        )));
+        return Err(Error::user(format!("none of the {} cuts is usable: {why}", task.cuts.len())).hint(
+            format!(
+                "choose cuts after {} and not after {}, or leave --cuts out",
+                format_rfc3339(span.first),
+                format_rfc3339(span.last.saturating_sub(task.reach()))
+            ),
+        ));
+    }
+    for cut in task.cuts.iter().filter(|cut| !cuts.contains(cut)) {
+        tracing::warn!("no examples are taken at {}: {why}", format_rfc3339(*cut));
     }
     Ok(cuts)
 }

@@ -4,11 +4,9 @@ use warnings;
 use POSIX ();
 use Exporter 'import';
 
-our @EXPORT = qw(localtime gmtime);
+our @EXPORT = qw(localtime);
 
 sub localtime { return bless [CORE::localtime($_[0] // time)] }
-
-sub gmtime { return bless [CORE::gmtime($_[0] // time)] }
 
 # Reads dates such as 9 Jun 2026, which is all that is asked of it.
 sub strptime {
