@@ -169,7 +169,7 @@ fn model_in(key: &str, path: &Path) -> Result<Model> {
 fn read(key: &str, path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| {
         Error::user(format!("`{key}` names {}, which cannot be read: {error}", path.display()))
-            .hint("correct the path; paths in the file are relative to the file")
+            .hint("correct the path; one in a file is relative to that file, one on the command line to this folder")
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::replay;
+use crate::replay::check::Equal;
 use crate::setup;
 use crate::signals::Stop;
 use crate::time::Ts;
@@ -69,8 +70,12 @@ pub fn run(args: &Args, config: &Config) -> Result<()> {
     tell(&summary)?;
     match &args.check {
         Some(earlier) => {
-            let equal = replay::check::compare(&output, earlier)?;
-            super::print(&format!("equal: {equal} records\n"))
+            let Equal { records, missing } = replay::check::compare(&output, earlier)?;
+            let left_out = match missing.as_slice() {
+                [] => String::new(),
+                missing => format!("; not compared, {} has none: {}", earlier.display(), missing.join(", ")),
+            };
+            super::print(&format!("equal: {records} records{left_out}\n"))
         }
         None => Ok(()),
     }

@@ -54,7 +54,7 @@ pub const KEYS: [Key; 62] = [
     ("time.grace", "how long silence waits for events that are late"),
     ("time.max_future", "how far past the wall clock an event may lie before it is a dead letter"),
     ("features.file", "catalogue on top of the one that ships; empty: none"),
-    ("features.dedupe", "event time within which a repeated event_id is dropped"),
+    ("features.dedupe", "event time within which a repeated event_id is dropped; 0: never"),
     ("lifecycles.use", "presets by name, files by path"),
     (
         "model.path",

@@ -132,21 +132,27 @@ fn env_assignments(env: &[(String, String)]) -> Vec<(Vec<String>, Node)> {
     ours.sort();
     ours.into_iter()
         .map(|(name, text)| {
-            let path = name[ENV_PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-            (with_user_keys_in_their_case(path), node_of_text(text, Place::Env(name.as_str().into())))
+            (path_of_variable(&name[ENV_PREFIX.len()..]), node_of_text(text, Place::Env(name.as_str().into())))
         })
         .collect()
 }
 
-/// Currency codes are written in capitals, unlike every other key.
-fn with_user_keys_in_their_case(mut path: Vec<String>) -> Vec<String> {
-    if let [money, rates, code] = path.as_mut_slice()
-        && money == "money"
-        && rates == "rates"
-    {
-        code.make_ascii_uppercase();
+/// The path that a variable names, in whatever case it is written: currency codes are capitals, what users name
+/// themselves stays as it is unless all of it is capitals, as variables are, and every other key is lower case.
+fn path_of_variable(name: &str) -> Vec<String> {
+    let written: Vec<&str> = name.split("__").collect();
+    let path: Vec<String> = written.iter().map(|key| key.to_ascii_lowercase()).collect();
+    let in_their_case = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["money", "rates", code] => Some(code.to_ascii_uppercase()),
+        ["source", _, "types", _] | ["alert", _, "segment", _] => {
+            written.last().filter(|own| own.bytes().any(|b| b.is_ascii_lowercase())).map(|own| (*own).to_owned())
+        }
+        _ => None,
+    };
+    match in_their_case {
+        Some(key) => path.into_iter().take(written.len() - 1).chain([key]).collect(),
+        None => path,
     }
-    path
 }
 
 fn set_assignments(set: &[String], problems: &Problems) -> Vec<(Vec<String>, Node)> {

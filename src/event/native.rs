@@ -62,6 +62,8 @@ pub fn decode<'a>(value: &'a [u8], envelope: &Envelope<'a>, money: &Money) -> Re
     }
     let ts = event_time(raw.ts, envelope)?;
     let event_id = optional_text(raw.event_id, "/event_id", Reason::InvalidEventId, MAX_EVENT_ID_BYTES)?;
+    // Who writes an empty one has none. It must not make a repetition of all such events.
+    let event_id = event_id.filter(|id| !id.is_empty());
     check_text(&raw.channel, "/channel")?;
     let channel = match raw.channel {
         Scalar::Text(channel) => Some(channel),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::active_days;
 use crate::error::{Error, did_you_mean};
-use crate::event::{Field, Source};
+use crate::event::{Field, Source, names};
 use crate::time::{DAY_MS, HOUR_MS, format_span, parse_span};
 
 /// The catalogue that ships with the program.
@@ -267,7 +267,9 @@ fn parse(file: &str, text: &str) -> Result<Parsed, Error> {
     let mut problems = Vec::new();
     for key in raw.other.keys() {
         let near = did_you_mean(key, ["feature", "default"]);
-        problems.push(format!("{file}: unknown key `{key}`{near}"));
+        let names_it = |line: &str| line.trim_start_matches(['[', ' ', '"', '\'']).starts_with(&**key);
+        let line = 1 + text.lines().position(names_it).unwrap_or(0);
+        problems.push(format!("{file}:{line}: unknown key `{key}`{near}"));
     }
     let (mut declarations, mut lines) = (Vec::new(), BTreeMap::new());
     for feature in raw.feature {
@@ -338,6 +340,11 @@ fn types(name: &str, raw: Option<Vec<String>>) -> Result<Option<Vec<String>>, St
         None => Ok(None),
         Some(types) if types.is_empty() => Err(format!("feature `{name}`: types is an empty list")),
         Some(mut types) => {
+            if let Some(foreign) = types.iter().find(|name| !names::is_type(name)) {
+                return Err(format!(
+                    "feature `{name}`: `{foreign}` is no type an event has here, which is snake_case and of at most 64 bytes"
+                ));
+            }
             types.sort();
             types.dedup();
             Ok(Some(types))
@@ -494,7 +501,11 @@ mod tests {
             ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\nwindows=[\"36h\"]\n", "must be whole days"),
             ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\nwindows=[\"lifetime\"]\n", "no lifetime window"),
             ("[[feature]]\nname = \"x\"\nagg = \"overdue\"\n", "needs windows"),
-            ("[[featrue]]\nname = \"x\"\n", "unknown key `featrue` (did you mean `feature`?)"),
+            ("\n[[featrue]]\nname = \"x\"\n", "f.toml:2: unknown key `featrue` (did you mean `feature`?)"),
+            (
+                "[[feature]]\nname = \"x\"\nagg = \"count\"\ntypes = [\"Page Viewed\"]\nwindows=[\"7d\"]\n",
+                "`Page Viewed` is no type an event has here, which is snake_case",
+            ),
             ("[[feature]]\nname = \"p\"\nagg = \"days_since\"\nwindows=[\"7d\"]\n", "takes no windows"),
             ("[[feature]]\nname = \"p_churn\"\nagg = \"days_since\"\n", "reserved"),
         ] {

@@ -220,7 +220,8 @@ impl Engine {
         if known.is_none() && self.is_opted_out(event) {
             return Applied::OptedOut;
         }
-        let id = event.event_id.as_ref().map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
+        let remembered = event.event_id.as_ref().filter(|_| self.plan.settings.dedupe_ms > 0);
+        let id = remembered.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes()));
         if let (Some(index), Some(id)) = (known, id)
             && self.is_repeated(index, id, event.ts)
         {

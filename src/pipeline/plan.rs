@@ -531,13 +531,11 @@ fn check_policies(
                 && l.stages().iter().any(|s| *s.name == **stage)
         });
         if !found {
-            let place = lifecycle
+            let nobody = lifecycle
                 .as_ref()
-                .map_or("any lifecycle".to_owned(), |name| format!("the lifecycle `{name}`"));
-            let what = format!(
-                "alert policy `{}` waits for the stage `{stage}`, which {place} in use does not have",
-                policy.name
-            );
+                .map_or("no lifecycle in use has".to_owned(), |name| format!("no lifecycle `{name}` in use has"));
+            let what =
+                format!("alert policy `{}` waits for the stage `{stage}`, which {nobody}", policy.name);
             return Err(Error::user(what).hint("name a stage of a lifecycle that [lifecycles] use lists"));
         }
     }

@@ -214,11 +214,14 @@ impl Windows<'_> {
     }
 
     fn count_day(&mut self, pane: &PaneSlot, day: u32) {
-        if let Some(last_day) = pane.last_day
-            && last_day.get(self.row) != day
-        {
-            last_day.set(self.row, day);
-            pane.days.iter().for_each(|(_, days)| days.add(self.row, 1));
+        let Some(last_day) = pane.last_day else { return };
+        let is_new = last_day.get(self.row) != day;
+        last_day.set(self.row, day);
+        for (_, days) in &pane.days {
+            // What the day had before may have left a window that is shorter than a day.
+            if is_new || days.get(self.row) == 0 {
+                days.add(self.row, 1);
+            }
         }
     }
 
@@ -568,7 +571,7 @@ windows = ["3h", "30d"]
 name = "d"
 source = "purchase"
 agg = "distinct_days"
-windows = ["2d", "13d"]
+windows = ["2h", "23h", "2d", "13d"]
 "#;
 
     /// The sawtooth rule, word for word.

@@ -59,6 +59,10 @@ impl Inputs {
             lanes.push(if wanted { Lane::open(dir, source)? } else { None });
         }
         if lanes.iter().all(Option::is_none) {
+            if !dir.is_dir() {
+                let what = format!("there is no folder {}", dir.display());
+                return Err(Error::user(what).hint("name the folder that holds the events, as --input DIR"));
+            }
             let names: Vec<_> = Source::ALL.map(|s| format!("{}.ndjson", s.name())).to_vec();
             let what = format!("{} has none of {}", dir.display(), names.join(", "));
             return Err(

@@ -257,7 +257,8 @@ impl Lowering<'_, '_> {
         known.extend(self.scope.thresholds.iter().map(|(t, _)| &**t));
         known.extend(self.scope.bare_traits.iter().map(|t| &**t));
         let near = did_you_mean(name, known);
-        self.say(format!("unknown name `{name}`{near}"))
+        let hint = if near.is_empty() { " (a trait is traits.NAME)" } else { &near };
+        self.say(format!("unknown name `{name}`{hint}"))
     }
 
     fn trait_named(&mut self, name: &str) -> Typed {

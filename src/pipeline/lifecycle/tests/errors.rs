@@ -22,7 +22,7 @@ fn rules_are_checked_before_anything_runs() {
     for (rule, expected) in [
         ("orders_9d > 1", "unknown name `orders_9d` (did you mean `orders_7d`?)"),
         ("p_chrun > 1", "unknown name `p_chrun` (did you mean `p_churn`?)"),
-        ("now > 1", "unknown name `now`"),
+        ("now > 1", "unknown name `now` (a trait is traits.NAME)"),
         ("orders_90d && true", "`&&` needs true or false, found a number"),
         ("!orders_90d", "`!` needs true or false, found a number"),
         ("orders_90d", "the rule is a number, not true or false"),
@@ -36,7 +36,7 @@ fn rules_are_checked_before_anything_runs() {
         ("\"a\" + \"b\" == \"ab\"", "`+` needs numbers, found a text"),
         ("-true", "`-` needs numbers, found a boolean"),
         ("orders_90d.contains(\"x\")", "`contains` needs texts, found a number"),
-        ("segment == \"x\"", "unknown name `segment`"),
+        ("segment == \"x\"", "unknown name `segment` (a trait is traits.NAME)"),
         ("traits == 1", "`traits` needs a name: traits.segment, or \"segment\" in traits"),
         ("(true ? 1 : \"x\") == 1", "both sides of `:` must be of one type, found a number and a text"),
         ("(1 > 2 ? 1 : true) == 1", "both sides of `:` must be of one type, found a number and a boolean"),
@@ -199,7 +199,7 @@ fn stages_and_names_are_checked_against_each_other() {
         (format!("{a}[override.s.x.aa]\nenter='true'"), "x.toml:5: unknown stage `aa` (did you mean `a`?)"),
         (
             format!("{a}[override.s.x.a]\nenter='nope > 1'"),
-            "x.toml:6: stage `a`, `enter`: unknown name `nope`",
+            "x.toml:6: stage `a`, `enter`: unknown name `nope` (a trait is traits.NAME)",
         ),
     ] {
         assert!(problems(&text).contains(expected), "{text}\n{}", problems(&text));
