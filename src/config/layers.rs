@@ -132,7 +132,10 @@ fn env_assignments(env: &[(String, String)]) -> Vec<(Vec<String>, Node)> {
     ours.sort();
     ours.into_iter()
         .map(|(name, text)| {
-            (path_of_variable(&name[ENV_PREFIX.len()..]), node_of_text(text, Place::Env(name.as_str().into())))
+            (
+                path_of_variable(&name[ENV_PREFIX.len()..]),
+                node_of_text(text, Place::Env(name.as_str().into())),
+            )
         })
         .collect()
 }
@@ -144,9 +147,10 @@ fn path_of_variable(name: &str) -> Vec<String> {
     let path: Vec<String> = written.iter().map(|key| key.to_ascii_lowercase()).collect();
     let in_their_case = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["money", "rates", code] => Some(code.to_ascii_uppercase()),
-        ["source", _, "types", _] | ["alert", _, "segment", _] => {
-            written.last().filter(|own| own.bytes().any(|b| b.is_ascii_lowercase())).map(|own| (*own).to_owned())
-        }
+        ["source", _, "types", _] | ["alert", _, "segment", _] => written
+            .last()
+            .filter(|own| own.bytes().any(|b| b.is_ascii_lowercase()))
+            .map(|own| (*own).to_owned()),
         _ => None,
     };
     match in_their_case {

@@ -159,7 +159,11 @@ fn every_key_can_be_spelt_in_every_layer() {
             "source.purchase.types.bought=order_completed",
             "bought = \"order_completed\"",
         ),
-        ("STAGECAST__ALERT__0__SEGMENT__planName=gold", "alert.0.segment.planName=gold", "planName = \"gold\""),
+        (
+            "STAGECAST__ALERT__0__SEGMENT__planName=gold",
+            "alert.0.segment.planName=gold",
+            "planName = \"gold\"",
+        ),
         ("STAGECAST__TIME__GRACE=0", "time.grace=0", "grace = \"0ms\""),
         ("STAGECAST__ALERT__CHURN__RAISE=0.8", "alert.churn.raise=0.8", "raise = 0.8"),
         ("STAGECAST__ALERT__0__COOLDOWN=3d", "alert.0.cooldown=3d", "cooldown = \"3d\""),

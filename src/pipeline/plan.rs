@@ -531,9 +531,9 @@ fn check_policies(
                 && l.stages().iter().any(|s| *s.name == **stage)
         });
         if !found {
-            let nobody = lifecycle
-                .as_ref()
-                .map_or("no lifecycle in use has".to_owned(), |name| format!("no lifecycle `{name}` in use has"));
+            let nobody = lifecycle.as_ref().map_or("no lifecycle in use has".to_owned(), |name| {
+                format!("no lifecycle `{name}` in use has")
+            });
             let what =
                 format!("alert policy `{}` waits for the stage `{stage}`, which {nobody}", policy.name);
             return Err(Error::user(what).hint("name a stage of a lifecycle that [lifecycles] use lists"));
