@@ -5,6 +5,10 @@
 //! before it: every lane that has not reached its end must have been read `grace` past the event. So what a
 //! customer's events meet does not depend on other customers, nor on how far each topic happens to be read.
 //!
+//! A wrong clock holds nobody up. How far a lane has been read is what the last two records say, so that one from the
+//! future does not speak for its lane; it waits for its time, or until so many came behind it that the account of
+//! offsets would grow too long ([`OPEN_MOST`]).
+//!
 //! Records go out of offset order, so the merger also keeps account of which offsets are done. Pure; the same
 //! code merges Kafka partitions and files.
 
@@ -14,22 +18,38 @@ use crate::time::Ts;
 
 /// Records held back for `grace` over all lanes; beyond it the oldest go out without waiting that long.
 pub const MAX_WAITING: usize = 8_192;
+/// Offsets of a lane from the oldest record that waits on. Beyond it that one goes out before its time: every commit has
+/// to say which of those behind it are done.
+pub const OPEN_MOST: usize = 4 * MAX_WAITING;
 
 /// One topic of the partition.
 #[derive(Debug)]
 struct Lane<T> {
     /// By effective time, ties in order of arrival.
     waiting: VecDeque<Waiting<T>>,
-    /// The newest event time read.
-    clock: Ts,
+    /// The event times of the last two records read, the newest last.
+    last: [Ts; 2],
     ended: bool,
     offsets: Offsets,
+}
+
+impl<T> Lane<T> {
+    /// Up to here the lane has been read, but for records that are late by more than `grace`.
+    fn clock(&self) -> Ts {
+        self.last[0].min(self.last[1])
+    }
+
+    /// How many of those that wait are not ahead of what has been read by more than `grace`.
+    fn ready(&self, grace_ms: i64) -> usize {
+        let near = self.clock().saturating_add(grace_ms);
+        self.waiting.partition_point(|w| w.at <= near)
+    }
 }
 
 #[derive(Debug)]
 struct Waiting<T> {
     /// The event's own time, or that of an earlier event of its customer in this lane if that was later: a late
-    /// event does not overtake.
+    /// event does not overtake, unless what it overtakes has a clock that is wrong.
     at: Ts,
     customer: u64,
     offset: i64,
@@ -49,7 +69,7 @@ impl<T> Merger<T> {
     pub fn new(grace_ms: i64, starts: Vec<Position>) -> Self {
         let lane = |start| Lane {
             waiting: VecDeque::new(),
-            clock: Ts::MIN,
+            last: [Ts::MIN; 2],
             ended: false,
             offsets: Offsets::new(start),
         };
@@ -70,13 +90,13 @@ impl<T> Merger<T> {
     pub fn push(&mut self, lane: usize, offset: i64, ts: Ts, customer: u64, item: T) {
         let lane = &mut self.lanes[lane];
         lane.offsets.read(offset, false);
-        let mut at = ts;
-        if ts < lane.clock {
-            // They stand in order, so the last of its own is the latest.
-            let later = lane.waiting.iter().rev().take_while(|w| w.at > ts);
-            at = later.map(|w| (w.customer, w.at)).find(|(c, _)| *c == customer).map_or(ts, |(_, at)| at);
-        }
-        lane.clock = lane.clock.max(ts);
+        lane.last = [lane.last[1], ts];
+        // What is further from both of the last two is from the future.
+        let future = lane.last[0].max(ts).saturating_add(self.grace_ms);
+        // They stand in order, so the last of its own is the latest.
+        let later = lane.waiting.iter().rev().take_while(|w| w.at > ts);
+        let own = later.filter(|w| w.at <= future).find(|w| w.customer == customer);
+        let at = own.map_or(ts, |w| w.at);
         let place = lane.waiting.iter().rposition(|w| w.at <= at).map_or(0, |i| i + 1);
         lane.waiting.insert(place, Waiting { at, customer, offset, item });
         self.waiting += 1;
@@ -97,16 +117,31 @@ impl<T> Merger<T> {
     }
 
     /// The next event in order, if it is certain.
-    pub fn pop(&mut self) -> Option<(usize, T)> {
+    pub fn pop(&mut self) -> Option<Next<T>> {
+        if let Some(overdue) = self.lanes.iter().position(|lane| lane.offsets.is_long()) {
+            return self.take_overdue(overdue);
+        }
         let (at, index) = self.first()?;
         if (0..self.lanes.len()).any(|lane| self.holds_back(lane, at)) {
             return None;
         }
-        let lane = &mut self.lanes[index];
-        let next = lane.waiting.pop_front()?;
-        lane.offsets.done(next.offset);
+        self.take_at(index, 0, false)
+    }
+
+    /// The record of the lane that was read first of those that wait.
+    fn take_overdue(&mut self, lane: usize) -> Option<Next<T>> {
+        let offset = self.lanes[lane].offsets.oldest()?;
+        let place = self.lanes[lane].waiting.iter().rposition(|w| w.offset == offset)?;
+        let near = self.lanes[lane].clock().saturating_add(self.grace_ms);
+        let early = self.lanes[lane].waiting[place].at > near;
+        self.take_at(lane, place, early)
+    }
+
+    fn take_at(&mut self, lane: usize, place: usize, early: bool) -> Option<Next<T>> {
+        let taken = self.lanes[lane].waiting.remove(place)?;
+        self.lanes[lane].offsets.done(taken.offset);
         self.waiting -= 1;
-        Some((index, next.item))
+        Some(Next { lane, item: taken.item, early })
     }
 
     /// Some of those that come next, at most `count` of each lane, in no order that means anything.
@@ -128,9 +163,13 @@ impl<T> Merger<T> {
     /// Whether a lane may still bring an event before one at `at`.
     fn holds_back(&self, lane: usize, at: Ts) -> bool {
         let lane = &self.lanes[lane];
-        let crowded = self.waiting > MAX_WAITING;
-        let read_on = lane.clock >= at.saturating_add(self.grace_ms) || crowded;
+        let read_on = lane.clock() >= at.saturating_add(self.grace_ms) || self.is_crowded();
         !lane.ended && (lane.waiting.is_empty() || !read_on)
+    }
+
+    fn is_crowded(&self) -> bool {
+        let ready = || self.lanes.iter().map(|lane| lane.ready(self.grace_ms)).sum::<usize>();
+        self.waiting > MAX_WAITING && ready() > MAX_WAITING
     }
 
     /// Whether more must be read of this lane before the next event can go out.
@@ -143,7 +182,16 @@ impl<T> Merger<T> {
 
     /// Whether [`Merger::pop`] would give an event.
     pub fn is_ready(&self) -> bool {
-        self.first().is_some_and(|(at, _)| !(0..self.lanes.len()).any(|lane| self.holds_back(lane, at)))
+        let is_overdue = self.lanes.iter().any(|lane| lane.offsets.is_long());
+        is_overdue
+            || self
+                .first()
+                .is_some_and(|(at, _)| !(0..self.lanes.len()).any(|lane| self.holds_back(lane, at)))
+    }
+
+    /// Records of a lane that wait and are not from the future.
+    pub fn ready_in(&self, lane: usize) -> usize {
+        self.lanes[lane].ready(self.grace_ms)
     }
 
     /// Records of a lane that wait.
@@ -176,6 +224,15 @@ impl<T> Merger<T> {
         let offsets = &mut self.lanes[lane].offsets;
         offsets.next = offsets.next.max(next);
     }
+}
+
+/// An event whose turn has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Next<T> {
+    pub lane: usize,
+    pub item: T,
+    /// Whether it goes out before its time. Then its time does not say how far the others are.
+    pub early: bool,
 }
 
 /// How far a lane is done.
@@ -222,6 +279,16 @@ impl Offsets {
         }
     }
 
+    /// Whether the account of what is open has become too long.
+    fn is_long(&self) -> bool {
+        self.open.len() > OPEN_MOST
+    }
+
+    /// The oldest offset that is not done.
+    fn oldest(&self) -> Option<i64> {
+        self.open.front().map(|(offset, _)| *offset)
+    }
+
     fn done(&mut self, offset: i64) {
         match self.open.front() {
             Some((first, _)) if *first == offset => {
@@ -254,10 +321,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     type Item = (u64, Ts, usize);
+    /// Customers from here on have clocks that are wrong.
+    const STRANGERS: u64 = 100;
 
     fn drain(merger: &mut Merger<Item>, out: &mut Vec<Item>) {
-        while let Some((_, item)) = merger.pop() {
-            out.push(item);
+        while let Some(next) = merger.pop() {
+            out.push(next.item);
         }
     }
 
@@ -283,6 +352,22 @@ mod tests {
             assert_eq!(merger.position(lane), Position { next: items.len() as i64, ahead: vec![] });
         }
         out
+    }
+
+    /// The same lanes with records of others between theirs whose clocks are wrong: each is alone among right ones.
+    fn with_wrong_clocks(lanes: &[Vec<Item>], wrong: &[(usize, usize, i64)]) -> Vec<Vec<Item>> {
+        let mut lanes = lanes.to_vec();
+        for (serial, (lane, place, ahead)) in wrong.iter().enumerate() {
+            let items = &mut lanes[lane % 3];
+            let place = place % (items.len() + 1);
+            let is_wrong =
+                |at: Option<usize>| at.and_then(|at| items.get(at)).is_some_and(|i| i.0 >= STRANGERS);
+            if !is_wrong(place.checked_sub(1)) && !is_wrong(Some(place)) {
+                let customer = STRANGERS + serial as u64 % 3;
+                items.insert(place, (customer, 100_000 + ahead, 10_000 + serial));
+            }
+        }
+        lanes
     }
 
     fn of_customer(items: &[Item], customer: u64) -> Vec<Item> {
@@ -335,6 +420,19 @@ mod tests {
         }
 
         #[test]
+        fn a_wrong_clock_here_and_there_changes_nothing_for_others(
+            lanes in lanes(),
+            wrong in prop::collection::vec((0usize..3, 0usize..60, 0i64..1_000_000), 1..12),
+            rhythm in prop::collection::vec(0usize..3, 0..200),
+        ) {
+            let all = merge(&with_wrong_clocks(&lanes, &wrong), &rhythm, 50);
+            for customer in 0..6 {
+                let alone: Vec<Vec<Item>> = lanes.iter().map(|lane| of_customer(lane, customer)).collect();
+                prop_assert_eq!(of_customer(&all, customer), merge(&alone, &[], 50));
+            }
+        }
+
+        #[test]
         fn a_stop_anywhere_loses_and_repeats_nothing(
             lanes in lanes(), rhythm in prop::collection::vec(0usize..3, 1..200), stop in 0usize..150
         ) {
@@ -364,6 +462,44 @@ mod tests {
                 prop_assert_eq!(of_customer(&out, customer), of_customer(&straight, customer));
             }
         }
+    }
+
+    /// Two lanes go on for long, a record from the far future waits in each.
+    #[test]
+    fn the_account_of_offsets_stays_short_behind_a_record_that_waits() {
+        let mut merger = Merger::new(10, vec![Position::default(), Position::default()]);
+        let (mut out, mut early, mut longest) = (0, 0, 0);
+        let count = 3 * OPEN_MOST as i64;
+        for offset in 0..count {
+            for lane in 0..2 {
+                // Of the two strangers, one comes again with a clock that is right.
+                let ts = if offset == 5 { 1_000_000_000 } else { offset };
+                let customer = if offset % 1_000 == 5 { STRANGERS } else { offset as u64 % 50 };
+                merger.push(lane, offset, ts, customer, (customer, ts, 0));
+            }
+            while let Some(next) = merger.pop() {
+                out += 1;
+                early += i32::from(next.early);
+                assert!(!next.early || next.item.1 == 1_000_000_000);
+            }
+            if offset % 512 == 0 {
+                longest = longest.max(merger.position(0).ahead.len()).max(merger.position(1).ahead.len());
+            }
+        }
+        assert_eq!(early, 2, "both went out before their time");
+        assert!(longest > OPEN_MOST / 2 && longest <= OPEN_MOST, "{longest}");
+        assert!(out > 2 * count - 100 && merger.waiting() < 100, "{out} went out, {} wait", merger.waiting());
+    }
+
+    #[test]
+    fn whose_clock_was_wrong_once_goes_on_in_order() {
+        let lanes = vec![
+            vec![(1, 100, 1), (2, 9_000, 2), (1, 130, 3), (1, 140, 4), (2, 150, 5), (1, 200, 6)],
+            vec![(2, 145, 7), (1, 220, 8)],
+            vec![],
+        ];
+        let order: Vec<usize> = merge(&lanes, &[], 10).iter().map(|i| i.2).collect();
+        assert_eq!(order, [1, 3, 4, 7, 5, 6, 8, 2]);
     }
 
     #[test]

@@ -17,7 +17,9 @@ pub const KEY: &[u8] = b"\xffcommit";
 const LAYOUT: &[u8] = b"\xfflayout-";
 
 /// Raised whenever the meaning of a field changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Also read: offsets that are done stand one by one in it.
+const WITHOUT_RUNS: u32 = 1;
 
 /// What a partition's state includes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,8 +46,47 @@ pub struct Marker {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     pub next: i64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "runs")]
     pub ahead: Vec<i64>,
+}
+
+/// Ascending offsets as they are written: `[7, [9, 300]]` is 7 and 9 to 300. Behind a record that waits for long nearly
+/// all are done.
+mod runs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// What one marker may name, so that no bytes read as more than memory holds.
+    const OFFSETS_MOST: i64 = 1 << 21;
+
+    #[derive(Clone, Copy, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Run {
+        One(i64),
+        Many(i64, i64),
+    }
+
+    pub fn serialize<S: Serializer>(offsets: &[i64], to: S) -> Result<S::Ok, S::Error> {
+        let runs = offsets.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+            [one] => Run::One(*one),
+            run => Run::Many(run[0], run[run.len() - 1]),
+        });
+        to.collect_seq(runs)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<i64>, D::Error> {
+        let mut offsets = Vec::new();
+        for run in Vec::<Run>::deserialize(from)? {
+            let (first, last) = match run {
+                Run::One(one) => (one, one),
+                Run::Many(first, last) => (first, last),
+            };
+            if last.checked_sub(first).is_none_or(|more| more > OFFSETS_MOST - offsets.len() as i64) {
+                return Err(serde::de::Error::custom("more offsets than a marker names"));
+            }
+            offsets.extend(first..=last);
+        }
+        Ok(offsets)
+    }
 }
 
 impl From<Position> for Done {
@@ -82,8 +123,9 @@ impl Marker {
             serde_json::from_slice(bytes).map_err(|e| format!("the commit marker cannot be read: {e}"))?;
         match marker.version {
             VERSION => Ok(marker),
+            WITHOUT_RUNS => Ok(Marker { version: VERSION, ..marker }),
             other => {
-                Err(format!("the commit marker has version {other}; this program reads version {VERSION}"))
+                Err(format!("the commit marker has version {other}; this program reads up to {VERSION}"))
             }
         }
     }
@@ -305,6 +347,27 @@ mod tests {
         let silent = marker(7, 2, 40);
         assert!(!String::from_utf8(silent.encode()).unwrap().contains("lived_to"));
         assert_eq!(Marker::decode(&silent.encode()), Ok(silent));
+    }
+
+    #[test]
+    fn offsets_that_follow_each_other_take_no_room() {
+        let done = |ahead: &[i64]| Done { next: 5, ahead: ahead.to_vec() };
+        let told = |done: Done| Marker::new(1, 0, 4, [("in".to_owned(), done)].into());
+        for (ahead, written) in [
+            (vec![7], "[7]"),
+            (vec![7, 8], "[[7,8]]"),
+            (vec![7, 9, 10, 11, 20], "[7,[9,11],20]"),
+            ((7..90_000).collect(), "[[7,89999]]"),
+        ] {
+            let bytes = told(done(&ahead)).encode();
+            let text = String::from_utf8(bytes.clone()).unwrap();
+            assert!(text.contains(&format!("\"ahead\":{written}")), "{text}");
+            assert_eq!(Marker::decode(&bytes), Ok(told(done(&ahead))));
+        }
+        let before = r#"{"version":1,"sequence":1,"states":0,"partitions":4,"inputs":{"in":{"next":5,"ahead":[7,8]}}}"#;
+        assert_eq!(Marker::decode(before.as_bytes()), Ok(told(done(&[7, 8]))));
+        let endless = r#"{"version":2,"sequence":1,"states":0,"partitions":4,"inputs":{"in":{"next":5,"ahead":[[7,9000000000000000000]]}}}"#;
+        assert!(Marker::decode(endless.as_bytes()).is_err());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::event::decoder::{Decoder, Headers};
 use crate::event::native::Envelope;
 use crate::event::trace::Trace;
 use crate::event::{Event, KeptEvent, Origin, ProfileChange, Reject, Source};
-use crate::merge::{Merger, Position};
+use crate::merge::{Merger, Next, Position};
 use crate::pipeline::engine::{Applied, Engine};
 use crate::pipeline::identity::Message;
 use crate::pipeline::outbox::hash_customer;
@@ -256,12 +256,14 @@ impl Task {
             let events = self.merger.next_few(WARM_AHEAD).filter_map(Waiting::customer_id);
             self.engine.warm(events);
         }
-        let (_, waiting) = self.merger.pop()?;
+        let Next { item: waiting, early, .. } = self.merger.pop()?;
         self.warm -= 1;
         self.changed = true;
         match waiting {
             Waiting::Event { mut event, timestamp, traced } => {
-                self.clock = self.clock.max(event.ts);
+                if !early {
+                    self.clock = self.clock.max(event.ts);
+                }
                 let event = event.take();
                 let applied = match traced {
                     None => self.engine.step(&event),
@@ -271,7 +273,9 @@ impl Task {
                 Some(Step { applied: Some((event.source, applied)), timestamp })
             }
             Waiting::Message(message) => {
-                self.clock = self.clock.max(message.at);
+                if !early {
+                    self.clock = self.clock.max(message.at);
+                }
                 Some(Step { applied: self.engine.receive(*message), timestamp: None })
             }
         }

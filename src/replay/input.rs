@@ -46,6 +46,8 @@ pub struct RawRecord {
 #[derive(Debug)]
 pub struct Line {
     pub number: i64,
+    /// See [`crate::merge::Next::early`].
+    pub early: bool,
     event: Event<'static>,
 }
 
@@ -177,7 +179,7 @@ impl RawRecord {
                 ..Origin::default()
             }));
         }
-        Ok(Line { number: self.number, event })
+        Ok(Line { number: self.number, early: false, event })
     }
 }
 

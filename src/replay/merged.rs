@@ -6,7 +6,7 @@
 use crate::config::{Clock, Config};
 use crate::error::Result;
 use crate::event::{Reject, Source};
-use crate::merge::{Merger, Position};
+use crate::merge::{MAX_WAITING, Merger, Next, Position};
 use crate::setup;
 use crate::time::wall_now;
 
@@ -52,7 +52,8 @@ impl<'a> Merged<'a> {
         let mut ahead = READ_AHEAD;
         loop {
             self.read_ahead(ahead, rejected)?;
-            if let Some((_, line)) = self.merger.pop() {
+            if let Some(Next { item: mut line, early, .. }) = self.merger.pop() {
+                line.early = early;
                 return Ok(Some(line));
             }
             if self.merger.all_ended() && self.merger.waiting() == 0 {
@@ -63,10 +64,14 @@ impl<'a> Merged<'a> {
         }
     }
 
-    /// Reads every lane until so many of its records wait.
+    /// Reads every lane until so many of its records wait. Those from the future do not count, within reason: they may
+    /// wait for long.
     fn read_ahead(&mut self, ahead: usize, rejected: &mut dyn Rejected) -> Result<()> {
         for lane in 0..self.merger.lanes() {
-            while !self.merger.is_ended(lane) && self.merger.waiting_in(lane) < ahead {
+            while !self.merger.is_ended(lane)
+                && self.merger.ready_in(lane) < ahead
+                && self.merger.waiting_in(lane) < ahead.max(MAX_WAITING)
+            {
                 match self.records.next(lane)? {
                     Some(Ok(line)) => {
                         let (ts, customer) = (line.ts(), line.customer_hash());

@@ -117,7 +117,9 @@ impl<'a> Pass<'a> {
             if only_until.is_some_and(|until| event.ts > until) {
                 continue;
             }
-            while let Some(at) = snapshots.next_if(|at| *at < event.ts) {
+            // How far the others are, which an event that comes before its time does not tell.
+            let reached = if line.early { self.clock } else { event.ts };
+            while let Some(at) = snapshots.next_if(|at| *at < reached) {
                 self.snapshot(at, output)?;
                 taken.push(at);
             }
@@ -128,7 +130,7 @@ impl<'a> Pass<'a> {
                     .copied()
                     .collect::<Vec<_>>(),
             );
-            self.clock = self.clock.max(event.ts);
+            self.clock = self.clock.max(reached);
             match self.engine.step_alone(event) {
                 Applied::InOrder | Applied::Moved | Applied::Refused => {}
                 Applied::Late => self.summary.late += 1,
