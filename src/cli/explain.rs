@@ -125,8 +125,9 @@ fn refused(base: &str, status: StatusCode, text: &str) -> Error {
 struct Page {
     customer_id: String,
     ts: String,
-    p_churn: f64,
-    band: String,
+    /// `null`, as its band is, of who refuses to be scored.
+    p_churn: Option<f64>,
+    band: Option<String>,
     stages: BTreeMap<String, InStage>,
     contributions: Vec<Contribution>,
     model: ModelName,
@@ -186,7 +187,10 @@ fn words(page: &Page) -> String {
 }
 
 fn score(out: &mut String, page: &Page) {
-    let Page { p_churn, band, model, .. } = page;
+    let Page { p_churn: Some(p_churn), band: Some(band), model, .. } = page else {
+        let _ = writeln!(out, "\nRisk of churn: not scored, as this customer refuses it.");
+        return;
+    };
     let _ = writeln!(
         out,
         "\nRisk of churn: {p_churn:.3}, which is {band} (model {} {})",
@@ -268,6 +272,7 @@ fn in_stage(out: &mut String, lifecycle: &str, stage: &InStage, recent: &[Change
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::io::{Read, Write as _};
 
     const ANSWER: &str = r#"{"customer_id":"c 1","ts":"2026-01-05T00:00:00.000Z","p_churn":0.81,"band":"high",
@@ -304,6 +309,17 @@ mod tests {
             assert!(said.contains(what), "{what} is not in:\n{said}");
         }
         assert!(!said.contains("orders_90d    "), "what moves nothing is not listed:\n{said}");
+    }
+
+    #[test]
+    fn who_refuses_to_be_scored_is_explained_as_well() {
+        let mut answer: serde_json::Value = serde_json::from_str(ANSWER).unwrap();
+        for (key, value) in [("p_churn", json!(null)), ("band", json!(null)), ("contributions", json!([]))] {
+            answer[key] = value;
+        }
+        let said = words(&serde_json::from_value(answer).unwrap());
+        assert!(said.contains("not scored, as this customer refuses it"), "{said}");
+        assert!(said.contains("at-risk since") && !said.contains("An average customer"), "{said}");
     }
 
     /// Answers one request with this and returns what was asked.

@@ -135,8 +135,10 @@ fn rename_topics(config: &mut Config) {
         (&mut topics.churn_scores, "churn-scores"),
         (&mut topics.churn_alerts, "churn-alerts"),
         (&mut topics.churn_outcomes, "churn-outcomes"),
+        (&mut topics.erasures, "erasures"),
         (&mut topics.dlq, "dlq"),
         (&mut topics.state, "state"),
+        (&mut topics.identity, "identity"),
     ];
     for (topic, name) in named {
         *topic = format!("{app}-{name}");
@@ -203,4 +205,31 @@ fn check_for_losses(control: &Control, shared: &Shared) -> Result<()> {
     let what = format!("{sent} events were sent and {done} were processed");
     Err(Error::world(what)
         .hint("the machine may be too slow for this --speed; try a lower one, such as --speed 6h"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    /// A show on brokers of one's own must neither read nor write what a service there has.
+    #[test]
+    fn a_show_shares_no_topic_with_who_owns_the_brokers() {
+        let own = Config::from_layers(&Layers::default()).unwrap();
+        let settings = Settings {
+            brokers: Some("box:9092".to_owned()),
+            customers: 1,
+            seed: 1,
+            speed_ms: 1,
+            history_ms: 1,
+            length: None,
+        };
+        let show = configure(&settings, &own);
+        let (shown, owned) = (setup::topics(&show), setup::topics(&own));
+        for (topic, _) in shown.topics() {
+            assert!(topic.starts_with(&show.app.id), "{topic}");
+            assert!(owned.topics().iter().all(|(other, _)| topic != *other), "{topic}");
+        }
+        assert!(shown.topics().len() > 8);
+    }
 }

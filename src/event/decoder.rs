@@ -10,7 +10,7 @@ use super::mapped::{Mapped, Types};
 use super::money::Money;
 use super::native::{self, Envelope};
 use super::pointers::Pointers;
-use super::{Event, Reason, Reject, cloudevents, json, segment, zendesk};
+use super::{Event, MAX_MERGE_BYTES, ProfileChange, Reason, Reject, cloudevents, json, segment, zendesk};
 
 /// How the records of a topic are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,17 @@ impl Headers for () {
     fn get(&self, _name: &str) -> Option<&[u8]> {
         None
     }
+}
+
+fn check_merge_record(value: &[u8], headers: &dyn Headers) -> Result<(), Reject> {
+    let bytes_of =
+        |(name, value): &(String, Option<Vec<u8>>)| name.len() + value.as_ref().map_or(0, Vec::len);
+    let bytes = value.len() + headers.all().iter().map(bytes_of).sum::<usize>();
+    if bytes <= MAX_MERGE_BYTES {
+        return Ok(());
+    }
+    let message = format!("{bytes} bytes with its headers; a merge has at most {MAX_MERGE_BYTES}");
+    Err(Reject::new(Reason::TooLarge, message))
 }
 
 /// What reads the records of one topic.
@@ -113,7 +124,11 @@ impl Decoder {
             true => native::decode(value, envelope, money),
             false => self.decode_mapped(value, envelope, headers, money),
         };
-        decoded.map_err(|reject| told_by_encoding(reject, value, headers))
+        let event = decoded.map_err(|reject| told_by_encoding(reject, value, headers))?;
+        if let Some(ProfileChange::Merged(_)) = event.profile.as_deref() {
+            check_merge_record(value, headers)?;
+        }
+        Ok(event)
     }
 
     fn decode_mapped<'a>(

@@ -30,6 +30,9 @@ use crate::time::Ts;
 
 /// The longest record that is looked into, in bytes.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
+/// The longest merge of two customers that is taken, headers included: whoever is concerned keeps the record, in one of
+/// its own, until nothing can contradict it.
+pub const MAX_MERGE_BYTES: usize = 64 << 10;
 
 /// The four kinds of events. The order decides which of two events of one customer at the same instant is
 /// applied first.

@@ -480,7 +480,7 @@ const PRODUCER_DEFAULTS: &[(&str, &str)] = &[
     ("queue.buffering.max.messages", "250000"),
     ("queue.buffering.max.kbytes", "262144"),
     // A dead letter is a record of any size a broker takes, and some headers more.
-    ("message.max.bytes", "11534336"),
+    ("message.max.bytes", super::topics::RECORD_BYTES_MOST),
 ];
 
 const MEMBERSHIP: [&str; 6] = [

@@ -1,6 +1,7 @@
 //! The service: checks the ground, starts the workers and the HTTP server, and sees to it that all stop.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -203,7 +204,11 @@ fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<ht
         let shared = Arc::clone(shared);
         let thread = std::thread::Builder::new().name(format!("worker-{worker}"));
         let spawned = thread.spawn(move || {
-            let outcome = work(&shared, worker, &queries);
+            // A panic must stop the others as well, whichever of them is waited for.
+            let working = AssertUnwindSafe(|| work(&shared, worker, &queries));
+            let outcome = std::panic::catch_unwind(working).unwrap_or_else(|_| {
+                Err(Error::world("a worker ended in a panic; this is a bug in stagecast"))
+            });
             shared.health.ended(worker, outcome.as_ref().err().map(ToString::to_string));
             if outcome.is_err() {
                 shared.stop();
@@ -214,10 +219,7 @@ fn run_workers(shared: &Arc<Shared>, receivers: Vec<std::sync::mpsc::Receiver<ht
     }
     let mut outcome = Ok(());
     for thread in threads {
-        let ended = thread.join().unwrap_or_else(|_| {
-            shared.stop();
-            Err(Error::world("a worker ended in a panic; this is a bug in stagecast"))
-        });
+        let ended = thread.join().unwrap_or_else(|_| Err(Error::world("a worker thread is gone")));
         outcome = outcome.and(ended);
     }
     outcome

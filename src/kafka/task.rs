@@ -69,6 +69,9 @@ pub enum Intake {
     DoneBefore,
     /// It cannot be used and must go to the dead letters.
     DeadLetter(Reject),
+    /// It comes from another version of this program and may be all that is left of a customer: the text says what to do.
+    /// Nobody may go on without it.
+    Foreign(String),
 }
 
 /// Something that waits in the merge.
@@ -232,6 +235,13 @@ impl Task {
     }
 
     fn take_message(&mut self, lane: usize, record: &Incoming<'_>) -> Intake {
+        if let Some(version) = Message::foreign_version(record.value) {
+            return Intake::Foreign(format!(
+                "{}, partition {}, offset {}: a message between customers has version {version}, which this program does \
+                 not read; run the version that wrote it",
+                self.inputs[lane].topic, self.partition, record.offset
+            ));
+        }
         let read = Message::decode(record.value);
         match read.and_then(|message| self.engine.check_message(&message).map(|()| message)) {
             Ok(message) => {

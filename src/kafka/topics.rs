@@ -27,6 +27,9 @@ pub const ERASED_WITHIN_MS: i64 = COMPACTION_LAG_MAX_MS + TOMBSTONE_KEPT_MS + CO
 /// that stands still for longer loses what was under way.
 pub const MOVES_KEPT_MS: i64 = 7 * DAY_MS;
 
+/// The largest record that is written, as brokers and librdkafka take it.
+pub const RECORD_BYTES_MOST: &str = "11534336";
+
 /// Clocks of machines differ; a broker that is stricter than this refuses honest records.
 const CLOCK_SKEW_MAX_MS: i64 = 10 * MINUTE_MS;
 
@@ -280,8 +283,6 @@ impl Role {
             }
             Role::Log => {
                 config.insert("cleanup.policy", "delete".to_owned());
-                // A dead letter is larger than the record it was.
-                config.insert("max.message.bytes", "11534336".to_owned());
             }
             Role::Receipts => {
                 config.insert("cleanup.policy", "delete".to_owned());
@@ -299,6 +300,10 @@ impl Role {
                 config.insert("max.compaction.lag.ms", COMPACTION_LAG_MAX_MS.to_string());
                 config.insert("delete.retention.ms", TOMBSTONE_KEPT_MS.to_string());
             }
+        }
+        // A dead letter is larger than the record it was, and a customer's state may be as large as what it knows.
+        if matches!(self, Role::Log | Role::State | Role::Moves) {
+            config.insert("max.message.bytes", RECORD_BYTES_MOST.to_owned());
         }
         if replication >= 3 {
             config.insert("min.insync.replicas", "2".to_owned());

@@ -403,6 +403,7 @@ impl<'a> Worker<'a> {
         };
         match task.take(lane, &incoming, now, wall) {
             Intake::Taken | Intake::DoneBefore => Ok(()),
+            Intake::Foreign(what) => Err(End::Stop(Error::world(what))),
             Intake::DeadLetter(reject) => {
                 let source = task.inputs()[lane].source;
                 self.local.event(source, EventResult::DeadLetter);

@@ -928,7 +928,8 @@ fn merge_traits(customer: &mut Customer, changes: &[(Box<str>, Option<TraitValue
     }
 }
 
-fn bytes_of(name: &str, value: &TraitValue) -> usize {
+/// What a trait takes of [`TRAITS_BYTES_MOST`].
+pub(super) fn bytes_of(name: &str, value: &TraitValue) -> usize {
     name.len() + if let TraitValue::Text(text) = value { text.len() } else { size_of::<f64>() }
 }
 

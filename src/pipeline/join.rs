@@ -9,14 +9,16 @@
 //! What a state no longer holds cannot be joined: a day or session of both that is older than every window
 //! counts for each of them in lifetime features. PURE.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+
+use thin_vec::ThinVec;
 
 use super::channels::{self, with_main_channel};
 use super::codec::Decoded;
 use super::consent;
 use super::emit::{self, StageChange, Trigger};
-use super::engine::{Engine, count, next_number, passage};
+use super::engine::{Engine, SEEN_MOST, TRAITS_BYTES_MOST, bytes_of, count, next_number, passage};
 use super::facts::Traits;
 use super::features;
 use super::layout::{Layout, NEVER, Orders, Touch};
@@ -25,7 +27,7 @@ use super::outbox::Channel;
 use super::outcomes;
 use super::plan::Plan;
 use super::sessions;
-use super::store::{Customer, OrderDays};
+use super::store::{Customer, OrderDays, Seen};
 use super::windows::Windows;
 use super::worth;
 use crate::time::{DAY_MS, Ts};
@@ -181,14 +183,31 @@ fn join_states(plan: &Plan, row: &mut [u32], customer: &mut Customer, other: Dec
     outcomes::join(&head.outcomes, row, &mut customer.kept, (&other.row, &other.kept));
     channels::join(&mut customer.channels, &other.channels);
     head.newest.set(row, head.newest.get(row).max(head.newest.get(&other.row)));
-    for seen in other.seen {
-        if !customer.seen.contains(&seen) {
-            customer.seen.push(seen);
-        }
+    join_seen(&mut customer.seen, &other.seen);
+    if let Some(traits) = other.traits {
+        join_traits(customer.traits.get_or_insert_with(Box::default), *traits);
     }
-    if let Some(mut traits) = other.traits {
-        traits.extend(customer.traits.take().into_iter().flat_map(|own| *own));
-        customer.traits = Some(traits);
+}
+
+/// Of more than a customer may have, the newest are kept.
+fn join_seen(own: &mut ThinVec<Seen>, other: &[Seen]) {
+    let known: HashSet<Seen, foldhash::fast::FixedState> = own.iter().copied().collect();
+    own.extend(other.iter().filter(|seen| !known.contains(seen)).copied());
+    if own.len() > SEEN_MOST {
+        own.sort_unstable_by_key(|seen| (seen.ts, seen.id));
+        drop(own.drain(..own.len() - SEEN_MOST));
+    }
+}
+
+/// Its own go before the other's, for which there may be no room.
+fn join_traits(own: &mut Traits, other: Traits) {
+    let mut bytes: usize = own.iter().map(|(name, value)| bytes_of(name, value)).sum();
+    for (name, value) in other {
+        let more = bytes_of(&name, &value);
+        if !own.contains_key(&name) && bytes + more <= TRAITS_BYTES_MOST {
+            bytes += more;
+            own.insert(name, value);
+        }
     }
 }
 
@@ -257,4 +276,33 @@ fn known_days(orders: &Orders, index: u8, row: &[u32], days: &OrderDays) -> BTre
     let ends = ends.map(|ts| OrderDays::entry(index, ts.div_euclid(DAY_MS)));
     let between = days.0.iter().filter(|entry| OrderDays::orders_of(**entry) == usize::from(index));
     ends.chain(between.copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::facts::TraitValue;
+
+    #[test]
+    fn merging_makes_no_customer_larger_than_one_may_be() {
+        let of =
+            |from: u64| (from..from + 9_000).map(|n| Seen { id: n, ts: n as Ts }).collect::<ThinVec<_>>();
+        let mut seen = of(0);
+        join_seen(&mut seen, &of(4_500));
+        assert_eq!(seen.len(), 13_500, "what both know is kept once");
+        join_seen(&mut seen, &of(20_000));
+        assert_eq!(seen.len(), SEEN_MOST);
+        assert_eq!(seen.last().map(|seen| seen.ts), Some(28_999));
+        assert_eq!(seen[0].ts, 13_500 + 9_000 - SEEN_MOST as Ts, "the oldest went");
+
+        let traits = |names: std::ops::Range<usize>, text: &str| -> Traits {
+            names.map(|n| (format!("{n:03}").into(), TraitValue::Text(text.repeat(1_000).into()))).collect()
+        };
+        let mut own = traits(0..40, "a");
+        join_traits(&mut own, traits(30..100, "b"));
+        let bytes: usize = own.iter().map(|(name, value)| bytes_of(name, value)).sum();
+        assert!(bytes <= TRAITS_BYTES_MOST && bytes > TRAITS_BYTES_MOST - 2_000, "{bytes}");
+        assert_eq!(own["035"], TraitValue::Text("a".repeat(1_000).into()), "its own holds");
+        assert_eq!(own["040"], TraitValue::Text("b".repeat(1_000).into()));
+    }
 }

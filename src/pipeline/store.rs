@@ -31,7 +31,7 @@ const AWAKE_SHARE: usize = 64;
 const UNDO_KEPT_BYTES: usize = 16 * 1024;
 
 /// An event id that was seen, hashed, and until when it counts: the dedupe horizon from `ts` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Seen {
     pub id: u64,
     pub ts: Ts,

@@ -13,6 +13,10 @@ impl Headers for List {
     fn get(&self, name: &str) -> Option<&[u8]> {
         self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_slice())
     }
+
+    fn all(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        self.0.iter().map(|(key, value)| ((*key).to_owned(), Some(value.clone()))).collect()
+    }
 }
 
 fn headers(list: &[(&'static str, &str)]) -> List {
@@ -387,4 +391,26 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_merge_is_no_large_record_wherever_its_bytes_are() {
+    let plain = pointed(&[], &[]);
+    let merge = |more: usize| {
+        let text = "x".repeat(more);
+        format!(r#"{{"customer_id":"a","type":"customers_merged","from_id":"b","ts":1,"other":"{text}"}}"#)
+    };
+    assert!(read(&plain, Source::Profile, merge(60_000).as_bytes(), &()).is_ok());
+    let long = read(&plain, Source::Profile, merge(70_000).as_bytes(), &()).unwrap_err();
+    assert_eq!(long.reason, Reason::TooLarge);
+    let heavy = headers(&[("h", &"x".repeat(70_000))]);
+    assert_eq!(
+        read(&plain, Source::Profile, merge(1).as_bytes(), &heavy).unwrap_err().reason,
+        Reason::TooLarge
+    );
+    let traits = merge(70_000).replace("customers_merged", "traits_updated");
+    assert!(
+        read(&plain, Source::Profile, traits.as_bytes(), &heavy).is_ok(),
+        "of others nobody keeps the record"
+    );
 }

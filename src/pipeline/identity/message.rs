@@ -1,5 +1,6 @@
 //! What passes between two ids of one customer, and its bytes.
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::{Id, VERSION, unknown};
@@ -144,6 +145,21 @@ impl Message {
 
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// The version of a message, where it is another than this program reads. It may hold what nobody else does, so that it
+    /// must not be passed over.
+    pub fn foreign_version(bytes: &[u8]) -> Option<u64> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u64,
+            #[serde(rename = "to")]
+            _to: IgnoredAny,
+            #[serde(rename = "body")]
+            _body: IgnoredAny,
+        }
+        let Version { v, .. } = serde_json::from_slice(bytes).ok()?;
+        (v != u64::from(VERSION)).then_some(v)
     }
 
     /// Reads what [`Message::encode`] wrote; anything else is no message.

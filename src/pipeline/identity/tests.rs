@@ -141,3 +141,16 @@ fn each_redirect_ends_in_its_time_and_a_rollback_brings_all_back() {
     all.expire(20);
     assert!(all.is_empty() && all.by_end.is_empty());
 }
+
+#[test]
+fn a_message_of_another_version_is_told_from_one_that_is_none() {
+    let own = Message::new("a", 5, vec![], Body::Forget).encode();
+    let text = String::from_utf8(own.clone()).unwrap();
+    let later =
+        text.replace(&format!("\"v\":{VERSION}"), "\"v\":9").replace("\"forget\"", "{\"something\":\"new\"}");
+    assert_ne!(text, later);
+    assert_eq!(Message::foreign_version(later.as_bytes()), Some(9));
+    for other in [own.as_slice(), b"{}", b"{\"v\":9}", b"\xff", b""] {
+        assert_eq!(Message::foreign_version(other), None, "{}", String::from_utf8_lossy(other));
+    }
+}

@@ -301,6 +301,33 @@ fn a_clock_that_runs_ahead_takes_no_cut_before_its_time() {
 }
 
 #[test]
+fn a_wrong_clock_in_each_hundred_leaves_the_others_examples_as_they_are() {
+    let names: Vec<String> = (0..100).map(|i| format!("c{i:02}")).collect();
+    let kinds = [BUY, (Source::Clickstream, "page_viewed")];
+    // Everybody comes once a day, and each hour somebody else.
+    let mut events: Vec<_> = (0..60 * 100)
+        .map(|n| {
+            (
+                kinds[n % 3 / 2].0,
+                names[n % 100].as_str(),
+                kinds[n % 3 / 2].1,
+                CUT + (n as i64 - 3_000) * DAY_MS / 100,
+            )
+        })
+        .collect();
+    let right = events.clone();
+    for n in (50..events.len()).step_by(101) {
+        events.insert(n, (kinds[n % 2].0, "stranger", kinds[n % 2].1, CUT + 300 * DAY_MS + n as i64));
+    }
+    let cuts = [CUT, CUT + 10 * DAY_MS];
+    let wrong = events.len() - right.len();
+    let with = collected(Memory::of(&events), &cuts, wrong, None).unwrap();
+    let without = collected(Memory::of(&right), &cuts, 0, None).unwrap();
+    assert_eq!(with.dataset.at.len(), 200);
+    assert_eq!((with.dataset.rows, with.dataset.label), (without.dataset.rows, without.dataset.label));
+}
+
+#[test]
 fn files_that_are_sorted_by_customer_are_refused() {
     // More than the few records that are read ahead and put in order.
     let names: Vec<String> = (0..200).map(|i| format!("c{i}")).collect();
