@@ -15,6 +15,7 @@ pub mod signals;
 pub mod memory;
 pub mod event;
 pub mod merge;
+pub mod days;
 pub mod pipeline;
 pub mod model;
 pub mod kafka;

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde::Serialize;
 
 use super::statistics::{Moments, Share, quantile};
-use crate::event::{Event, Field, MICROS, Source};
+use crate::days::Days;
+use crate::event::{Event, Field, MICROS, ProfileChange, Source};
 use crate::model::metrics::Interval;
 use crate::pipeline::outbox::hash_customer;
 use crate::time::{DAY_MS, Rfc3339, Ts, format_rfc3339, format_span};
@@ -168,7 +169,10 @@ pub struct Study {
     outcomes: u64,
     /// The last score of which anybody's outcome is known.
     judged_to: Ts,
-    as_of: Ts,
+    /// When whatever was told happened.
+    days: Days,
+    /// Customers who are others now, by the hashes of their ids.
+    merged: HashMap<u64, u64>,
 }
 
 impl Study {
@@ -182,13 +186,14 @@ impl Study {
             orders: 0,
             outcomes: 0,
             judged_to: Ts::MIN,
-            as_of: Ts::MIN,
+            days: Days::default(),
+            merged: HashMap::new(),
         }
     }
 
     /// All alerts have to be told before anything else. One told twice counts once.
     pub fn alert(&mut self, alert: Alert) {
-        self.as_of = self.as_of.max(alert.ts);
+        self.days.note(alert.ts);
         let Question { since, until, .. } = self.question;
         let is_asked =
             since.is_none_or(|since| alert.ts >= since) && until.is_none_or(|until| alert.ts < until);
@@ -207,7 +212,10 @@ impl Study {
 
     /// Anything a customer did; one told twice under the same id counts once.
     pub fn event(&mut self, event: &Event<'_>) {
-        self.as_of = self.as_of.max(event.ts);
+        self.days.note(event.ts);
+        if let Some(ProfileChange::Merged(merge)) = event.profile.as_deref() {
+            return self.merge(&merge.from_id, &event.customer_id);
+        }
         if event.source != Source::Purchase {
             return;
         }
@@ -216,7 +224,8 @@ impl Study {
             return;
         }
         self.orders += u64::from(is_order);
-        let Some(case) = self.cases.get_mut(&hash_customer(&event.customer_id)) else { return };
+        let customer = self.who(&event.customer_id);
+        let Some(case) = self.cases.get_mut(&customer) else { return };
         if event.event_id.as_deref().is_some_and(|id| !case.event_ids.insert(hash_customer(id))) {
             return;
         }
@@ -227,7 +236,7 @@ impl Study {
 
     /// A customer's way into a stage.
     pub fn stage_change(&mut self, customer: &str, lifecycle: &str, to: &str, ts: Ts) {
-        self.as_of = self.as_of.max(ts);
+        self.days.note(ts);
         let is_lapse = |stage: &String| match stage.split_once(':') {
             Some((of, name)) => of == lifecycle && name == to,
             None => stage == to,
@@ -235,7 +244,7 @@ impl Study {
         if !self.question.lapse.iter().any(is_lapse) {
             return;
         }
-        match self.cases.get_mut(&hash_customer(customer)) {
+        match self.cases.get_mut(&self.who(customer)) {
             Some(case) => case.lapses.push(ts),
             None => self.unwarned.push(ts),
         }
@@ -245,8 +254,29 @@ impl Study {
     pub fn outcome(&mut self, customer: &str, scored_at: Ts, churned: bool) {
         self.outcomes += 1;
         self.judged_to = self.judged_to.max(scored_at);
-        if let Some(case) = self.cases.get_mut(&hash_customer(customer)) {
+        if let Some(case) = self.cases.get_mut(&self.who(customer)) {
             case.outcomes.push((scored_at, churned));
+        }
+    }
+
+    /// Whoever has this id by now, hashed.
+    fn who(&self, id: &str) -> u64 {
+        let mut customer = hash_customer(id);
+        while let Some(target) = self.merged.get(&customer) {
+            customer = *target;
+        }
+        customer
+    }
+
+    /// From now on whatever is told of either is told of one customer, who has done and been told what both were.
+    fn merge(&mut self, from: &str, into: &str) {
+        let (from, into) = (self.who(from), self.who(into));
+        if from == into {
+            return;
+        }
+        self.merged.insert(from, into);
+        if let Some(theirs) = self.cases.remove(&from) {
+            self.cases.entry(into).or_default().take_over(theirs);
         }
     }
 
@@ -260,22 +290,23 @@ impl Study {
         let told = [(self.orders, Returned::Order), (self.outcomes, Returned::Outcome)];
         let found = told.iter().find(|(n, _)| *n > 0).map(|(_, by)| *by);
         let returned_by = self.question.returned_by.or(found)?;
+        let as_of = self.days.end()?;
         for case in self.cases.values_mut() {
             case.alerts.sort_by_key(|(_, alert)| alert.ts);
             case.spending.sort_by_key(|spending| spending.ts);
         }
         let mut policies: Vec<Policy> =
-            (0..self.policies.len()).map(|policy| self.policy(policy, returned_by)).collect();
+            (0..self.policies.len()).map(|policy| self.policy(policy, (returned_by, as_of))).collect();
         policies.sort_by(|a, b| a.policy.cmp(&b.policy));
         Some(Report {
             within: format_span(self.question.within),
             returned_by,
-            as_of: format_rfc3339(self.as_of),
+            as_of: format_rfc3339(as_of),
             policies,
         })
     }
 
-    fn policy(&self, policy: usize, returned_by: Returned) -> Policy {
+    fn policy(&self, policy: usize, returned_by: (Returned, Ts)) -> Policy {
         let (mut groups, mut undecided) = ([Group::default(); 2], 0);
         let (mut alerts, mut first, mut last) = (0, Ts::MAX, Ts::MIN);
         // In a fixed order, so that sums of fractions are the same every time.
@@ -328,10 +359,10 @@ impl Study {
     }
 
     /// Whether a customer returned after an alert; `None` while that is open.
-    fn returned(&self, case: &Case, alerted: Ts, by: Returned) -> Option<bool> {
+    fn returned(&self, case: &Case, alerted: Ts, (by, as_of): (Returned, Ts)) -> Option<bool> {
         let end = alerted.saturating_add(self.question.within);
         match by {
-            Returned::Order => (end <= self.as_of).then(|| {
+            Returned::Order => (end <= as_of).then(|| {
                 case.spending.iter().any(|spent| spent.is_order && spent.ts > alerted && spent.ts <= end)
             }),
             // Scores are kept some time apart, so that the alert's own may be known by its neighbour's outcome only: but
@@ -382,6 +413,14 @@ impl Study {
 }
 
 impl Case {
+    fn take_over(&mut self, other: Case) {
+        self.alerts.extend(other.alerts);
+        self.spending.extend(other.spending);
+        self.lapses.extend(other.lapses);
+        self.outcomes.extend(other.outcomes);
+        self.event_ids.extend(other.event_ids);
+    }
+
     fn revenue(&self, alerted: Ts, within: i64) -> f64 {
         let inside = |spent: &&Spending| spent.ts > alerted && spent.ts <= alerted.saturating_add(within);
         let micros: i64 = self.spending.iter().filter(inside).map(|spent| spent.amount).sum();

@@ -2,7 +2,7 @@
 
 use super::study::{Policy, Warning};
 use super::*;
-use crate::event::{Field, Numbers};
+use crate::event::{Field, Merge, Numbers, ProfileChange};
 use crate::time::DAY_MS;
 
 fn question() -> Question {
@@ -52,6 +52,48 @@ fn only(study: Study) -> Policy {
     let mut policies = study.report().unwrap().policies;
     assert_eq!(policies.len(), 1);
     policies.remove(0)
+}
+
+#[test]
+fn one_wrong_clock_decides_nothing() {
+    let report = |strays: &[f64]| {
+        let mut study = study(question(), &[("decided", 10, "treatment"), ("open", 75, "treatment")]);
+        for n in 0..2_000 {
+            purchase(&mut study, &format!("other {n}"), "order_completed", f64::from(n) / 20.0, 1.0);
+        }
+        strays.iter().for_each(|day| purchase(&mut study, "stray", "order_completed", *day, 1.0));
+        let report = study.report().unwrap();
+        (report.as_of, report.policies[0].undecided)
+    };
+    assert_eq!(report(&[400.0]), report(&[]));
+    assert_eq!(report(&[]).1, 1);
+    assert_eq!(report(&[120.0, 121.0, 122.0]).1, 0, "three are more than may be strays: their time is known");
+}
+
+#[test]
+fn who_comes_back_under_another_id_has_returned() {
+    let mut study = study(question(), &[("visitor", 10, "treatment"), ("gone", 10, "control")]);
+    let merge = |study: &mut Study, from: &str, into: &str, day: i64| {
+        let merge = Merge { from_id: from.into(), origin: None };
+        study.event(&crate::event::Event {
+            source: Source::Profile,
+            customer_id: into.into(),
+            name: "customers_merged".into(),
+            ts: day * DAY_MS,
+            event_id: None,
+            numbers: Numbers::default(),
+            profile: Some(Box::new(ProfileChange::Merged(merge))),
+            channel: None,
+        });
+    };
+    merge(&mut study, "visitor", "u-17", 12);
+    merge(&mut study, "u-17", "u-18", 13);
+    merge(&mut study, "u-18", "visitor", 14);
+    purchase(&mut study, "u-17", "order_completed", 15.0, 30.0);
+    purchase(&mut study, "somebody", "order_completed", 100.0, 99.0);
+    let policy = only(study);
+    assert_eq!((policy.treatment.customers, policy.treatment.returned), (1, 1));
+    assert_eq!((policy.control.customers, policy.control.returned), (1, 0));
 }
 
 #[test]

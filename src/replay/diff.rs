@@ -90,7 +90,8 @@ pub fn diff(
         if until.is_some_and(|until| event.ts > until) {
             continue;
         }
-        let now = event.ts.max(clock.unwrap_or(Ts::MIN));
+        let reached = clock.unwrap_or(Ts::MIN);
+        let now = if line.early { reached } else { event.ts.max(reached) };
         clock = Some(now);
         for engine in [&mut old, &mut always] {
             engine.step_alone(event);

@@ -3,9 +3,8 @@
 //! A cut is of use when its horizon lies inside the input. Left to itself the choice covers the whole input,
 //! evenly, after enough history for the windows and with room for a split by time.
 
-use std::collections::BTreeMap;
-
 use super::{Task, examples::Skipped};
+use crate::days::{Days, STRAY_SHARE};
 use crate::error::{Error, Result};
 use crate::event::Source;
 use crate::model::Model;
@@ -16,12 +15,6 @@ use crate::time::{DAY_MS, HOUR_MS, Ts, format_rfc3339, format_span};
 pub const CUTS_MOST: i64 = 24;
 /// Of the default catalogue: 90 days.
 const LONGEST_WINDOW: Ts = 90 * DAY_MS;
-/// The share of events that may lie before the first day that counts: a few wrong clocks are no history. As many at the
-/// end, or one, are none either if they are that much fewer a day than in the weeks before, for so many days.
-const STRAY_SHARE: f64 = 0.001;
-const STRAY_DAYS_LEAST: i64 = 7;
-const STRAY_RATE_MOST: f64 = 0.05;
-const RATE_DAYS: i64 = 14;
 
 /// What the input covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +37,8 @@ impl Span {
 /// Reads everything for its times: of what customers did, and before `until`. That something lies at or after it is all that
 /// is learned of that.
 pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) -> Result<Span> {
-    // By day: how many, and the last of them.
-    let mut days = BTreeMap::<i64, (u64, Ts)>::new();
-    let (mut known, mut count, mut beyond) = (0u64, 0u64, false);
+    let mut days = Days::default();
+    let (mut count, mut beyond) = (0u64, false);
     while let Some(line) = events.next(&mut Skipped::default())? {
         count += 1;
         if count.is_multiple_of(1_024) {
@@ -60,18 +52,9 @@ pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) 
             beyond = true;
             continue;
         }
-        let (events, last) = days.entry(ts.div_euclid(DAY_MS)).or_insert((0, ts));
-        *events += 1;
-        *last = (*last).max(ts);
-        known += 1;
+        days.note(ts);
     }
-    let stray = (known as f64 * STRAY_SHARE) as u64;
-    let mut before = 0;
-    let first = days.iter().find_map(|(day, (events, _))| {
-        before += events;
-        (before > stray).then_some(day * DAY_MS)
-    });
-    let (Some(first), Some(end)) = (first, end(&days, stray.max(1))) else {
+    let (Some(first), Some(end)) = (days.first(), days.end()) else {
         return Err(match until.filter(|_| beyond) {
             Some(until) => Error::user(format!("the input holds nothing before {}", format_rfc3339(until)))
                 .hint("give a later instant with --until"),
@@ -84,33 +67,6 @@ pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) 
         _ => end,
     };
     Ok(Span { first, last, events: count })
-}
-
-/// The last event before so many at most that lie apart: over a week and more, hardly one where there were twenty a day.
-fn end(days: &BTreeMap<i64, (u64, Ts)>, stray: u64) -> Option<Ts> {
-    let (last_day, (_, last)) = days.last_key_value()?;
-    let (mut end, mut after) = (*last, 0);
-    for (day, (events, last)) in days.iter().rev() {
-        let apart = last_day - day;
-        if after > 0 && apart >= STRAY_DAYS_LEAST {
-            let before: u64 = days.range(day - RATE_DAYS + 1..=*day).map(|(_, (events, _))| events).sum();
-            let rate = before as f64 / RATE_DAYS as f64;
-            if (after as f64 / apart as f64) < STRAY_RATE_MOST * rate {
-                end = *last;
-            }
-        }
-        after += events;
-        if after > stray {
-            break;
-        }
-    }
-    if end < *last {
-        tracing::warn!(
-            "what lies after {} is so little that it is taken for wrong clocks: the input ends there",
-            format_rfc3339(end)
-        );
-    }
-    Some(end)
 }
 
 /// The cuts in ascending order: those asked for, or evenly spaced ones.
@@ -265,24 +221,5 @@ mod tests {
         let error = choose(&asked(&[71, 90]), &days(100)).unwrap_err();
         assert!(error.what.contains("none of the 2 cuts is usable"), "{error}");
         assert!(error.hint.unwrap().contains("not after 1970-03-12T00:00:00.005Z"));
-    }
-
-    #[test]
-    fn a_few_events_far_behind_all_others_are_not_the_end() {
-        let even = |days: i64, each: u64| (0..days).map(move |day| (day, (each, day * DAY_MS + 7)));
-        let last_of =
-            |days: &[(i64, (u64, Ts))], stray| end(&days.iter().copied().collect(), stray).unwrap() / DAY_MS;
-        let busy: Vec<_> = even(100, 40).collect();
-        assert_eq!(last_of(&busy, 4), 99);
-        let with = |more: &[(i64, u64)]| {
-            let more = more.iter().map(|(day, events)| (*day, (*events, day * DAY_MS)));
-            busy.iter().copied().chain(more).collect::<Vec<_>>()
-        };
-        assert_eq!(last_of(&with(&[(400, 1)]), 4), 99);
-        assert_eq!(last_of(&with(&[(101, 1), (110, 1), (113, 2)]), 4), 99);
-        assert_eq!(last_of(&with(&[(110, 3), (113, 2)]), 4), 113, "five are more than may be strays");
-        assert_eq!(last_of(&with(&[(103, 1)]), 4), 103, "a quiet weekend");
-        let sparse: Vec<_> = (0..50).map(|week| (7 * week, (1, 7 * week * DAY_MS))).collect();
-        assert_eq!(last_of(&sparse, 1), 343, "once a week is how they are");
     }
 }
