@@ -13,7 +13,7 @@ use super::native::MAX_TYPE_BYTES;
 /// A native type and the kind of event it is.
 pub(super) type Meaning = (Source, &'static str);
 
-/// The types with a meaning of their own (CONTRACT section 1).
+/// The types with a meaning of their own.
 pub const KNOWN: [(Source, &[&str]); 4] = [
     (
         Source::Clickstream,

@@ -1,4 +1,4 @@
-//! The native format (CONTRACT section 1): one JSON object per record, read in one pass without copying.
+//! The native format: one JSON object per record, read in one pass without copying.
 //!
 //! Owns every rule about the fields of a native event. Checks the fields that the event's kind knows and skips
 //! all others.

@@ -19,7 +19,7 @@ use crate::time::Tick;
 
 /// A body that comes with a request, though nothing here reads any.
 const BODY_BYTES_MOST: u64 = 16 * 1024;
-/// Of a customer id (CONTRACT section 1).
+/// Of a customer id.
 const ID_BYTES_MOST: usize = 256;
 
 /// Every address, as errors and documents name them.

@@ -109,6 +109,8 @@ pub struct Step {
     pub applied: Option<(Source, Applied)>,
     /// The broker's timestamp of the record.
     pub timestamp: Option<Ts>,
+    /// When its score was there. What follows from it, and the outputs, came after.
+    pub scored: Option<Tick>,
 }
 
 /// What must be remembered of a lane to trust the client's position.
@@ -157,10 +159,11 @@ impl Task {
         partitions: i32,
         inputs: Arc<[Input]>,
         timing: Timing,
-        engine: Engine,
+        mut engine: Engine,
         sequence: u64,
         starts: Vec<Position>,
     ) -> Self {
+        engine.time_scores(Tick::now);
         Task {
             partition,
             partitions,
@@ -280,13 +283,15 @@ impl Task {
                     Some(traced) => self.step_traced(&event, *traced),
                 };
                 // One topic may carry events of every kind.
-                Some(Step { applied: Some((event.source, applied)), timestamp })
+                let scored = self.engine.take_scored();
+                Some(Step { applied: Some((event.source, applied)), timestamp, scored })
             }
             Waiting::Message(message) => {
                 if !early {
                     self.clock = self.clock.max(message.at);
                 }
-                Some(Step { applied: self.engine.receive(*message), timestamp: None })
+                let applied = self.engine.receive(*message);
+                Some(Step { applied, timestamp: None, scored: self.engine.take_scored() })
             }
         }
     }

@@ -473,20 +473,20 @@ impl<'a> Worker<'a> {
         let (wall, limits) = (wall_now(), &self.shared.commit);
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
-            // One reading of the clock ends an event and begins the next.
             let mut began = Tick::now();
             while self.records < limits.max_records
                 && self.sent_bytes + task.waiting_bytes() < limits.max_bytes
             {
                 let Some(step) = task.advance() else { break };
-                let ended = Tick::now();
-                self.local.scoring(ended.since(began));
-                began = ended;
+                if let Some(scored) = step.scored {
+                    self.local.scoring(scored.since(began));
+                }
                 if let Some((source, result)) = step.applied.and_then(result_of) {
                     self.local.event(source, result);
                 }
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
+                began = Tick::now();
             }
             task.pass_time(wall);
             if task.changed && self.since.is_none() {

@@ -43,7 +43,7 @@ pub const SCORING: Family = family(
     "stagecast_scoring_duration_seconds",
     Kind::Histogram,
     &[],
-    "From an event decoded to its score computed.",
+    "From the turn of a decoded event to its score computed: finding its customer is in it, what follows from the score is not.",
 );
 pub const END_TO_END: Family = family(
     "stagecast_end_to_end_latency_seconds",
@@ -55,7 +55,7 @@ pub const EVENTS: Family = family(
     "stagecast_events_total",
     Kind::Counter,
     &["source", "result"],
-    "Input records by what became of them: ok, late, duplicate, dead_letter, or erased (of a customer who was).",
+    "Input records by what became of them: ok, late, duplicate, dead_letter, erased (of a customer who was), or moved (passed on to who its customer is now, where it counts as well).",
 );
 pub const DEAD_LETTERS: Family = family(
     "stagecast_dead_letters_total",
@@ -93,13 +93,13 @@ pub const EVENT_TIME_LAG: Family = family(
     "stagecast_event_time_lag_seconds",
     Kind::Gauge,
     &["topic", "partition"],
-    "How far the event time of an input partition is behind the wall clock.",
+    "How far the event time of a partition, one for all its topics, is behind the wall clock.",
 );
 pub const TRANSACTION_DURATION: Family = family(
     "stagecast_transaction_duration_seconds",
     Kind::Histogram,
     &[],
-    "From the beginning of a transaction to its end, whatever the outcome.",
+    "From the call to commit or abort to its end, whatever the outcome: states, markers and positions included, outputs sent before it not.",
 );
 pub const TRANSACTIONS: Family = family(
     "stagecast_transactions_total",

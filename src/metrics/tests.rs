@@ -6,7 +6,8 @@ use super::table::{FAMILIES, Kind};
 use super::*;
 use crate::config::Config;
 use crate::event::{Event, Numbers};
-use crate::pipeline::engine::{Engine, Tally};
+use crate::pipeline::engine::{Applied, Engine, Tally};
+use crate::time::Tick;
 
 fn plan() -> Arc<Plan> {
     Arc::new(crate::setup::plan(&Config::default(), None).unwrap())
@@ -299,6 +300,29 @@ fn what_engines_count_arrives_in_full() {
     assert_eq!(scrape.value("stagecast_churn_score_count"), scored as f64);
     assert!((scrape.value("stagecast_churn_score_sum") - sum).abs() < 1e-9);
     assert_eq!(scrape.total("stagecast_stage_changes_total"), moved as f64);
+}
+
+#[test]
+fn the_clock_is_read_when_an_event_is_scored_and_only_then() {
+    let (plan, hour) = (plan(), 3_600_000);
+    let mut engine = Engine::new(plan, false);
+    let click =
+        |ts: Ts| Event { event_id: Some("e".into()), ..event(Source::Clickstream, "page_viewed", "a", ts) };
+    engine.step(&click(0));
+    assert!(engine.take_scored().is_none(), "no clock was lent");
+    engine.time_scores(Tick::now);
+    let before = Tick::now();
+    engine.step(&click(48 * hour));
+    let after = Tick::now();
+    let scored = engine.take_scored().expect("an event was scored");
+    assert!(before <= scored && scored <= after);
+    assert!(engine.take_scored().is_none(), "it was asked for before");
+    assert_eq!(engine.step(&click(48 * hour)), Applied::Duplicate);
+    assert!(engine.take_scored().is_none(), "a repetition is not scored");
+    let scores = engine.tally.scores;
+    engine.tick(30 * 24 * hour);
+    assert_ne!(engine.tally.scores, scores, "nobody was rescored: not much of a test");
+    assert!(engine.take_scored().is_none(), "silence is no event");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The JSON of outputs (CONTRACT section 4). Owns their shape and nothing of when they are due.
+//! The JSON of outputs. Owns their shape and nothing of when they are due.
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 

@@ -2,7 +2,7 @@
 //!
 //! The route of an event, in order: find its customer; drop it if it is a repetition or its customer is erased;
 //! evaluate every instant of silence before it; fold it into the windows; read the features; score; settle the
-//! lifecycles; emit what is due; note when silence will matter next. PURE: no IO, no clock, no randomness.
+//! lifecycles; emit what is due; note when silence will matter next. PURE: no IO, no clock of its own, no randomness.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ use super::worth;
 use crate::event::{Event, ProfileChange, Source};
 use crate::model::Contribution;
 use crate::model::value::Value;
-use crate::time::{DAY_MS, Ts};
+use crate::time::{DAY_MS, Tick, Ts};
 
 /// After so much silence a customer is written to the state topic even if nothing was emitted, so that a
 /// restart does not have to live through all of it again.
@@ -155,6 +155,14 @@ pub struct Engine {
     pub traffic: Traffic,
     /// Customers per lifecycle and stage.
     pub(super) population: Vec<Vec<i64>>,
+    stopwatch: Stopwatch,
+}
+
+/// When the last event's score was there, by a clock that is lent to the engine.
+#[derive(Debug, Default)]
+struct Stopwatch {
+    clock: Option<fn() -> Tick>,
+    scored: Option<Tick>,
 }
 
 impl Engine {
@@ -187,8 +195,20 @@ impl Engine {
             drift: Drift::default(),
             traffic: Traffic::new(journal),
             population: plan.lifecycles.iter().map(|(l, _)| vec![0; l.stages().len()]).collect(),
+            stopwatch: Stopwatch::default(),
             plan: Arc::new(plan),
         }
+    }
+
+    /// From now on the engine reads this clock whenever it has scored an event, for [`Engine::take_scored`]. Nothing else
+    /// depends on it.
+    pub fn time_scores(&mut self, clock: fn() -> Tick) {
+        self.stopwatch.clock = Some(clock);
+    }
+
+    /// When the score of the event before was there, asked for once. `None` where nothing was scored, or by no clock.
+    pub fn take_scored(&mut self) -> Option<Tick> {
+        self.stopwatch.scored.take()
     }
 
     /// Sees to it that the state of these customers is near when their events are applied, a few at a time.
@@ -544,6 +564,9 @@ impl Engine {
         let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
         if !refused {
             self.tally.score(p);
+            if trigger == Trigger::Event {
+                self.stopwatch.scored = self.stopwatch.clock.map(|now| now());
+            }
         }
         let shadow = plan.challenger.as_ref().filter(|_| !refused);
         *challenger_p = shadow.map(|challenger| challenger.p(features));
