@@ -224,10 +224,10 @@ pub struct StageChange<'a> {
     pub event_id: Option<&'a str>,
     pub features: &'a [f64],
     pub p_churn: f64,
-    pub sequence: u32,
 }
 
-pub fn stage_change(out: &mut Vec<u8>, plan: &Plan, change: &StageChange<'_>) {
+/// `sequence` counts the customer's stage changes, from 1.
+pub fn stage_change(out: &mut Vec<u8>, plan: &Plan, sequence: u32, change: &StageChange<'_>) {
     let (words, moved) = (&plan.wording, change.moved);
     put(out, "{\"customer_id\":");
     put_text(out, change.customer_id);
@@ -263,7 +263,7 @@ pub fn stage_change(out: &mut Vec<u8>, plan: &Plan, change: &StageChange<'_>) {
     put(out, ",\"visit\":");
     put_integer(out, moved.visit);
     put(out, ",\"sequence\":");
-    put_integer(out, change.sequence);
+    put_integer(out, sequence);
     out.push(b'}');
 }
 

@@ -560,8 +560,8 @@ impl Engine {
         let (row, customer) = self.store.parts_mut(index);
         let Scratch { features, states, entered, contributions, challenger_p, .. } = &mut self.scratch;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
-        let p = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        let p = plan.p_churn(features, customer.traits.as_deref());
+        let refused = p.is_nan();
         if !refused {
             self.tally.score(p);
             if trigger == Trigger::Event {
@@ -585,17 +585,14 @@ impl Engine {
             let mut facts = Facts { features, p_churn: p, stage_days: 0.0, traits };
             let mut silent_moves = state.silent_moves;
             lifecycle.settle(lifecycle.variant(traits), state, now, &mut facts, |moved| {
-                let sequence = head.sequence.get(row) + 1;
-                head.sequence.set(row, sequence);
                 self.population[k][usize::from(moved.from)] -= 1;
                 self.population[k][usize::from(moved.to)] += 1;
                 entered.push((k as u8, moved.to));
                 silent_moves = silent_moves.saturating_add(1);
                 count(&mut self.tally.stage_changes, (k as u8, moved.from, moved.to, trigger));
                 self.traffic.count(&passage(lifecycle, &moved, &worth::segment_of(traits), now));
-                let customer_id = &customer.id;
                 let change = StageChange {
-                    customer_id,
+                    customer_id: &customer.id,
                     lifecycle: k,
                     gone: None,
                     moved: &moved,
@@ -604,12 +601,8 @@ impl Engine {
                     event_id,
                     features,
                     p_churn: p,
-                    sequence,
                 };
-                let number = next_number(plan, row);
-                self.outbox.push(Channel::StageChanges, customer_id, now, number, |out| {
-                    emit::stage_change(out, plan, &change);
-                });
+                push_change(&mut self.outbox, plan, row, &change);
             });
             state.silent_moves = if trigger == Trigger::Silence { silent_moves } else { 0 };
             slots.store(row, state);
@@ -874,8 +867,7 @@ impl Engine {
         }
         let mut features = vec![0.0; plan.layout.features.len()];
         features::read_into(&plan.layout, &row, at, plan.settings.margin, &plan.all, &mut features);
-        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
-        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(&features)) };
+        let p_churn = plan.p_churn(&features, customer.traits.as_deref());
         View { at, row, features, p_churn }
     }
 }
@@ -901,6 +893,16 @@ pub(super) fn passage<'a>(
     let name = |stage: u8| lifecycle.stages().get(usize::from(stage)).map_or("", |stage| &*stage.name);
     let place = Place { lifecycle: &lifecycle.name, segment, from: name(moved.from) };
     Passage { place, to: name(moved.to), returned: moved.returned, stage_days: moved.stage_days, at }
+}
+
+/// Numbers a stage change, the customer's next, and lets it go out.
+pub(super) fn push_change(outbox: &mut Outbox, plan: &Plan, row: &mut [u32], change: &StageChange<'_>) {
+    let sequence = plan.head.sequence.get(row) + 1;
+    plan.head.sequence.set(row, sequence);
+    let number = next_number(plan, row);
+    outbox.push(Channel::StageChanges, change.customer_id, change.ts, number, |out| {
+        emit::stage_change(out, plan, sequence, change);
+    });
 }
 
 pub(super) fn next_number(plan: &Plan, row: &mut [u32]) -> u32 {

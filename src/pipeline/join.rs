@@ -16,14 +16,12 @@ use thin_vec::ThinVec;
 
 use super::channels::{self, with_main_channel};
 use super::codec::Decoded;
-use super::consent;
-use super::emit::{self, StageChange, Trigger};
-use super::engine::{Engine, SEEN_MOST, TRAITS_BYTES_MOST, bytes_of, count, next_number, passage};
+use super::emit::{StageChange, Trigger};
+use super::engine::{Engine, SEEN_MOST, TRAITS_BYTES_MOST, bytes_of, count, passage, push_change};
 use super::facts::Traits;
 use super::features;
 use super::layout::{Layout, NEVER, Orders, Touch};
 use super::lifecycle::{Facts, Move};
-use super::outbox::Channel;
 use super::outcomes;
 use super::plan::Plan;
 use super::sessions;
@@ -80,12 +78,10 @@ impl Engine {
     /// was under way, where it would be had it begun in the other's stages; unless it is there already.
     fn go_on_as(&mut self, index: u32, theirs: &[u32], now: Ts, event_id: Option<&str>) {
         let plan = Arc::clone(&self.plan);
-        let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
         let features = &mut self.scratch.features;
         features::read_into(&plan.layout, row, now, plan.settings.margin, &plan.needed, features);
-        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
-        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        let p_churn = plan.p_churn(features, customer.traits.as_deref());
         let mut room = Traits::new();
         let traits = with_main_channel(&plan, customer, &mut room);
         for (k, (lifecycle, slots)) in plan.lifecycles.iter().enumerate() {
@@ -114,8 +110,6 @@ impl Engine {
             self.population[k][usize::from(other.stage)] += 1;
             count(&mut self.tally.stage_changes, (k as u8, own.stage, other.stage, Trigger::Event));
             self.traffic.count(&passage(lifecycle, &moved, &worth::segment_of(traits), now));
-            let sequence = head.sequence.get(row) + 1;
-            head.sequence.set(row, sequence);
             let change = StageChange {
                 customer_id: &customer.id,
                 lifecycle: k,
@@ -126,12 +120,8 @@ impl Engine {
                 event_id,
                 features,
                 p_churn,
-                sequence,
             };
-            let number = next_number(&plan, row);
-            self.outbox.push(Channel::StageChanges, &customer.id, now, number, |out| {
-                emit::stage_change(out, &plan, &change);
-            });
+            push_change(&mut self.outbox, &plan, row, &change);
         }
     }
 

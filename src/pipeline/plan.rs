@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use super::catalogue::{Agg, Catalogue};
 use super::channels::MAIN_CHANNEL;
+use super::consent;
 use super::described::Description;
 use super::drift::Watch;
 use super::emit::Wording;
-use super::facts::{FeatureId, FeatureNames, TraitValue};
+use super::facts::{FeatureId, FeatureNames, TraitValue, Traits};
 use super::layout::{Layout, NEVER};
 use super::lifecycle::{Lifecycle, StageState};
 use super::outcomes::{Judging, Keeping, OutcomeSlots};
@@ -306,6 +307,15 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The churn probability by these features, by their ids; NaN where the traits say that the customer refuses to be
+    /// scored.
+    pub fn p_churn(&self, features: &[f64], traits: Option<&Traits>) -> f64 {
+        if consent::is_refused(&self.settings.privacy, traits) {
+            return f64::NAN;
+        }
+        self.scorer.p(self.scorer.logit(features))
+    }
+
     /// Compiles everything against the catalogue. `lifecycles` are `(file, text)`.
     pub fn new(
         catalogue: &Catalogue,

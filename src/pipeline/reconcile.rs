@@ -9,13 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::channels::with_main_channel;
-use super::consent;
-use super::emit::{self, StageChange, Trigger};
-use super::engine::{Engine, OUTBOX_BYTES, count, next_number};
+use super::emit::{StageChange, Trigger};
+use super::engine::{Engine, OUTBOX_BYTES, count, push_change};
 use super::facts::Traits;
 use super::features;
 use super::lifecycle::Move;
-use super::outbox::Channel;
 use super::windows::Windows;
 use crate::time::Ts;
 
@@ -122,12 +120,10 @@ impl Engine {
     /// in it. The customer stands in `initial` already.
     fn leave_gone_stage(&mut self, index: u32, k: usize, gone: &str, at: Ts) {
         let plan = Arc::clone(&self.plan);
-        let head = plan.head;
         let (row, customer) = self.store.parts_mut(index);
         let features = &mut self.scratch.features;
         features::read_into(&plan.layout, row, at, plan.settings.margin, &plan.needed, features);
-        let refused = consent::is_refused(&plan.settings.privacy, customer.traits.as_deref());
-        let p_churn = if refused { f64::NAN } else { plan.scorer.p(plan.scorer.logit(features)) };
+        let p_churn = plan.p_churn(features, customer.traits.as_deref());
         let (lifecycle, slots) = &plan.lifecycles[k];
         let state = &mut self.scratch.states[k];
         slots.load(row, state);
@@ -148,8 +144,6 @@ impl Engine {
         };
         state.entered_at = at;
         slots.store(row, state);
-        let sequence = head.sequence.get(row) + 1;
-        head.sequence.set(row, sequence);
         count(&mut self.tally.gone_stages, (k as u8, gone.into(), state.stage));
         let change = StageChange {
             customer_id: &customer.id,
@@ -161,11 +155,7 @@ impl Engine {
             event_id: None,
             features,
             p_churn,
-            sequence,
         };
-        let number = next_number(&plan, row);
-        self.outbox.push(Channel::StageChanges, &customer.id, at, number, |out| {
-            emit::stage_change(out, &plan, &change);
-        });
+        push_change(&mut self.outbox, &plan, row, &change);
     }
 }
