@@ -807,3 +807,42 @@ fn a_dropped_repetition_changes_nothing_at_all() {
     assert_eq!(driver.states(), before);
     assert_eq!(apply(&mut driver, "c", &Ev { ts: again.ts + 1, ..again }), Applied::InOrder);
 }
+
+/// A commit must come in its time, however much silence is due at once, be it of one customer.
+#[test]
+fn long_silence_is_lived_through_in_parts_and_to_the_same_end() {
+    let retention = stagecast::pipeline::lifecycle::preset("retention").expect("a preset").to_owned();
+    let plan = plan(&[retention], Settings::default());
+    let (long_ago, now) = (START - 600 * 365 * DAY_MS, START);
+    let clicks = |driver: &mut Driver| {
+        for (customer, ts) in [("old", long_ago), ("older", long_ago - DAY_MS), ("new", START - 3 * DAY_MS)] {
+            let json = format!(r#"{{"customer_id":"{customer}","type":"page_viewed","ts":{ts}}}"#);
+            driver.apply(Source::Clickstream, json.as_bytes());
+        }
+        driver.commit();
+    };
+    let (mut whole, mut parts, mut runs) = (Driver::new(&plan), Driver::new(&plan), Driver::new(&plan));
+    [&mut whole, &mut parts, &mut runs].into_iter().for_each(clicks);
+    whole.engine.run_until(now);
+    whole.commit();
+    let mut ticks = 0;
+    while parts.engine.tick(now) {
+        parts.commit();
+        ticks += 1;
+    }
+    parts.commit();
+    // Wheels name instants at no more than a few seconds early or late; what is left is lived through here.
+    parts.engine.run_until(now);
+    parts.commit();
+    let (mut from, mut rounds) = (Some(0), 0);
+    while let Some(next) = from {
+        from = runs.engine.run_on(now, next);
+        runs.commit();
+        rounds += 1;
+    }
+    assert!(ticks > 15 && rounds > 15, "438,000 instants came in {ticks} and {rounds} parts");
+    for customer in ["old", "older", "new"] {
+        assert_eq!(parts.states()[customer], whole.states()[customer], "{customer}");
+        assert_eq!(runs.states()[customer], whole.states()[customer], "{customer}");
+    }
+}

@@ -57,6 +57,9 @@ use crate::time::{Tick, Ts, format_rfc3339, sleep, wall_now};
 const IDLE_POLL: Duration = Duration::from_millis(20);
 /// Records taken from the client before the tasks advance.
 const INTAKE_RECORDS: usize = 2_000;
+/// How long the events of all partitions may take in one turn, so that commits come in time: one event may bring the
+/// silence of thousands of years.
+const TURN_MOST: Duration = Duration::from_secs(1);
 /// A lane that holds more is paused until it holds less than a quarter of it.
 const LANE_RECORDS: usize = 8_000;
 /// Outputs that are worth sending on a backlog, and those that wait for the ones before them, at most.
@@ -471,9 +474,11 @@ impl<'a> Worker<'a> {
     /// Lets every task do what has its turn, and sends what comes of it.
     fn advance(&mut self) -> Result<(), End> {
         let (wall, limits) = (wall_now(), &self.shared.commit);
+        let turn = TURN_MOST / self.tasks.len().max(1) as u32;
         for partition in self.tasks.keys().copied().collect::<Vec<_>>() {
             let Some(task) = self.tasks.get_mut(&partition) else { continue };
             let mut began = Tick::now();
+            let turn_ends = began.plus(turn);
             while self.records < limits.max_records
                 && self.sent_bytes + task.waiting_bytes() < limits.max_bytes
             {
@@ -487,6 +492,9 @@ impl<'a> Worker<'a> {
                 self.timestamps.extend(step.timestamp);
                 self.records += 1;
                 began = Tick::now();
+                if began > turn_ends {
+                    break;
+                }
             }
             task.pass_time(wall);
             if task.changed && self.since.is_none() {

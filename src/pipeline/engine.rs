@@ -49,6 +49,10 @@ pub const TRAITS_BYTES_MOST: usize = 64 * 1024;
 /// Outputs that may wait before silence stops adding to them.
 pub const OUTBOX_BYTES: usize = 4 << 20;
 
+/// Instants of silence after which the caller has its turn, however little came of them: a tenth of a second or two. A
+/// transaction has to be committed in its time, and long silence of many may be due at once.
+pub const SILENCE_AT_ONCE: usize = 20_000;
+
 /// What became of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -291,8 +295,8 @@ impl Engine {
 
     /// Evaluates the instants of silence of all customers up to `limit`, as far as the wheel tells instants apart.
     ///
-    /// Stops early once [`OUTBOX_BYTES`] wait to go out, and returns whether more is to be done: after a long
-    /// absence everybody may be due at once.
+    /// Stops early once [`OUTBOX_BYTES`] wait to go out, or after [`SILENCE_AT_ONCE`], be it in the midst of one customer's
+    /// silence, and returns whether more is to be done: after a long absence everybody may be due at once.
     pub fn tick(&mut self, limit: Ts) -> bool {
         let plan = &*Arc::clone(&self.plan);
         self.opt_outs.expire(limit);
@@ -304,10 +308,14 @@ impl Engine {
             // Taken from the end.
             named.reverse();
         }
+        let mut left = SILENCE_AT_ONCE;
         while self.outbox.bytes() < OUTBOX_BYTES {
             let Some(index) = named.pop() else { break };
             if self.store.timer(index) <= limit {
-                self.live_through(plan, index, limit);
+                if !self.live_through_some(plan, index, limit, &mut left) {
+                    named.push(index);
+                    break;
+                }
                 self.set_timer(index);
                 self.store.rest_at_times();
             }
@@ -317,31 +325,31 @@ impl Engine {
     }
 
     /// Evaluates the instants of silence of all customers up to and including `until`, beginning with the
-    /// customer numbered `from`. Stops early once [`OUTBOX_BYTES`] wait to go out, and returns where to go on.
+    /// customer numbered `from`. Stops early as [`Engine::tick`] does, and returns where to go on.
     pub fn run_on(&mut self, until: Ts, from: u32) -> Option<u32> {
         let plan = &*Arc::clone(&self.plan);
-        for index in from..self.store.slots() {
-            if self.outbox.bytes() >= OUTBOX_BYTES {
-                return Some(index);
-            }
-            self.run_one_on(plan, index, until);
-        }
-        None
+        let mut left = SILENCE_AT_ONCE;
+        (from..self.store.slots()).find(|index| {
+            self.outbox.bytes() >= OUTBOX_BYTES || !self.run_one_on(plan, *index, until, &mut left)
+        })
     }
 
     /// As [`Engine::run_on`], however much comes of it.
     pub fn run_until(&mut self, until: Ts) {
         let plan = &*Arc::clone(&self.plan);
+        let mut all = usize::MAX;
         for index in 0..self.store.slots() {
-            self.run_one_on(plan, index, until);
+            self.run_one_on(plan, index, until, &mut all);
         }
     }
 
-    fn run_one_on(&mut self, plan: &Plan, index: u32, until: Ts) {
-        if !self.store.rests_beyond(index, until) {
-            self.live_through(plan, index, until);
-            self.store.rest_at_times();
+    fn run_one_on(&mut self, plan: &Plan, index: u32, until: Ts, left: &mut usize) -> bool {
+        if self.store.rests_beyond(index, until) {
+            return true;
         }
+        let is_through = self.live_through_some(plan, index, until, left);
+        self.store.rest_at_times();
+        is_through
     }
 
     /// Puts the customer's due instant into the wheel.
@@ -429,14 +437,24 @@ impl Engine {
 
     /// Evaluates this customer's instants of silence up to and including `limit`. Whoever is there is awake then.
     pub(super) fn live_through(&mut self, plan: &Plan, index: u32, limit: Ts) {
+        let mut all = usize::MAX;
+        self.live_through_some(plan, index, limit, &mut all);
+    }
+
+    /// The same as long as there are any `left`; whether that was enough. To be asked again goes on where it stopped.
+    fn live_through_some(&mut self, plan: &Plan, index: u32, limit: Ts, left: &mut usize) -> bool {
         if !self.store.wake(index) {
-            return;
+            return true;
         }
         loop {
             let due = plan.head.due.get(self.store.row(index));
             if due > limit {
-                return;
+                return true;
             }
+            if *left == 0 {
+                return false;
+            }
+            *left -= 1;
             if plan.head.outcomes.matures.get(self.store.row(index)) <= due {
                 self.know_outcomes(plan, index, due);
             } else {
