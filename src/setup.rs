@@ -218,6 +218,8 @@ pub fn clients(config: &Config) -> ClientSettings {
         producer: config.kafka.producer.clone(),
         app_id: config.app.id.clone(),
         instance: config.app.instance.clone(),
+        subscription: Some(topics(config).inputs)
+            .filter(|inputs| *inputs != topics(&Config::default()).inputs),
         broker: BrokerKind::Real,
         gather: Some(gathering(config.commit.interval)),
     }

@@ -450,7 +450,11 @@ proptest! {
             .into_iter()
             .filter(|step| step.merged().is_none_or(|from| from < step.customer && gone.insert(from)))
             .collect();
-        let plan = a_plan();
+        // Nobody is forgotten meanwhile: how long an id of an id is followed depends on who of them told it first.
+        let identity = Identity { follow_ms: 40_000 * DAY_MS, ..by_traits() };
+        let lifecycles = ["retention", "matrix"].map(|name| preset(name).expect("a preset").to_owned());
+        let privacy = Privacy { opt_out_ms: 3 * DAY_MS, ..Privacy::default() };
+        let plan = plan(&lifecycles, Settings { privacy, identity, ..Settings::default() });
         let mut partitions = Partitions::new(&plan, &steps);
         partitions.run(&schedule);
         let mut alone = Driver::new(&plan);

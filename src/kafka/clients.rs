@@ -39,6 +39,9 @@ pub struct ClientSettings {
     pub app_id: String,
     /// The stable name of this process: `group.instance.id` and `transactional.id` come from it.
     pub instance: String,
+    /// The topics that are subscribed to, where they are others than by default. A static member that comes back gets what it
+    /// had before, so that one with another subscription must be another member.
+    pub subscription: Option<Vec<String>>,
     pub broker: BrokerKind,
     /// How long a fetch of the inputs may wait for more records than one; `None`: not at all.
     pub gather: Option<Duration>,
@@ -126,7 +129,7 @@ impl ClientSettings {
         owned.extend(properties(&[("auto.offset.reset", self.broker.offset_reset())]));
         match self.broker {
             BrokerKind::Real => {
-                owned.extend([("group.instance.id".to_owned(), self.member(worker))]);
+                owned.extend([("group.instance.id".to_owned(), self.static_member(worker))]);
             }
             BrokerKind::Embedded => owned.extend(properties(&[("group.protocol", "consumer")])),
         }
@@ -264,6 +267,19 @@ impl ClientSettings {
 
     pub fn admin(&self) -> KafkaResult<AdminClient<LogContext>> {
         self.admin_config().create_with_context(LogContext)
+    }
+
+    /// The name under which a worker is a member of the group.
+    fn static_member(&self, worker: usize) -> String {
+        let member = self.member(worker);
+        match &self.subscription {
+            None => member,
+            Some(topics) => {
+                // No topic's name has a comma.
+                let hash = xxhash_rust::xxh3::xxh3_64(topics.join(",").as_bytes());
+                format!("{member}-{:08x}", hash as u32)
+            }
+        }
     }
 
     fn member(&self, worker: usize) -> String {
@@ -572,6 +588,25 @@ mod tests {
             settings.common.insert(key.to_owned(), "mine".to_owned());
             assert_eq!(trusted(settings), expected, "{key}");
         }
+    }
+
+    #[test]
+    fn another_subscription_is_another_member_of_the_group_and_the_same_producer() {
+        let of = |topics: &[&str]| ClientSettings {
+            subscription: Some(topics.iter().map(|topic| (*topic).to_owned()).collect()),
+            ..settings()
+        };
+        let member = |settings: &ClientSettings| {
+            settings.input_consumer_config(2).get("group.instance.id").unwrap().to_owned()
+        };
+        let (one, other) = (of(&["a", "b"]), of(&["a", "b", "c"]));
+        assert_eq!(member(&one), member(&of(&["a", "b"])));
+        assert_ne!(member(&one), member(&other));
+        assert!(member(&one).starts_with("box-0-2-"), "{}", member(&one));
+        let producer = |settings: &ClientSettings| {
+            settings.producer_config(2).get("transactional.id").map(str::to_owned)
+        };
+        assert_eq!(producer(&one), producer(&settings()));
     }
 
     #[test]

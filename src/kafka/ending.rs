@@ -87,6 +87,13 @@ impl Ending {
         (0..self.partitions).filter(|partition| !known.held.contains(partition)).collect()
     }
 
+    /// Those of other processes, or of nobody, that are not known to have nothing left to do.
+    pub fn awaited(&self) -> Vec<i32> {
+        let elsewhere = self.elsewhere();
+        let known = self.known();
+        elsewhere.into_iter().filter(|partition| !known.elsewhere.contains_key(partition)).collect()
+    }
+
     /// Says whether a partition of this process has nothing left to do, and how far it has read what others tell it.
     pub fn set_quiet(&self, partition: i32, read_to: Option<i64>) {
         let mut known = self.known();

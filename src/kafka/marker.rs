@@ -48,6 +48,9 @@ pub struct Done {
     pub next: i64,
     #[serde(default, skip_serializing_if = "Vec::is_empty", with = "runs")]
     pub ahead: Vec<i64>,
+    /// Nobody reads the topic at present: this is how far it was read when somebody did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_off: bool,
 }
 
 /// Ascending offsets as they are written: `[7, [9, 300]]` is 7 and 9 to 300. Behind a record that waits for long nearly
@@ -91,7 +94,7 @@ mod runs {
 
 impl From<Position> for Done {
     fn from(position: Position) -> Self {
-        Done { next: position.next, ahead: position.ahead }
+        Done { next: position.next, ahead: position.ahead, is_off: false }
     }
 }
 
@@ -170,6 +173,8 @@ pub struct Resume {
     pub sequence: u64,
     /// In the order of the inputs.
     pub starts: Vec<Position>,
+    /// Of topics that are no inputs at present.
+    pub off: BTreeMap<String, Done>,
     pub warnings: Vec<String>,
     /// See [`Marker::lived_to`].
     pub lived_to: Option<Ts>,
@@ -185,12 +190,15 @@ pub fn resume(
     check_whole(partition, partitions, found)?;
     let sequence = found.marker.as_ref().map_or(0, |m| m.sequence);
     let lived_to = found.marker.as_ref().and_then(|m| m.lived_to);
-    let mut resume = Resume { sequence, starts: Vec::new(), warnings: Vec::new(), lived_to };
+    let mut known = found.marker.as_ref().map_or_else(BTreeMap::new, |m| m.inputs.clone());
+    let is_group_known = inputs.iter().any(|input| input.committed.is_some());
+    let (mut starts, mut warnings) = (Vec::new(), Vec::new());
     for input in inputs {
-        let done = found.marker.as_ref().and_then(|m| m.inputs.get(&input.topic)).cloned();
-        resume.starts.push(resume_input(partition, input, done, &mut resume.warnings)?);
+        let done = known.remove(&input.topic);
+        starts.push(resume_input(partition, input, done, is_group_known, &mut warnings)?);
     }
-    Ok(resume)
+    let off = known.into_iter().map(|(topic, done)| (topic, Done { is_off: true, ..done })).collect();
+    Ok(Resume { sequence, starts, off, warnings, lived_to })
 }
 
 /// Where the group's offsets alone say to go on, as if the state had no say; for a test that shows what the say
@@ -207,6 +215,7 @@ pub(super) fn unchecked(found: &Found, inputs: &[InputFacts]) -> Resume {
     Resume {
         sequence: marker.map_or(0, |m| m.sequence),
         starts: inputs.iter().map(start).collect(),
+        off: BTreeMap::new(),
         warnings: Vec::new(),
         lived_to: marker.and_then(|m| m.lived_to),
     }
@@ -250,6 +259,7 @@ fn resume_input(
     partition: i32,
     input: &InputFacts,
     done: Option<Done>,
+    is_group_known: bool,
     warnings: &mut Vec<String>,
 ) -> Result<Position, String> {
     let InputFacts { topic, committed, low, high } = input;
@@ -262,6 +272,14 @@ fn resume_input(
             ));
         }
         (Some(done), Some(_)) => done.into(),
+        // Brokers forget a topic's offsets with the topic; offsets that expire do so together, unless nobody asked for one.
+        (Some(done), None) if is_group_known && !done.is_off => {
+            return Err(format!(
+                "the group has no offset of {topic} [{partition}], though it has those of other topics, and the state goes \
+                 to {}: the topic was deleted and created anew",
+                done.next
+            ));
+        }
         (Some(done), None) => {
             warnings
                 .push(format!("the group has no offset for {topic} [{partition}]; the state's own is taken"));
@@ -301,7 +319,8 @@ mod tests {
     use super::*;
 
     fn marker(sequence: u64, states: u64, next: i64) -> Marker {
-        Marker::new(sequence, states, 4, [("in".to_owned(), Done { next, ahead: vec![next + 3] })].into())
+        let done = Done { next, ahead: vec![next + 3], is_off: false };
+        Marker::new(sequence, states, 4, [("in".to_owned(), done)].into())
     }
 
     fn input(committed: Option<i64>) -> InputFacts {
@@ -341,6 +360,31 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_that_was_created_anew_is_told_from_offsets_that_expired() {
+        let done = |next| Done { next, ..Done::default() };
+        let told = Marker::new(7, 2, 4, [("in".to_owned(), done(40)), ("other".to_owned(), done(9))].into());
+        let resumed = |marker: &Marker, committed: [Option<i64>; 2]| {
+            let [one, two] = committed;
+            let inputs = [input(one), InputFacts { topic: "other".into(), ..input(two) }];
+            resume(0, 4, &found(Some(marker.clone()), 7, 2), &inputs)
+        };
+        assert!(resumed(&told, [None, Some(9)]).unwrap_err().contains("created anew"));
+        assert_eq!(resumed(&told, [None, None]).unwrap().warnings.len(), 2, "both expired");
+        // Without the topic for a while.
+        let without = resume(0, 4, &found(Some(told.clone()), 7, 2), &[input(Some(40))]).unwrap();
+        assert_eq!(without.off, [("other".to_owned(), Done { is_off: true, ..done(9) })].into());
+        let mut later = told;
+        later.inputs.extend(without.off);
+        let back = resumed(&later, [Some(40), Some(9)]).unwrap();
+        assert_eq!((back.starts[1].next, back.warnings.len(), back.off.len()), (9, 0, 0));
+        assert_eq!(
+            resumed(&later, [Some(40), None]).unwrap().starts[1].next,
+            9,
+            "its offset expired meanwhile"
+        );
+    }
+
+    #[test]
     fn markers_of_versions_that_did_not_tell_the_instant_are_read() {
         let told = Marker { lived_to: Some(5), ..marker(7, 2, 40) };
         assert_eq!(Marker::decode(&told.encode()), Ok(told));
@@ -351,7 +395,7 @@ mod tests {
 
     #[test]
     fn offsets_that_follow_each_other_take_no_room() {
-        let done = |ahead: &[i64]| Done { next: 5, ahead: ahead.to_vec() };
+        let done = |ahead: &[i64]| Done { next: 5, ahead: ahead.to_vec(), is_off: false };
         let told = |done: Done| Marker::new(1, 0, 4, [("in".to_owned(), done)].into());
         for (ahead, written) in [
             (vec![7], "[7]"),

@@ -196,7 +196,7 @@ impl Restoring<'_> {
             let inputs = Arc::clone(self.inputs);
             let (sequence, starts) = (resume.sequence, resume.starts);
             let task = Task::new(*partition, self.partitions, inputs, self.timing, engine, sequence, starts);
-            let task = task.with_lived_to(resume.lived_to);
+            let task = task.with_lived_to(resume.lived_to).with_off(resume.off);
             let log = log.or_else(|| self.checkpoints.map(|_| checkpoint::new_log()));
             all.push(Back { task: task.with_log(log), anchor });
         }

@@ -131,7 +131,12 @@ impl Service {
         let _ = follower.map(std::thread::JoinHandle::join);
         let _ = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), server).await });
         runtime.shutdown_timeout(Duration::from_secs(1));
-        outcome
+        outcome?;
+        if shared.until_end && !shared.ending.all_through() {
+            return Err(Error::world("stopped by a signal before the end")
+                .hint("what was done is committed: the next run goes on from there"));
+        }
+        Ok(())
     }
 }
 
@@ -321,8 +326,10 @@ impl Shared {
                     "the group assigned partitions {of_topic:?} of {} but {all:?} of all inputs: customers would be split",
                     input.topic
                 );
-                return Err(Error::world(what)
-                    .hint("every member must use the range assignor and subscribe to the same topics"));
+                return Err(Error::world(what).hint(
+                    "every member must use the range assignor and subscribe to the same topics, and all topics must have \
+                     the same partitions; a topic that was just made may take the session timeout to be assigned",
+                ));
             }
         }
         Ok(all)

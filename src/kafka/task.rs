@@ -146,6 +146,8 @@ pub struct Task {
     undescribed: Vec<(u32, Vec<u8>)>,
     /// See [`Marker::log`].
     log: Option<String>,
+    /// How far topics were read that are no inputs at present: they may be again.
+    off: BTreeMap<String, Done>,
     /// Whether something was done since the last commit.
     pub changed: bool,
     /// Whether more silence is due than was worth doing at once.
@@ -180,6 +182,7 @@ impl Task {
             committed_lived_to: None,
             undescribed: engine.undescribed_layouts(),
             log: None,
+            off: BTreeMap::new(),
             changed: false,
             more: engine.to_reconcile() > 0,
             engine,
@@ -190,6 +193,11 @@ impl Task {
     pub fn with_lived_to(mut self, lived_to: Option<Ts>) -> Self {
         (self.lived_to, self.committed_lived_to) = (lived_to, lived_to);
         self
+    }
+
+    /// Tells how far topics were read that are no inputs at present.
+    pub fn with_off(self, off: BTreeMap<String, Done>) -> Self {
+        Task { off, ..self }
     }
 
     /// Tells the name of the log that the task's markers stand in.
@@ -351,8 +359,8 @@ impl Task {
     /// The marker of the transaction at hand, which writes so many states.
     pub fn marker(&self, states: u64) -> Marker {
         let lanes = self.inputs.iter().enumerate();
-        let inputs: BTreeMap<String, Done> =
-            lanes.map(|(lane, input)| (input.topic.clone(), self.merger.position(lane).into())).collect();
+        let read = lanes.map(|(lane, input)| (input.topic.clone(), self.merger.position(lane).into()));
+        let inputs: BTreeMap<String, Done> = self.off.clone().into_iter().chain(read).collect();
         let marker = Marker::new(self.sequence + 1, states, self.partitions, inputs);
         marker.with_lived_to(self.lived_to).with_log(self.log.clone())
     }

@@ -671,6 +671,13 @@ impl<'a> Worker<'a> {
             }
             Err(error) => {
                 let outcome = if error.is_fenced() { Outcome::Fenced } else { Outcome::Failed };
+                if error.is_fenced() {
+                    tracing::warn!(
+                        worker = self.worker,
+                        "another process has begun under the same app.instance, or the transaction took longer than \
+                         transaction.timeout.ms"
+                    );
+                }
                 self.shared.metrics.transaction(outcome, began.elapsed());
                 Err(error.into())
             }
@@ -1073,6 +1080,13 @@ impl Worker<'_> {
         }
         if self.tasks.is_empty() {
             tracing::info!(worker = self.worker, "not at the end yet, and nothing assigned");
+        }
+        let awaited = self.shared.ending.awaited();
+        if !awaited.is_empty() {
+            tracing::info!(
+                partitions = ?awaited,
+                "waiting for another process to say that it is done with these; one without --until-end never does"
+            );
         }
     }
 
