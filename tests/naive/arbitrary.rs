@@ -161,15 +161,18 @@ fn clickstream() -> impl Strategy<Value = Ev> {
 }
 
 fn purchase() -> impl Strategy<Value = Ev> {
-    let types =
-        vec!["order_completed", "order_completed", "order_completed", "order_refunded", "order_cancelled"];
+    #[rustfmt::skip]
+    let types = vec![
+        "order_completed", "order_completed", "order_completed", "order_refunded", "order_cancelled",
+        "subscription_started", "subscription_cancelled",
+    ];
     let amount = prop_oneof![
         3 => (0..50_000i64).prop_map(|cents| cents as f64 / 100.0),
         1 => select(vec![0.0, 0.01, 50.0, 100.0, 99.99, 33.333_333_3]),
     ];
     let currency = select(vec![None, Some("EUR".to_owned()), Some("USD".to_owned())]);
     (select(types), amount, currency).prop_map(|(type_, amount, currency)| {
-        let priced = type_ != "order_cancelled";
+        let priced = ["order_completed", "order_refunded"].contains(&type_);
         let (amount, currency) = if priced { (Some(amount), currency) } else { (None, None) };
         Ev { amount, currency, ..Ev::new(Kind::Purchase, type_, 0) }
     })
@@ -328,6 +331,7 @@ fn counts() -> BoxedStrategy<String> {
 fn days() -> BoxedStrategy<String> {
     let features = vec![
         "days_since_event", "days_since_click", "days_since_order", "days_since_ticket", "tenure_days", "rfm_age_days",
+        "days_since_subscription_started", "days_since_subscription_cancelled",
     ];
     let mut ops = ORDER.repeat(3);
     ops.push("==");

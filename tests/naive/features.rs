@@ -34,6 +34,8 @@ pub const CATALOGUE: &[(&str, &[&str])] = &[
     ("days_since_click", &[]),
     ("days_since_order", &[]),
     ("days_since_ticket", &[]),
+    ("days_since_subscription_started", &[]),
+    ("days_since_subscription_cancelled", &[]),
     ("tenure_days", &[]),
     ("order_gap_days", &[]),
     ("overdue_ratio", &[]),
@@ -149,6 +151,8 @@ impl View<'_> {
             | "days_since_click"
             | "days_since_order"
             | "days_since_ticket"
+            | "days_since_subscription_started"
+            | "days_since_subscription_cancelled"
             | "overdue_ratio"
             | "activity_overdue_60d"
             | "tenure_days"
@@ -179,6 +183,8 @@ impl View<'_> {
             "days_since_click" => days_since(self.last(is_click)),
             "days_since_order" => days_since(self.last(is_order)),
             "days_since_ticket" => days_since(self.last(is_ticket)),
+            "days_since_subscription_started" => days_since(self.last(is_start)),
+            "days_since_subscription_cancelled" => days_since(self.last(is_cancellation)),
             "tenure_days" => days_since(self.first(Ev::is_activity)),
             "rfm_age_days" => days_since(self.first(is_order)),
             // days_since_order / order_gap_days, with the days cancelled out
@@ -299,6 +305,14 @@ fn is_order(e: &Ev) -> bool {
 
 fn is_refund(e: &Ev) -> bool {
     e.is(Kind::Purchase, "order_refunded")
+}
+
+fn is_start(e: &Ev) -> bool {
+    e.is(Kind::Purchase, "subscription_started")
+}
+
+fn is_cancellation(e: &Ev) -> bool {
+    e.is(Kind::Purchase, "subscription_cancelled")
 }
 
 fn is_ticket(e: &Ev) -> bool {
