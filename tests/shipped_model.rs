@@ -119,7 +119,10 @@ fn it_is_small_and_every_weight_points_where_people_expect() {
         let raises =
             ["days_since_", "overdue_", "activity_overdue_"].iter().any(|f| term.feature.starts_with(f));
         let windowed = ["_1d", "_7d", "_30d", "_90d"].iter().any(|w| term.feature.ends_with(w));
-        assert!(!raises || term.weight > 0.0, "{} {}", term.feature, term.weight);
+        // The longer ago a customer cancelled, the better.
+        let calms = term.feature == "days_since_subscription_cancelled";
+        assert!(!calms || term.weight < 0.0, "{} {}", term.feature, term.weight);
+        assert!(!raises || calms || term.weight > 0.0, "{} {}", term.feature, term.weight);
         assert!(!windowed || term.weight < 0.0, "{} {}", term.feature, term.weight);
     }
 }

@@ -26,6 +26,9 @@ const SHARE_WITHOUT_FIT: f64 = 0.2;
 /// A smaller or simpler model may lose so many standard errors of the difference: next to nothing where there are
 /// many examples, and something where there are few and a larger model may owe its gain to chance.
 const ERRORS_GIVEN_FOR_SIMPLICITY: f64 = 0.1;
+/// What another penalty than the middling one must gain, in standard errors: where churners are few, the later slice hardly
+/// tells penalties apart, and a strong one leaves nothing of the model.
+const ERRORS_FOR_A_PENALTY: f64 = 1.0;
 const LOSS_GIVEN_FOR_A_TERM: f64 = 1e-5;
 /// So many of the rarer class are needed for each feature. The penalty holds the weights back as well, so that it need
 /// not be the ten that are asked for where there is none (Peduzzi and others 1996).
@@ -271,7 +274,7 @@ impl<'d> Choosing<'d> {
         let (terms, mut chosen) = (step.terms.clone(), alpha);
         for alpha in params.alphas.iter().filter(|other| **other != alpha) {
             let other = self.judged(self.fitted(terms.clone(), *alpha)?);
-            if !step.is_as_good_as(&other) {
+            if Gain::of(&other.losses, &step.losses).is_clear(0.0, ERRORS_FOR_A_PENALTY) {
                 (step, chosen) = (other, *alpha);
             }
         }

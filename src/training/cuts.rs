@@ -39,7 +39,8 @@ impl Span {
 pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) -> Result<Span> {
     let mut days = Days::default();
     let (mut count, mut beyond) = (0u64, false);
-    while let Some(line) = events.next(&mut Skipped::default())? {
+    let mut skipped = Skipped::default();
+    while let Some(line) = events.next(&mut skipped)? {
         count += 1;
         if count.is_multiple_of(1_024) {
             progress(count);
@@ -55,12 +56,12 @@ pub fn span(events: &mut Merged<'_>, until: Option<Ts>, progress: &dyn Fn(u64)) 
         days.note(ts);
     }
     let (Some(first), Some(end)) = (days.first(), days.end()) else {
-        return Err(match until.filter(|_| beyond) {
+        return Err(skipped.beside(match until.filter(|_| beyond) {
             Some(until) => Error::user(format!("the input holds nothing before {}", format_rfc3339(until)))
                 .hint("give a later instant with --until"),
             None => Error::user("the input holds no usable event of what customers did")
                 .hint("`stagecast replay` writes what is wrong with each record to dlq.ndjson"),
-        });
+        }));
     };
     let last = match until {
         Some(until) if beyond => until,
