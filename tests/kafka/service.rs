@@ -336,7 +336,26 @@ fn an_input_topic_that_was_created_anew_is_refused() {
     let topic = world.topic("clickstream");
     world.kafka.delete_topic(&topic);
     world.kafka.create_topic(&topic, 2, 1, &[]);
-    refused(&world, "the topic was re-created or truncated");
+    refused(&world, "the topic was deleted and created anew");
+    // As long as it was, or longer.
+    world.load(0.0, 1.0);
+    refused(&world, "the topic was deleted and created anew");
+}
+
+/// Restarted at once, with another subscription each time: nobody waits for the group to forget the one before.
+#[test]
+fn a_source_may_be_switched_off_and_on_again() {
+    let mut world = World::new("switched", 2, "");
+    world.simulate(20, 40, 17);
+    world.load(0.0, 0.5);
+    let without = ["run", "--until-end", "--set", "source.support.enabled=false"];
+    world.finish(&["run", "--until-end"], &[]);
+    world.finish(&without, &[]);
+    world.load(0.5, 1.0);
+    world.finish(&without, &[]);
+    world.finish(&["run", "--until-end"], &[]);
+    let events: usize = world.events.iter().map(Vec::len).sum();
+    assert_eq!(committed(&world), events as i64, "what came meanwhile is read from where it was left");
 }
 
 #[test]
