@@ -30,6 +30,9 @@ pub const MOVES_KEPT_MS: i64 = 7 * DAY_MS;
 /// The largest record that is written, as brokers and librdkafka take it.
 pub const RECORD_BYTES_MOST: &str = "11534336";
 
+/// What a dead letter has besides its record, generously.
+const LETTER_HEADERS_BYTES: i64 = 16 << 10;
+
 /// Clocks of machines differ; a broker that is stricter than this refuses honest records.
 const CLOCK_SKEW_MAX_MS: i64 = 10 * MINUTE_MS;
 
@@ -209,6 +212,7 @@ pub fn check(layout: &Layout, found: &AdminFacts) -> Vec<Finding> {
         }
     }
     findings.extend(unequal(layout, found));
+    findings.extend(short_letters(layout, found));
     findings.sort_by_key(|f| f.severity);
     findings
 }
@@ -310,6 +314,22 @@ impl Role {
         }
         config
     }
+}
+
+/// A dead letter is the record and some headers, which a topic that takes no more than the inputs do may refuse.
+fn short_letters(layout: &Layout, found: &AdminFacts) -> Option<Finding> {
+    let takes = |topic: &String| found.topics.get(topic)?.number("max.message.bytes");
+    let (letters, records) = (takes(&layout.dlq)?, layout.inputs.iter().filter_map(takes).max()?);
+    (letters < records + LETTER_HEADERS_BYTES).then(|| {
+        Finding::warning(
+            &layout.dlq,
+            format!(
+                "its max.message.bytes is {letters} and an input's is {records}: a dead letter of such a record could not be \
+                 written, and the service would go no further"
+            ),
+            format!("set max.message.bytes={RECORD_BYTES_MOST} on `{}` (kafka-configs.sh --alter)", layout.dlq),
+        )
+    })
 }
 
 /// Roles must not share a topic: a state record in an output, or a loop.
@@ -630,6 +650,18 @@ mod tests {
             let findings = check(&layout(), &with(topic, key, value));
             let found: Vec<_> = findings.iter().map(|f| (f.topic.as_str(), f.severity)).collect();
             assert_eq!(found, [(topic, severity)], "{topic} {key}={value}");
+        }
+    }
+
+    #[test]
+    fn dead_letters_must_have_room_for_what_the_inputs_take() {
+        let mut facts = with("clicks", "max.message.bytes", "1048588");
+        assert_eq!(check(&layout(), &facts), []);
+        for (takes, found) in [("1048588", 1), ("1064972", 0), ("1000", 1)] {
+            facts.topics.get_mut("dlq").unwrap().config.insert("max.message.bytes".into(), takes.into());
+            let findings = check(&layout(), &facts);
+            assert_eq!(findings.len(), found, "{takes}: {findings:?}");
+            assert!(findings.iter().all(|f| f.topic == "dlq" && f.severity == Severity::Warning));
         }
     }
 
