@@ -84,6 +84,8 @@ const LONG_LIFE: Duration = Duration::from_secs(60);
 /// How long the first attempt to fence the predecessor may take, and the longest.
 const FENCE_FIRST: Duration = Duration::from_millis(150);
 const FENCE_MOST: Duration = Duration::from_secs(5);
+/// How long the group may go on giving partitions of some inputs only: longer than sessions last.
+const UNEVEN_MOST: Duration = Duration::from_secs(60);
 /// How long the group may take to tell a worker that its partitions are another's by now.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
 const CONTENT_TYPE: &[u8] = b"application/json";
@@ -94,6 +96,9 @@ enum End {
     Finished,
     /// Begin anew: fence, join, restore.
     Anew(String),
+    /// The group has given partitions of some inputs only. A member with another subscription is there, which may be this
+    /// process as it was before its restart, whom the group has yet to forget.
+    Uneven(Error),
     /// Nothing but a person helps.
     Stop(Error),
 }
@@ -101,12 +106,25 @@ enum End {
 /// Runs one worker until the service stops. Errors only when a person must look.
 pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<Query>) -> Result<(), Error> {
     let mut pause = SHORTEST_PAUSE;
+    let mut uneven_since = None;
     loop {
         shared.health.set_ready(worker, false);
         let born = Tick::now();
-        match Worker::live(shared, worker, queries) {
+        let end = match Worker::live(shared, worker, queries) {
+            End::Uneven(error) => {
+                if uneven_since.get_or_insert_with(Tick::now).elapsed() > UNEVEN_MOST {
+                    return Err(error);
+                }
+                End::Anew(error.to_string())
+            }
+            end => {
+                uneven_since = None;
+                end
+            }
+        };
+        match end {
             End::Finished => return Ok(()),
-            End::Stop(error) => return Err(error),
+            End::Stop(error) | End::Uneven(error) => return Err(error),
             End::Anew(why) if shared.is_stopping() => {
                 tracing::warn!(worker, "stopping without a last commit: {why}");
                 return Ok(());
@@ -818,7 +836,11 @@ impl<'a> Worker<'a> {
     }
 
     fn assigned(&mut self, partitions: &TopicPartitionList) -> Result<(), End> {
-        let wanted = self.shared.partitions_of(partitions).map_err(End::Stop)?;
+        let wanted = self.shared.partitions_of(partitions).map_err(|error| match error.exit_code() {
+            // What the configuration cannot mean is refused; the group may come to its senses.
+            2 => End::Stop(error),
+            _ => End::Uneven(error),
+        })?;
         let new: Vec<i32> = wanted.into_iter().filter(|p| !self.tasks.contains_key(p)).collect();
         let shared = self.shared;
         self.take_model();
