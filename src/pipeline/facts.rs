@@ -37,9 +37,10 @@ pub struct Line {
 
 impl Line {
     /// The value at `t`. Every evaluation of a linear feature is this expression, so that a flip computed
-    /// ahead of time and the truth found at that instant agree to the bit.
+    /// ahead of time and the truth found at that instant agree to the bit. Only a state that is corrupt has instants so far
+    /// apart that they saturate.
     pub fn at(self, t: Ts) -> f64 {
-        (t - self.zero) as f64 / self.scale
+        t.saturating_sub(self.zero) as f64 / self.scale
     }
 }
 
