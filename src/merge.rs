@@ -39,10 +39,14 @@ impl<T> Lane<T> {
         self.last[0].min(self.last[1])
     }
 
-    /// How many of those that wait are not ahead of what has been read by more than `grace`.
+    /// Whether what waits is ahead of what has been read by more than `grace`.
+    fn is_ahead(&self, waiting: &Waiting<T>, grace_ms: i64) -> bool {
+        waiting.at > self.clock().saturating_add(grace_ms)
+    }
+
+    /// How many of those that wait are not.
     fn ready(&self, grace_ms: i64) -> usize {
-        let near = self.clock().saturating_add(grace_ms);
-        self.waiting.partition_point(|w| w.at <= near)
+        self.waiting.partition_point(|waiting| !self.is_ahead(waiting, grace_ms))
     }
 }
 
@@ -118,23 +122,30 @@ impl<T> Merger<T> {
 
     /// The next event in order, if it is certain.
     pub fn pop(&mut self) -> Option<Next<T>> {
-        if let Some(overdue) = self.lanes.iter().position(|lane| lane.offsets.is_long()) {
-            return self.take_overdue(overdue);
+        match self.overdue() {
+            Some(lane) => self.take_oldest(lane),
+            None => self.take_at(self.certain()?, 0, false),
         }
+    }
+
+    /// A lane whose account of offsets has become too long.
+    fn overdue(&self) -> Option<usize> {
+        self.lanes.iter().position(|lane| lane.offsets.is_long())
+    }
+
+    /// The lane of the event that comes first of those read, if none can come before it.
+    fn certain(&self) -> Option<usize> {
         let (at, index) = self.first()?;
-        if (0..self.lanes.len()).any(|lane| self.holds_back(lane, at)) {
-            return None;
-        }
-        self.take_at(index, 0, false)
+        (0..self.lanes.len()).all(|lane| !self.holds_back(lane, at)).then_some(index)
     }
 
     /// The record of the lane that was read first of those that wait.
-    fn take_overdue(&mut self, lane: usize) -> Option<Next<T>> {
-        let offset = self.lanes[lane].offsets.oldest()?;
-        let place = self.lanes[lane].waiting.iter().rposition(|w| w.offset == offset)?;
-        let near = self.lanes[lane].clock().saturating_add(self.grace_ms);
-        let early = self.lanes[lane].waiting[place].at > near;
-        self.take_at(lane, place, early)
+    fn take_oldest(&mut self, index: usize) -> Option<Next<T>> {
+        let lane = &self.lanes[index];
+        let offset = lane.offsets.oldest()?;
+        let place = lane.waiting.iter().rposition(|waiting| waiting.offset == offset)?;
+        let early = lane.is_ahead(&lane.waiting[place], self.grace_ms);
+        self.take_at(index, place, early)
     }
 
     fn take_at(&mut self, lane: usize, place: usize, early: bool) -> Option<Next<T>> {
@@ -182,11 +193,7 @@ impl<T> Merger<T> {
 
     /// Whether [`Merger::pop`] would give an event.
     pub fn is_ready(&self) -> bool {
-        let is_overdue = self.lanes.iter().any(|lane| lane.offsets.is_long());
-        is_overdue
-            || self
-                .first()
-                .is_some_and(|(at, _)| !(0..self.lanes.len()).any(|lane| self.holds_back(lane, at)))
+        self.overdue().is_some() || self.certain().is_some()
     }
 
     /// Records of a lane that wait and are not from the future.

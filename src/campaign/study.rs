@@ -296,7 +296,7 @@ impl Study {
             case.spending.sort_by_key(|spending| spending.ts);
         }
         let mut policies: Vec<Policy> =
-            (0..self.policies.len()).map(|policy| self.policy(policy, (returned_by, as_of))).collect();
+            (0..self.policies.len()).map(|policy| self.policy(policy, returned_by, as_of)).collect();
         policies.sort_by(|a, b| a.policy.cmp(&b.policy));
         Some(Report {
             within: format_span(self.question.within),
@@ -306,7 +306,7 @@ impl Study {
         })
     }
 
-    fn policy(&self, policy: usize, returned_by: (Returned, Ts)) -> Policy {
+    fn policy(&self, policy: usize, returned_by: Returned, as_of: Ts) -> Policy {
         let (mut groups, mut undecided) = ([Group::default(); 2], 0);
         let (mut alerts, mut first, mut last) = (0, Ts::MAX, Ts::MIN);
         // In a fixed order, so that sums of fractions are the same every time.
@@ -320,7 +320,7 @@ impl Study {
                 (first, last) = (first.min(alert.ts), last.max(alert.ts));
                 alerts += 1;
             }
-            match self.returned(case, counted.ts, returned_by) {
+            match self.returned(case, counted.ts, returned_by, as_of) {
                 None => undecided += 1,
                 Some(returned) => {
                     let revenue = case.revenue(counted.ts, self.question.within);
@@ -359,7 +359,7 @@ impl Study {
     }
 
     /// Whether a customer returned after an alert; `None` while that is open.
-    fn returned(&self, case: &Case, alerted: Ts, (by, as_of): (Returned, Ts)) -> Option<bool> {
+    fn returned(&self, case: &Case, alerted: Ts, by: Returned, as_of: Ts) -> Option<bool> {
         let end = alerted.saturating_add(self.question.within);
         match by {
             Returned::Order => (end <= as_of).then(|| {

@@ -246,13 +246,6 @@ impl Task {
     }
 
     fn take_message(&mut self, lane: usize, record: &Incoming<'_>) -> Intake {
-        if let Some(version) = Message::foreign_version(record.value) {
-            return Intake::Foreign(format!(
-                "{}, partition {}, offset {}: a message between customers has version {version}, which this program does \
-                 not read; run the version that wrote it",
-                self.inputs[lane].topic, self.partition, record.offset
-            ));
-        }
         let read = Message::decode(record.value);
         match read.and_then(|message| self.engine.check_message(&message).map(|()| message)) {
             Ok(message) => {
@@ -261,7 +254,14 @@ impl Task {
                 self.merger.push(lane, record.offset, at, customer, waiting);
                 Intake::Taken
             }
-            Err(reject) => self.refuse(lane, record, reject),
+            Err(reject) => match Message::foreign_version(record.value) {
+                None => self.refuse(lane, record, reject),
+                Some(version) => Intake::Foreign(format!(
+                    "{}, partition {}, offset {}: a message between customers has version {version}, which this program \
+                     does not read; run the version that wrote it",
+                    self.inputs[lane].topic, self.partition, record.offset
+                )),
+            },
         }
     }
 

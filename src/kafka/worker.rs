@@ -110,38 +110,34 @@ pub fn work(shared: &Shared, worker: usize, queries: &std::sync::mpsc::Receiver<
     loop {
         shared.health.set_ready(worker, false);
         let born = Tick::now();
-        let end = match Worker::live(shared, worker, queries) {
+        let why = match Worker::live(shared, worker, queries) {
+            End::Finished => return Ok(()),
+            End::Stop(error) => return Err(error),
             End::Uneven(error) => {
                 if uneven_since.get_or_insert_with(Tick::now).elapsed() > UNEVEN_MOST {
                     return Err(error);
                 }
-                End::Anew(error.to_string())
-            }
-            end => {
-                uneven_since = None;
-                end
-            }
-        };
-        match end {
-            End::Finished => return Ok(()),
-            End::Stop(error) | End::Uneven(error) => return Err(error),
-            End::Anew(why) if shared.is_stopping() => {
-                tracing::warn!(worker, "stopping without a last commit: {why}");
-                return Ok(());
+                error.to_string()
             }
             End::Anew(why) => {
-                tracing::warn!(worker, "beginning anew: {why}");
-                if born.elapsed() > LONG_LIFE {
-                    pause = SHORTEST_PAUSE;
-                }
-                let until = Tick::now().plus(pause);
-                while Tick::now() < until && !shared.is_stopping() {
-                    shared.health.beat(worker, Tick::now());
-                    sleep(Duration::from_millis(20));
-                }
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                uneven_since = None;
+                why
             }
+        };
+        if shared.is_stopping() {
+            tracing::warn!(worker, "stopping without a last commit: {why}");
+            return Ok(());
         }
+        tracing::warn!(worker, "beginning anew: {why}");
+        if born.elapsed() > LONG_LIFE {
+            pause = SHORTEST_PAUSE;
+        }
+        let until = Tick::now().plus(pause);
+        while Tick::now() < until && !shared.is_stopping() {
+            shared.health.beat(worker, Tick::now());
+            sleep(Duration::from_millis(20));
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
